@@ -1,0 +1,33 @@
+/* Clocks. */
+#include "util/clock.h"
+
+#include <time.h>
+
+static int64_t read_ms(clockid_t id)
+{
+	struct timespec now;
+	clock_gettime(id, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+uint64_t pgs__now_ms(void)
+{
+	return (uint64_t)read_ms(CLOCK_MONOTONIC);
+}
+
+int64_t pgs__unix_ms(void)
+{
+	return read_ms(CLOCK_REALTIME);
+}
+
+void pgs__sleep_ms(uint32_t ms, uint64_t deadline_ms)
+{
+	if (deadline_ms) {
+		uint64_t now = pgs__now_ms();
+		uint64_t left = deadline_ms > now ? deadline_ms - now : 0;
+		if (ms > left)
+			ms = (uint32_t)left;
+	}
+	struct timespec pause = {ms / 1000, (long)(ms % 1000) * 1000000};
+	nanosleep(&pause, NULL);
+}
