@@ -1,0 +1,79 @@
+/* pagestore/backends.h: the backends that come with the library
+ *
+ * For pgs_open_with(); pgs_open() makes them from a URL.
+ *
+ *     pgs_kv *kv;
+ *     pgs_blob *blob;
+ *     pgs_kv_memory_new(&kv, NULL, &err);
+ *     pgs_blob_memory_new(&blob, &err);
+ *     pgs_open_with(&store, kv, blob, NULL, &err);
+ *
+ * Ownership: each constructor returns a backend that the store it is given to
+ * closes; without one, call kv->vtable->close(kv).
+ *
+ * Threads: see pagestore/sys/kv.h and blob.h.
+ */
+#ifndef PAGESTORE_BACKENDS_H
+#define PAGESTORE_BACKENDS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <pagestore/error.h>
+#include <pagestore/sys/blob.h>
+#include <pagestore/sys/kv.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* --- memory ------------------------------------------------------------- */
+
+/* A KV in memory, private to the process. `limits` (NULL = none) lets a test
+ * have another backend's: etcd's are {128, 1572864, 0, 0}. Errors: ENOMEM.
+ * Since 0.1. */
+int pgs_kv_memory_new(pgs_kv **out, const pgs_kv_limits *limits, pgs_error *err);
+
+/* A blob store in memory. Errors: ENOMEM. Since 0.1. */
+int pgs_blob_memory_new(pgs_blob **out, pgs_error *err);
+
+/* A second handle on the same contents, which live until the last handle is
+ * closed: so that several stores of one process share one "server". Errors:
+ * EINVAL (not a memory backend), ENOMEM. Since 0.1. */
+int pgs_kv_memory_share(pgs_kv **out, pgs_kv *kv, pgs_error *err);
+int pgs_blob_memory_share(pgs_blob **out, pgs_blob *blob, pgs_error *err);
+
+/* --- local -------------------------------------------------------------- */
+
+typedef enum pgs_sync {
+	PGS_SYNC_FULL = 0, /* durable when a commit returns */
+	PGS_SYNC_LAZY = 1, /* a crash of the machine may lose the last commits, in order; never the store's integrity */
+	PGS_SYNC_OFF = 2   /* a crash of the machine may lose the store; a crash of the process loses nothing */
+} pgs_sync;
+
+typedef struct pgs_local_options {
+	uint32_t struct_size;
+	pgs_sync sync;
+	uint64_t map_bytes;  /* address space for the KV, which is its largest size; 0 = 64 GiB */
+	bool read_only;
+	bool must_exist;     /* PGS_ENOTFOUND instead of creating */
+} pgs_local_options;
+
+#define PGS_LOCAL_OPTIONS_INIT { sizeof(pgs_local_options), PGS_SYNC_FULL, 0, false, false }
+
+/* A KV in an LMDB environment (files data.mdb and lock.mdb) in the directory
+ * `path`, which is made if its parent exists. Any number of processes may have
+ * it open, and any number of handles in a process. Errors: EINVAL, ENOTFOUND
+ * (parent missing, or must_exist), EREADONLY, EIO, ENOSPC, ECORRUPT, EVERSION,
+ * ENOMEM. Since 0.1. */
+int pgs_kv_local_open(pgs_kv **out, const char *path, const pgs_local_options *options, pgs_error *err);
+
+/* A blob store of files below the directory `path`, which is made if its parent
+ * exists. Errors: as pgs_kv_local_open(). Since 0.1. */
+int pgs_blob_local_open(pgs_blob **out, const char *path, const pgs_local_options *options, pgs_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

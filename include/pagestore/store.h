@@ -1,0 +1,176 @@
+/* pagestore/store.h: stores and databases
+ *
+ *     pgs_store *store;
+ *     pgs_db *db;
+ *     pgs_error err = PGS_ERROR_INIT;
+ *     if (pgs_open(&store, "dir:/var/lib/app", NULL, &err) != PGS_OK) ...
+ *     if (pgs_db_create(&db, store, "ledger", 6, NULL, &err) != PGS_OK) ...
+ *     ...
+ *     pgs_db_close(db);
+ *     pgs_close(store);
+ *
+ * A store is a KV and a blob store that belong together; a database is a named
+ * space of fixed-size pages in it.
+ *
+ * Caveats: close every transaction before its database and every database
+ * before its store. A store refuses a KV and a blob store whose contents do not
+ * belong together as soon as it notices (PGS_ECORRUPT).
+ *
+ * Threads: stores and databases may be used by any number of threads at once;
+ * opening and closing the same handle may not race its use.
+ */
+#ifndef PAGESTORE_STORE_H
+#define PAGESTORE_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <pagestore/error.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct pgs_store pgs_store;
+typedef struct pgs_db pgs_db;
+struct pgs_kv;
+struct pgs_blob;
+
+enum { PGS_LOG_ERROR = 1, PGS_LOG_WARN = 2, PGS_LOG_INFO = 3, PGS_LOG_DEBUG = 4 };
+
+/* Called with one line per event, from whatever thread it happened in; must
+ * not call the library. Secrets never reach it. */
+typedef void (*pgs_logger)(void *ctx, int level, const char *message);
+
+typedef struct pgs_store_options {
+	uint32_t struct_size; /* set by PGS_STORE_OPTIONS_INIT */
+	uint32_t timeout_ms;  /* bound on each call's wait for the backend; 0 = 30000 */
+	bool read_only;       /* refuse everything that writes, and never create the store */
+	bool must_exist;      /* PGS_ENOTFOUND instead of making a new store */
+	pgs_logger logger;    /* NULL = silent */
+	void *logger_ctx;
+} pgs_store_options;
+
+#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0 }
+
+/* Open the store at `url` (NUL-terminated, copied), making it if it is new.
+ *
+ *   mem:                   private to this handle, gone when it is closed
+ *   dir:PATH[?key=value&…] a local directory, shared by any number of processes;
+ *                          keys: sync=full|lazy|off (default full),
+ *                          map=BYTES of address space (suffixes K M G; default 64G)
+ *
+ * *out is NULL on failure; else the caller closes it with pgs_close().
+ * `options` may be NULL. Errors: EINVAL (bad URL or option), ENOTFOUND (no such
+ * directory, or `must_exist`), EREADONLY, EIO, ENOSPC, ECORRUPT, EVERSION,
+ * ETIMEOUT, ENOMEM. Since 0.1. */
+int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options, pgs_error *err);
+
+/* Open a store on backends of the caller's: see pagestore/backends.h for those
+ * that come with the library and pagestore/sys/ for writing one. The store owns
+ * both from the call on, closing them in pgs_close() and on failure. Errors: as
+ * pgs_open(), and EVERSION or EINVAL for a vtable that lacks something.
+ * Since 0.1. */
+int pgs_open_with(pgs_store **out, struct pgs_kv *kv, struct pgs_blob *blob, const pgs_store_options *options,
+		  pgs_error *err);
+
+/* Close the store and its backends. NULL is allowed. Since 0.1. */
+void pgs_close(pgs_store *store);
+
+#define PGS_DB_NAME_MAX 255
+#define PGS_PAGE_SIZE_MIN 512
+#define PGS_PAGE_SIZE_MAX 65536
+#define PGS_PAGE_SIZE_DEFAULT 4096
+
+/* How commits are ordered; chosen at creation, recorded, never changed. */
+enum {
+	PGS_ORDER_REVISION = 0, /* by the KV's revision: the default, and the faster */
+	PGS_ORDER_COUNTER = 1   /* by a counter each commit proposes to raise, as the first design had it */
+};
+
+typedef struct pgs_db_options {
+	uint32_t struct_size;
+	/* Used at creation, recorded in the database, ignored when opening: */
+	uint32_t page_size_bytes; /* power of two, 512 … 65536; 0 = 4096 */
+	uint32_t order;           /* PGS_ORDER_… */
+	/* Used by this process: */
+	uint32_t expect_page_size_bytes; /* opening: PGS_EINVAL unless the database has it; 0 = any */
+	uint64_t cache_bytes;     /* page cache, shared by all handles of the database in this store; the first opener's choice counts; 0 = 64 MiB */
+	uint64_t write_buffer_bytes; /* a transaction's written pages kept in memory before they spill to the blob store; 0 = 64 MiB */
+	int32_t compression_level;   /* zstd's; 0 = 1 */
+	uint32_t delta_max_divisor;  /* keep a change as a delta while it is <= page size / this; 0 = 8 */
+} pgs_db_options;
+
+#define PGS_DB_OPTIONS_INIT { sizeof(pgs_db_options), 0, 0, 0, 0, 0, 0, 0 }
+
+/* Create the database `name` (`name_size` bytes of any value, 1 …
+ * PGS_DB_NAME_MAX; copied) and open it. Errors: EEXIST, EINVAL (name, page
+ * size), EREADONLY, EUNKNOWN, EIO, ENOSPC, ETIMEOUT, ENOMEM. Since 0.1. */
+int pgs_db_create(pgs_db **out, pgs_store *store, const void *name, size_t name_size, const pgs_db_options *options,
+		  pgs_error *err);
+
+/* Open an existing database. Handles of one database share their caches.
+ * Errors: ENOTFOUND, EINVAL (name, page size not the expected one), EVERSION
+ * (written by a newer version), ECORRUPT (metadata), EIO, ETIMEOUT, ENOMEM.
+ * Since 0.1. */
+int pgs_db_open(pgs_db **out, pgs_store *store, const void *name, size_t name_size, const pgs_db_options *options,
+		pgs_error *err);
+
+/* Close the handle; its transactions must have ended. NULL is allowed. Since 0.1. */
+void pgs_db_close(pgs_db *db);
+
+/* Called once per database in memcmp order of names; `name` is borrowed for
+ * the call. Return 0 to go on; anything else ends pgs_db_list() with it. */
+typedef int (*pgs_db_lister)(void *ctx, const void *name, size_t name_size);
+
+/* List the databases. Errors: EIO, ETIMEOUT, ECORRUPT, ENOMEM, the lister's. Since 0.1. */
+int pgs_db_list(pgs_store *store, pgs_db_lister lister, void *ctx, pgs_error *err);
+
+/* Drop a database: from the moment it returns the name is free and open
+ * handles get PGS_ENOTFOUND. Its contents are removed by the same call as far
+ * as it gets, the rest by maintenance. Errors: ENOTFOUND, EREADONLY, EUNKNOWN,
+ * EIO, ETIMEOUT, ENOMEM. Since 0.1. */
+int pgs_db_drop(pgs_store *store, const void *name, size_t name_size, pgs_error *err);
+
+/* The database's page size in bytes. Since 0.1. */
+uint32_t pgs_db_page_size(const pgs_db *db);
+
+typedef struct pgs_db_stat {
+	uint32_t struct_size;
+	uint32_t page_size_bytes;
+	uint32_t order;            /* PGS_ORDER_… */
+	uint64_t revision;         /* of the last commit */
+	uint64_t commit_count;     /* since creation */
+	uint64_t page_count;       /* the extent */
+	int64_t created_ms;        /* Unix time */
+	uint64_t floor_revision;   /* the oldest readable; 0 = since creation */
+	uint64_t pointer_count;    /* p/ keys */
+	uint64_t kv_content_count; /* contents in the KV (c/) */
+	uint64_t pack_count;       /* commits not yet folded */
+	uint64_t changelog_count;  /* commits in the log */
+	uint64_t file_count;       /* registered sorted files */
+	uint64_t file_bytes;
+	uint64_t blob_count;       /* blobs under the database's name, registered or not */
+	uint64_t blob_bytes;
+	uint64_t store_kv_bytes;   /* whole store: the KV's size, history included; 0 = unknown */
+	/* this process, since the database was opened */
+	uint64_t cache_used_bytes;
+	uint64_t cache_limit_bytes;
+	uint64_t cache_overhead_bytes; /* the cache's own memory beside page data and free room */
+	uint64_t cache_hits;
+	uint64_t cache_misses;
+} pgs_db_stat;
+
+#define PGS_DB_STAT_INIT { sizeof(pgs_db_stat) }
+
+/* Facts about the database now. stat->struct_size must be set. Counts keys and
+ * lists blobs: not for hot paths. Errors: ENOTFOUND (dropped), EIO, ETIMEOUT,
+ * ECORRUPT, ENOMEM. Since 0.1. */
+int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

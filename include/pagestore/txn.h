@@ -1,0 +1,186 @@
+/* pagestore/txn.h: transactions
+ *
+ *     pgs_txn *t;
+ *     pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+ *     o.write = true;
+ *     do {
+ *             pgs_begin(&t, db, &o, &err);
+ *             pgs_read(t, 7, page);
+ *             page[0]++;
+ *             pgs_write(t, 7, page);
+ *     } while (pgs_commit(t, NULL, &revision, &err) == PGS_ECONFLICT);
+ *
+ * A transaction reads one snapshot: the database as of one revision, plus its
+ * own writes. Commits are optimistic. Under serializable isolation a commit
+ * succeeds only if no page, attribute or page count the transaction read was
+ * changed since its snapshot; under snapshot isolation only if none that it
+ * wrote was. Writes of pages it never read ("blind") need no such check.
+ *
+ * Every page exists: one never written, or past the page count, reads as
+ * zeros. A write past the page count raises it.
+ *
+ * Caveats: pgs_commit() and pgs_abort() free the transaction, whatever they
+ * return. A page written with what it already holds is not written again, but
+ * counts as read.
+ *
+ * Threads: a transaction belongs to one thread at a time; any number of
+ * transactions may run at once.
+ *
+ * Errors: functions without a pgs_error argument leave the details in
+ * pgs_txn_error(). After PGS_ENOMEM, PGS_EIO or PGS_ETIMEOUT from a read the
+ * call may be repeated.
+ */
+#ifndef PAGESTORE_TXN_H
+#define PAGESTORE_TXN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <pagestore/error.h>
+#include <pagestore/store.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct pgs_txn pgs_txn;
+
+enum {
+	PGS_SERIALIZABLE = 0, /* commits as if alone, in the order of their revisions */
+	PGS_SNAPSHOT = 1      /* first committer of a page wins; write skew is possible */
+};
+
+typedef struct pgs_txn_options {
+	uint32_t struct_size;
+	bool write;           /* false: read only */
+	uint32_t isolation;   /* PGS_SERIALIZABLE or PGS_SNAPSHOT; for writers */
+	uint64_t at_revision; /* read as of this revision; 0 = latest. Read only. */
+	int64_t at_time_ms;   /* read the last commit at or before this Unix time; 0 = unused. Judged by the
+			       * committers' clocks, so only as good as they are. Read only. */
+	uint32_t timeout_ms;  /* bound on each call, commit's re-sends included; 0 = the store's */
+} pgs_txn_options;
+
+#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0 }
+
+/* Begin a transaction on the latest revision, or as the options say; NULL
+ * options read the latest. One round trip to the KV. *out is NULL on failure.
+ * Errors: EINVAL (options; a revision above the latest), ENOTFOUND (database
+ * dropped; no commit at or before the revision or time), EOLDREV, EREADONLY,
+ * EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
+int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_error *err);
+
+/* End the transaction without committing, and free it. Pins end with it. NULL
+ * is allowed. Since 0.1. */
+void pgs_abort(pgs_txn *txn);
+
+/* The revision of the commit this transaction's snapshot shows. Since 0.1. */
+uint64_t pgs_txn_revision(const pgs_txn *txn);
+
+/* The details of the last error of a call on this transaction; borrowed until
+ * the next call on it. code is PGS_OK if there was none. Since 0.1. */
+const pgs_error *pgs_txn_error(const pgs_txn *txn);
+
+/* Copy page `page_no` into `dst` (page size bytes). Joins the read set.
+ * Errors: EINVAL (page number past the largest: 2^32 groups of 1 MiB), ECORRUPT
+ * (the content does not match its id, or is gone), EOLDREV (collected while
+ * reading an old revision), EIO, ETIMEOUT, ENOMEM; dst is then unspecified.
+ * Since 0.1. */
+int pgs_read(pgs_txn *txn, uint64_t page_no, void *dst);
+
+/* Copy `count` pages, dst[i] getting page_nos[i]: the same as that many
+ * pgs_read(), with the backend's requests batched and merged. On an error
+ * pgs_txn_error()->page names a page that failed; the others' buffers are
+ * unspecified. Since 0.1. */
+int pgs_read_many(pgs_txn *txn, const uint64_t *page_nos, size_t count, void *const *dst);
+
+/* Borrow page `page_no` without copying: *page points to page size bytes until
+ * pgs_unpin() of it or the end of the transaction, and does not follow later
+ * writes. Each pin holds one page of cache. Errors: as pgs_read(). Since 0.1. */
+int pgs_pin(pgs_txn *txn, uint64_t page_no, const void **page);
+
+/* Give back a page pgs_pin() returned; pins nest. Since 0.1. */
+void pgs_unpin(pgs_txn *txn, const void *page);
+
+/* Fetch pages into the cache without reading them: they do not join the read
+ * set. What cannot be fetched is left for the read to report, but for ENOMEM.
+ * Since 0.1. */
+int pgs_prefetch(pgs_txn *txn, const uint64_t *page_nos, size_t count);
+
+/* Write page `page_no` from `src` (page size bytes, copied); raises the page
+ * count to page_no + 1 if it was lower. Past the write buffer's size, pages
+ * are compressed and uploaded ahead of the commit. Errors: EINVAL (page
+ * number), EREADONLY, ENOMEM, EIO, ETIMEOUT, ENOSPC (while spilling).
+ * Since 0.1. */
+int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src);
+
+/* Set the page count. Pages at or above it are gone: they read as zeros, also
+ * when the count is raised again. Joins the page count to the read set. Errors:
+ * EINVAL, EREADONLY, ENOMEM. Since 0.1. */
+int pgs_truncate(pgs_txn *txn, uint64_t page_count);
+
+/* The page count as this transaction sees it; joins the read set. Errors:
+ * ENOMEM. Since 0.1. */
+int pgs_page_count(pgs_txn *txn, uint64_t *page_count);
+
+#define PGS_ATTR_NAME_MAX 255
+#define PGS_ATTR_SIZE_MAX 4096
+
+/* Small named values beside the pages, versioned and checked for conflicts
+ * like them: a root page number, an exact file size. `name` is 1 …
+ * PGS_ATTR_NAME_MAX bytes.
+ *
+ * pgs_attr_get: copies the first `capacity` bytes of the value into `value`
+ * and gives its whole size in *size. Errors: ENOTFOUND (joins the read set all
+ * the same), EINVAL, EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
+int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, size_t capacity, size_t *size);
+
+/* Set an attribute (size <= PGS_ATTR_SIZE_MAX, copied), or remove it with a NULL value.
+ * Errors: EINVAL, ELIMIT (more than 64 attributes in one transaction),
+ * EREADONLY, ENOMEM. Since 0.1. */
+int pgs_attr_set(pgs_txn *txn, const void *name, size_t name_size, const void *value, size_t size);
+
+/* Names a commit whose outcome is not known. Plain bytes: may be stored, sent, and asked about later. */
+typedef struct pgs_commit_token {
+	uint8_t uuid[16];
+	uint64_t base_revision;
+} pgs_commit_token;
+
+typedef struct pgs_commit_options {
+	uint32_t struct_size;
+	const void *note;        /* kept in the changelog; NULL = none */
+	size_t note_size;        /* <= PGS_NOTE_MAX */
+	pgs_commit_token *token; /* out: filled before anything is sent; NULL = not wanted */
+} pgs_commit_options;
+
+#define PGS_COMMIT_OPTIONS_INIT { sizeof(pgs_commit_options), 0, 0, 0 }
+#define PGS_NOTE_MAX 4096
+
+/* Commit and free the transaction. On PGS_OK everything it wrote is durable
+ * and visible at *revision, at once; a transaction that changed nothing (or
+ * reads only) succeeds without writing, *revision being its snapshot's.
+ * `revision` and `options` may be NULL. Errors: ECONFLICT (err->page names the
+ * page, PGS_NO_PAGE for an attribute or the page count), EUNKNOWN (ask
+ * pgs_commit_status() with the token), EOLDREV (began too long ago), EBUSY
+ * (a writer holds the commit lock past the timeout), ENOTFOUND (database
+ * dropped), ELIMIT, EINVAL, ENOSPC, EIO, ETIMEOUT, ENOMEM: with all but
+ * EUNKNOWN nothing was changed. Since 0.1. */
+int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revision, pgs_error *err);
+
+enum {
+	PGS_COMMIT_HAPPENED = 1,    /* it is committed, at *revision */
+	PGS_COMMIT_NOT_HAPPENED = 2 /* it is not, and can no longer happen */
+};
+
+/* What became of a commit that answered PGS_EUNKNOWN. "Not happened" is said
+ * only after it has been made impossible. *status is PGS_COMMIT_…; *revision
+ * (may be NULL) its revision. Errors: EUNKNOWN (history that would tell has
+ * been collected), ENOTFOUND (database dropped), EIO, ETIMEOUT, ENOMEM.
+ * Since 0.1. */
+int pgs_commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, pgs_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
