@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <pagestore/store.h>
+
 #define PGS__ID_SIZE 16
 #define PGS__ID_HASH_SIZE 12
 #define PGS__SECRET_SIZE 192
@@ -23,6 +25,12 @@
 typedef struct pgs__page_id {
 	uint8_t bytes[PGS__ID_SIZE];
 } pgs__page_id;
+
+/* A power of two in the range we support. */
+static inline bool pgs__page_size_ok(uint32_t size)
+{
+	return size >= PGS_PAGE_SIZE_MIN && size <= PGS_PAGE_SIZE_MAX && (size & (size - 1)) == 0;
+}
 
 static inline uint64_t pgs__pages_per_group(uint32_t page_size)
 {
