@@ -11,7 +11,7 @@
  *     <prefix> /x/ <uuid>                changelog
  *     <prefix> /k/ <role>                lock
  *
- * The prefix is 8 random bytes, the first >= 0x80.
+ * The prefix is 8 random bytes, the first >= 0x80. Roles are short: "w" is the writers' lock.
  */
 #ifndef PGS_CODEC_KEYS_H
 #define PGS_CODEC_KEYS_H
@@ -65,7 +65,8 @@ pgs__key pgs__key_after(const pgs__key *key);
 /* What is behind "<prefix>/<kind>/" in a key, or false if it is not such a key. */
 bool pgs__key_tail(pgs_slice key, char kind, pgs_slice *tail);
 
-/* Parse the page number of a p/ key, and the parts of an l/ key; false when malformed. */
+/* Parse the page number of a p/ key, and the parts of an l/ key; false when malformed (first above last and a bad
+ * file name are). */
 bool pgs__key_parse_page(pgs_slice key, uint64_t *page_no);
 typedef struct pgs__level_key {
 	uint8_t level;
@@ -73,6 +74,10 @@ typedef struct pgs__level_key {
 	char file_name[PGS__FILE_NAME_MAX + 1];
 } pgs__level_key;
 bool pgs__key_parse_level(pgs_slice key, pgs__level_key *out);
+
+/* Whether `name` may be a file's: 1 … PGS__FILE_NAME_MAX of a-z, 0-9 and '-'. Names read from the KV become paths
+ * and URLs, so every decoder asks. */
+bool pgs__file_name_ok(pgs_slice name);
 
 /* "<16 hex digits of prefix>/<file name>": a file's name in the blob store. */
 #define PGS__BLOB_NAME_SIZE (2 * PGS__PREFIX_SIZE + 1 + PGS__FILE_NAME_MAX + 1)
