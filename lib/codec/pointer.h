@@ -5,8 +5,10 @@
  *     12 bytes   hash of the page's id, if full or delta (the group is the page number's)
  *     12 bytes   hash of the base's id, if it has a base (delta only; without, the base is the zero page)
  *     rest       delta only: a zstd frame without its 4-byte magic number, of page XOR base
+ *     seal       if folded (codec/seal.h)
  *
- * A delta's base is full (invariant 3).
+ * A delta's base is full (invariant 3). Ids and delta are proved by hashing the page they give; nothing proves w
+ * but the seal.
  */
 #ifndef PGS_CODEC_POINTER_H
 #define PGS_CODEC_POINTER_H
