@@ -3,11 +3,11 @@
  * m, metadata:
  *     4 "PGSM"   u16 format version   u8 hash kind (1)   u8 order (0 revision, 1 counter)
  *     u32 page size   u64 created, Unix ms   192 secret
- *     then fields: u8 tag, varint size, bytes. A reader skips tags < 0x80 it does not know and refuses those
- *     >= 0x80 with PGS_EVERSION. Tag 1: parent of a branch.   seal
+ *     then fields: u8 tag (1 … 255, rising), varint size (> 0), bytes. A reader skips tags < 0x80 it does not
+ *     know and refuses those >= 0x80 with PGS_EVERSION. Tag 0x81: parent of a branch.   seal
  * i, identity:  4 "PGSI"   u16 format version   16 random   seal
  * g, floor:     u64be floor   u64be previous floor   seal          (compared in the KV: "g < floor + 1")
- * t, e:         u64be number   seal                                 (compared in the KV: "e < number")
+ * t, e, z:      u64be number   seal                                 (compared in the KV: "e < number")
  * a/:           bytes   seal
  * k/, lock:     u8 1   16 owner   16 boot id   varint pid   varint process start   varint lease ms   seal
  */
@@ -31,7 +31,7 @@ typedef struct pgs__meta {
 
 void pgs__meta_encode(const pgs__meta *meta, pgs__buffer *out);
 
-/* PGS_OK, PGS_ECORRUPT (seal, sizes, values out of range), PGS_EVERSION (newer format, hash kind or field). */
+/* PGS_OK, PGS_ECORRUPT (seal, sizes, values out of range), PGS_EVERSION (newer format, hash kind, order or field). */
 int pgs__meta_decode(pgs_slice bytes, pgs__meta *out);
 
 typedef struct pgs__identity {
@@ -48,7 +48,7 @@ typedef struct pgs__floor {
 } pgs__floor;
 
 void pgs__floor_encode(const pgs__floor *floor, pgs__buffer *out);
-int pgs__floor_decode(pgs_slice bytes, pgs__floor *out); /* PGS_OK or PGS_ECORRUPT */
+int pgs__floor_decode(pgs_slice bytes, pgs__floor *out); /* PGS_OK or PGS_ECORRUPT (also: previous above floor) */
 
 #define PGS__NUMBER_SIZE 12
 void pgs__number_encode(uint64_t number, uint8_t out[PGS__NUMBER_SIZE]);
@@ -63,6 +63,6 @@ typedef struct pgs__lock {
 } pgs__lock;
 
 void pgs__lock_encode(const pgs__lock *lock, pgs__buffer *out);
-int pgs__lock_decode(pgs_slice bytes, pgs__lock *out); /* PGS_OK or PGS_ECORRUPT */
+int pgs__lock_decode(pgs_slice bytes, pgs__lock *out); /* PGS_OK, PGS_ECORRUPT or PGS_EVERSION (first byte) */
 
 #endif
