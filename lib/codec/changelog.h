@@ -12,6 +12,8 @@
  *     kind 1     runs (below)            kind 3   varint name size, file name, varint file size
  *     seal
  *
+ * Attribute names are 1 … 255 bytes, in no order. The lengths of kind 1's runs add up to the pages written.
+ *
  * Runs of pages: varint n, then n × (varint pages skipped since the last run's end, varint length - 1). A blob
  * of runs is "PGSR", u16 format version, runs, seal. Runs rise and never touch.
  */
@@ -49,7 +51,7 @@ typedef struct pgs__change {
 	pgs_slice attr_bytes;   /* decode: the encoded names */
 	bool has_note;
 	pgs_slice note;
-	pgs_slice runs;         /* kind 1: the encoded runs, see pgs__runs_next() */
+	pgs_slice runs;         /* kind 1: the encoded runs, see pgs__runs_next(); encode: empty = none */
 	pgs_slice file_name;    /* kind 3 */
 	uint64_t file_size;
 } pgs__change;
