@@ -8,7 +8,8 @@
  *     64  count × entry: 16 id, u64 offset in the file, u32 length, u64 birth   (36 bytes, ids rising)
  *     then the contents in table order without gaps: a page raw when its length is the page size, else a zstd frame
  *
- * An offset above PGS__SORTED_FILE_MAX is a tombstone: nothing is stored, older copies of the content may go.
+ * A file has at least one entry. An offset above PGS__SORTED_FILE_MAX, with length 0, is a tombstone: nothing is
+ * stored, older copies of the content may go.
  * Birth: the revision at which the content was put; 0 = that of the file's own registration.
  *
  * l/ value:
@@ -78,7 +79,8 @@ typedef struct pgs__level_value {
  * than `table_max` bytes (PGS__LEVEL_TABLE_MAX, less in tests). */
 void pgs__level_value_encode(uint64_t file_size, pgs_slice table, size_t table_max, pgs__buffer *out);
 
-/* PGS_OK, PGS_ECORRUPT or PGS_EVERSION (unknown kind). */
+/* Checks everything but lengths against the page size, which the value does not say. PGS_OK, PGS_ECORRUPT or
+ * PGS_EVERSION (unknown kind). */
 int pgs__level_value_decode(pgs_slice bytes, pgs__level_value *out);
 
 /* Which slice of a fenced table would hold `id`: its index, or PGS_ENOTFOUND (before the first). */
