@@ -2,7 +2,8 @@
  *
  * o/ value:
  *     u8 kind: 1 inline, 2 index file
- *     varint n, then n × (varint first page, varint page past the last; 0 = no end): ranges that became absent
+ *     varint n, then n × (varint first page, varint page past the last; 0 = no end): ranges that became absent;
+ *               they rise and never touch
  *     1: entries (below)      2: varint name size, file name, varint file size, varint count
  *     seal
  *
@@ -96,6 +97,10 @@ void pgs__index_block_encode(const pgs__index_block *block, uint8_t out[PGS__IND
 /* Row `index` of a block table, unchecked; check the table with pgs__index_table_check() first. */
 void pgs__index_block_decode(pgs_slice table, size_t index, pgs__index_block *out);
 int pgs__index_table_check(pgs_slice table, const pgs__index_header *header); /* PGS_OK or PGS_ECORRUPT */
+
+/* A block's bytes against its row: length, check, entries and their pointers, first and last page. PGS_OK or
+ * PGS_ECORRUPT. */
+int pgs__index_block_check(pgs_slice bytes, const pgs__index_block *block);
 
 /* The row whose pages may include `page_no`: its index, or PGS_ENOTFOUND. */
 int64_t pgs__index_table_find(pgs_slice table, uint64_t page_no);
