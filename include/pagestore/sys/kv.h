@@ -26,10 +26,13 @@
  *  K4 More compares, success operations or failure operations than
  *     `max_txn_ops`, a key longer than `max_key_bytes`, a value longer than
  *     `max_value_bytes`, or a transaction whose keys and values sum to more
- *     than `max_request_bytes`, is PGS_ELIMIT. An empty key is PGS_EINVAL.
+ *     than `max_request_bytes`, is PGS_ELIMIT. An empty key is PGS_EINVAL, as
+ *     is an unknown kind, target or relation. A range_end counts as a key, but
+ *     may be empty. This too is judged for both branches before anything runs.
  *  K5 Reads at a revision see the store as it was right after that revision.
  *     Below the compacted revision: PGS_EOLDREV. Above the store's: PGS_EINVAL.
- *     (A read exactly at the compacted revision works.)
+ *     (A read exactly at the compacted revision works.) This is judged for the
+ *     branch that runs, against the store as it was before the transaction.
  *  K6 A key's create revision and version (1, 2, …) start anew after a delete.
  *  K7 A transaction whose status is PGS_EUNKNOWN may have been applied, or may
  *     still be; with any other failure it was not, and never will be.
@@ -139,7 +142,7 @@ typedef struct pgs_kv_txn {
 
 	int status;             /* PGS_OK, or why this transaction did not (certainly) run */
 	bool succeeded;         /* every compare passed, the success branch ran */
-	uint64_t revision;      /* the store's revision right after */
+	uint64_t revision;      /* the store's revision right after; on PGS_OK only */
 	pgs_kv_result *results; /* one per operation of the branch that ran */
 	size_t result_count;
 	void *response;         /* the backend's own */
@@ -155,7 +158,8 @@ typedef struct pgs_kv_event {
 typedef struct pgs_kv_events {
 	const pgs_kv_event *events;
 	size_t count;
-	uint64_t revision; /* everything in the range up to and including it has now been delivered */
+	uint64_t revision; /* everything in the range up to and including it has now been delivered; it never falls,
+			      and need not keep up with changes outside the range */
 } pgs_kv_events;
 
 /* 0 = no limit. */
@@ -187,18 +191,22 @@ typedef struct pgs_kv_vtable {
 	 * ECORRUPT, EREADONLY, ENOMEM. */
 	int (*txn)(pgs_kv *kv, pgs_kv_txn *txns, size_t count, uint64_t deadline_ms, pgs_error *err);
 
-	/* Free the responses of txn(); the elements' response fields are zeroed. */
+	/* Free the responses of txn(): each element's results, result_count and
+	 * response are zeroed, so that a second release does nothing. */
 	void (*release)(pgs_kv *kv, pgs_kv_txn *txns, size_t count);
 
 	/* Watch [key, range_end) from `from_revision` on (0 = from now): history
-	 * first, then what comes. Errors: EOLDREV may come here or from the first
-	 * watch_next(); others as txn(). A future `from_revision` waits for it. */
+	 * first, then what comes. Errors: EOLDREV (below the compacted revision)
+	 * may come here or from the first watch_next(); EINVAL (empty key); others
+	 * as txn(). From the compacted revision itself works, but its deletes may
+	 * be missing. A future `from_revision` waits for it. */
 	int (*watch_open)(pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from_revision,
 			  pgs_kv_watch **out, pgs_error *err);
 
 	/* Wait up to timeout_ms for the next batch; PGS_OK with count 0 when none
 	 * came. The batch is borrowed until the next call on this watch. When
-	 * history is gone: EOLDREV, and the watch stays failed. */
+	 * history is gone: EOLDREV, and the watch stays failed. After any other
+	 * error the next call goes on where the last good one ended. */
 	int (*watch_next)(pgs_kv_watch *watch, uint32_t timeout_ms, pgs_kv_events *out, pgs_error *err);
 
 	void (*watch_close)(pgs_kv_watch *watch);
