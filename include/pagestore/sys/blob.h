@@ -7,9 +7,12 @@
  *  B2 A name never changes content: the core puts one name again only with the
  *     same bytes (a retry), and the backend may keep either.
  *  B3 A name is 1 to 200 bytes of [A-Za-z0-9._-] and '/', which separates
- *     non-empty parts; no part is "." or "..". Others are PGS_EINVAL.
+ *     non-empty parts; no part is "." or "..". Others are PGS_EINVAL. The core
+ *     never names one blob "a" and another "a/b": a backend of files need not
+ *     be able to hold both.
  *  B4 get() fills a whole range or fails: PGS_ENOTFOUND when there is no such
- *     blob, PGS_ECORRUPT when it ends before the range does.
+ *     blob (also for a range of size 0), PGS_ECORRUPT when it ends before the
+ *     range does.
  *  B5 list() gives names in memcmp order; what is put or removed meanwhile may
  *     or may not be listed. An unfinished put is never listed.
  *  B6 remove() of an absent name is PGS_OK.
