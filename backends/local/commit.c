@@ -370,8 +370,11 @@ int pgs__local_txn(pgs_kv *base, pgs_kv_txn *txns, size_t count, uint64_t deadli
 	pgs__local_kv *kv = (pgs__local_kv *)base;
 	int forked = pgs__env_check(kv->env, err);
 	for (size_t i = 0; i < count; i++) {
+		txns[i].succeeded = false;
+		txns[i].revision = 0;
+		txns[i].results = NULL;
+		txns[i].result_count = 0;
 		txns[i].response = NULL;
-		pgs__txn_release(&txns[i]);
 		txns[i].status = forked;
 	}
 	if (forked)

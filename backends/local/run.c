@@ -328,8 +328,6 @@ void pgs__txn_release(pgs_kv_txn *txn)
 {
 	pgs__arena arena = {txn->response, 0};
 	pgs__arena_free(&arena);
-	txn->succeeded = false;
-	txn->revision = 0;
 	txn->results = NULL;
 	txn->result_count = 0;
 	txn->response = NULL;
