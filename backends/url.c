@@ -49,8 +49,8 @@ static int decode_path(char **out, pgs_slice text, const char *url, pgs_error *e
 		*at = (char)(high * 16 + low);
 		if (high < 0 || low < 0 || *at == '\0') {
 			pgs__free(path);
-			return pgs__error(err, PGS_EINVAL, "'%s' has a bad escape in its path: %%XX is allowed, not %%00",
-					  url);
+			return pgs__error(
+				err, PGS_EINVAL, "'%s' has a bad escape in its path: %%XX is allowed, not %%00", url);
 		}
 		in += 2;
 	}
@@ -74,7 +74,7 @@ static int parse_sync(pgs_slice value, pgs_sync *out, const char *url, pgs_error
 		*out = PGS_SYNC_OFF;
 	else
 		return pgs__error(err, PGS_EINVAL, "'%s' has sync=%.*s: full, lazy and off are allowed", url,
-				  (int)value.size, (const char *)value.data);
+			(int)value.size, (const char *)value.data);
 	return PGS_OK;
 }
 
@@ -100,8 +100,8 @@ static int parse_map(pgs_slice value, uint64_t *out, const char *url, pgs_error 
 		good = number <= MAP_MAX >> shift && number << shift >= MAP_MIN;
 	if (!good)
 		return pgs__error(err, PGS_EINVAL,
-				  "'%s' has map=%.*s: a number of bytes from 1M to 65536G is allowed, with K, M or G behind it",
-				  url, (int)value.size, text);
+			"'%s' has map=%.*s: a number of bytes from 1M to 65536G is allowed, with K, M or G behind it",
+			url, (int)value.size, text);
 	*out = number << shift;
 	return PGS_OK;
 }
@@ -115,10 +115,10 @@ static int parse_option(pgs_slice option, pgs_local_options *out, unsigned *seen
 	unsigned bit = is(key, "sync") ? 1 : is(key, "map") ? 2 : 0;
 	if (!bit)
 		return pgs__error(err, PGS_EINVAL, "'%s' has the unknown option '%.*s': sync and map are allowed", url,
-				  (int)key.size, (const char *)key.data);
+			(int)key.size, (const char *)key.data);
 	if (*seen & bit)
 		return pgs__error(err, PGS_EINVAL, "'%s' has the option '%.*s' twice", url, (int)key.size,
-				  (const char *)key.data);
+			(const char *)key.data);
 	*seen |= bit;
 	return bit == 1 ? parse_sync(value, &out->sync, url, err) : parse_map(value, &out->map_bytes, url, err);
 }
@@ -141,7 +141,8 @@ static int parse_options(const char *text, pgs_local_options *out, const char *u
 static int open_memory(bool must_exist, const char *url, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	if (must_exist)
-		return pgs__error(err, PGS_ENOTFOUND, "no pagestore store at '%s': a store in memory is always new", url);
+		return pgs__error(
+			err, PGS_ENOTFOUND, "no pagestore store at '%s': a store in memory is always new", url);
 	int status = pgs_kv_memory_new(kv, NULL, err);
 	return status ? status : pgs_blob_memory_new(blob, err);
 }
@@ -208,12 +209,11 @@ static int open_any(const char *url, const pgs_local_options *options, pgs_kv **
 	/* Without its content: such a URL may hold a password. */
 	if (begins(url, "etcd:") || begins(url, "s3:"))
 		return pgs__error(err, PGS_EINVAL, "%.*s: is not in this build yet: mem: and dir:PATH are",
-				  (int)strcspn(url, ":"), url);
+			(int)strcspn(url, ":"), url);
 	return pgs__error(err, PGS_EINVAL, "the URL has no scheme that is known: mem: and dir:PATH are");
 }
 
-int pgs__backends_open(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob,
-		       pgs_error *err)
+int pgs__backends_open(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
 	options.read_only = read_only;

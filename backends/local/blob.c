@@ -45,7 +45,7 @@ typedef struct local_blob {
 static int failed(const local_blob *b, int cause, const char *what, const char *name, pgs_error *err)
 {
 	return pgs__error(err, pgs__error_from_errno(cause), "cannot %s blob '%s' in '%s': %s%s", what, name, b->path,
-			  strerror(cause), pgs__error_from_errno(cause) == PGS_ENOSPC ? ": free disk space" : "");
+		strerror(cause), pgs__error_from_errno(cause) == PGS_ENOSPC ? ": free disk space" : "");
 }
 
 static int late(const local_blob *b, const char *name, pgs_error *err)
@@ -107,7 +107,7 @@ static int write_all(int fd, const char *data, size_t size)
 }
 
 static int fill(const local_blob *b, int fd, const char *name, uint64_t size, pgs_blob_source source, void *ctx,
-		uint64_t deadline_ms, pgs_error *err)
+	uint64_t deadline_ms, pgs_error *err)
 {
 	size_t room = size < CHUNK_BYTES ? (size_t)size : CHUNK_BYTES;
 	char *chunk = pgs__malloc(room);
@@ -124,7 +124,7 @@ static int fill(const local_blob *b, int fd, const char *name, uint64_t size, pg
 		status = source(ctx, offset, chunk, room);
 		if (status) {
 			pgs__error(err, status, "the source of blob '%s' failed at %llu of %llu bytes", name,
-				   (unsigned long long)offset, (unsigned long long)size);
+				(unsigned long long)offset, (unsigned long long)size);
 			break;
 		}
 		int cause = write_all(fd, chunk, room);
@@ -164,7 +164,7 @@ static int put_file(const local_blob *b, const temp *t, const char *name, pgs_er
 }
 
 static int local_put(pgs_blob *base, const char *name, uint64_t size, pgs_blob_source source, void *ctx,
-		     uint64_t deadline_ms, pgs_error *err)
+	uint64_t deadline_ms, pgs_error *err)
 {
 	local_blob *b = (local_blob *)base;
 	temp t;
@@ -210,7 +210,7 @@ static int read_range(const local_blob *b, int fd, const pgs_blob_range *range, 
 	if (left == 0 && (at || range->size == 0))
 		return PGS_OK;
 	return pgs__error(err, PGS_ECORRUPT, "blob '%s' in '%s' ends before byte %llu + %zu", range->name, b->path,
-			  (unsigned long long)range->offset, range->size);
+		(unsigned long long)range->offset, range->size);
 }
 
 static int get_range(local_blob *b, const pgs_blob_range *range, uint64_t deadline_ms, pgs_error *err)
@@ -260,8 +260,8 @@ static int local_stat(pgs_blob *base, const char *name, uint64_t *size_bytes, ui
 	return PGS_OK;
 }
 
-static int local_list(pgs_blob *base, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms,
-		      pgs_error *err)
+static int local_list(
+	pgs_blob *base, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms, pgs_error *err)
 {
 	return pgs__blob_list(((local_blob *)base)->root_fd, prefix, lister, ctx, deadline_ms, err);
 }

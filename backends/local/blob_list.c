@@ -39,8 +39,8 @@ typedef struct entries {
 static int failed(walk *w, const char *what)
 {
 	int cause = errno;
-	return pgs__error(w->err, pgs__error_from_errno(cause), "cannot list blobs: %s '%s': %s", what, w->name,
-			  strerror(cause));
+	return pgs__error(
+		w->err, pgs__error_from_errno(cause), "cannot list blobs: %s '%s': %s", what, w->name, strerror(cause));
 }
 
 static void entries_free(entries *e)
@@ -162,8 +162,8 @@ static int walk_directory(walk *w, int fd)
 	return status;
 }
 
-int pgs__blob_list(int root_fd, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms,
-		   pgs_error *err)
+int pgs__blob_list(
+	int root_fd, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms, pgs_error *err)
 {
 	walk w = {.prefix = prefix, .lister = lister, .ctx = ctx, .deadline_ms = deadline_ms, .err = err};
 	/* Opened afresh: a shared directory descriptor has one position for all readers. */

@@ -38,7 +38,7 @@ int pgs__blob_check_name(const char *name, pgs_error *err)
 		return PGS_OK;
 	char text[96];
 	return pgs__error(err, PGS_EINVAL, "'%s' is no blob name: 1 to %d of A-Z a-z 0-9 . _ - and / between parts",
-			  pgs__printable(text, sizeof text, name, size), PGS_BLOB_NAME_MAX);
+		pgs__printable(text, sizeof text, name, size), PGS_BLOB_NAME_MAX);
 }
 
 void pgs__blob_path(char out[PGS__BLOB_PATH_MAX], const char *name)

@@ -19,7 +19,7 @@ static int check_key(pgs_slice key, pgs_slice range_end, pgs_error *err)
 	if (key.size <= PGS__LOCAL_KEY_MAX && range_end.size <= PGS__LOCAL_KEY_MAX)
 		return PGS_OK;
 	return pgs__error(err, PGS_ELIMIT, "key '%s' or its range's end is longer than %d bytes",
-			  pgs__printable(name, sizeof name, key.data, key.size), PGS__LOCAL_KEY_MAX);
+		pgs__printable(name, sizeof name, key.data, key.size), PGS__LOCAL_KEY_MAX);
 }
 
 static int check_compare(const pgs_kv_compare *c, pgs_error *err)
@@ -37,7 +37,7 @@ static int check_op(const pgs_kv_op *op, pgs_error *err)
 		return pgs__error(err, PGS_EINVAL, "an operation has the unknown kind %d", (int)op->kind);
 	if (op->kind == PGS_KV_PUT && op->value.size > PGS__LOCAL_VALUE_MAX)
 		return pgs__error(err, PGS_ELIMIT, "a value of %zu bytes: at most %zu are possible", op->value.size,
-				  PGS__LOCAL_VALUE_MAX);
+			PGS__LOCAL_VALUE_MAX);
 	/* A put has no range, whatever the field says. */
 	return check_key(op->key, op->kind == PGS_KV_PUT ? (pgs_slice){NULL, 0} : op->range_end, err);
 }
@@ -46,7 +46,7 @@ static int twice(pgs_slice key, const char *how, pgs_error *err)
 {
 	char name[64];
 	return pgs__error(err, PGS_EINVAL, "key '%s' is put and %s by one transaction",
-			  pgs__printable(name, sizeof name, key.data, key.size), how);
+		pgs__printable(name, sizeof name, key.data, key.size), how);
 }
 
 static bool in_range(const pgs_kv_op *del, pgs_slice key)

@@ -310,8 +310,8 @@ static int submit(pgs__env *env, pgs__batch *batch, uint64_t deadline_ms, pgs_er
 		bool late = wait_turn(env, batch->taken ? 0 : deadline_ms);
 		if (late && !batch->taken) {
 			unqueue(env, batch);
-			status = pgs__error(err, PGS_ETIMEOUT, "other writers kept '%s' busy past the deadline",
-					    env->path);
+			status = pgs__error(
+				err, PGS_ETIMEOUT, "other writers kept '%s' busy past the deadline", env->path);
 		}
 	}
 	pthread_mutex_unlock(&env->queue_lock);
@@ -330,19 +330,19 @@ static size_t check_all(pgs__local_kv *kv, pgs_kv_txn *txns, size_t count, uint6
 		bool mutates = pgs__txn_mutates(&txns[i]);
 		int status = pgs__check_txn(&txns[i], &why);
 		if (!status && mutates && kv->read_only)
-			status = pgs__error(&why, PGS_EREADONLY, "a write to '%s', which is open read-only",
-					    kv->env->path);
+			status = pgs__error(
+				&why, PGS_EREADONLY, "a write to '%s', which is open read-only", kv->env->path);
 		if (!status && late)
-			status = pgs__error(&why, PGS_ETIMEOUT, "the deadline passed before a transaction in '%s'",
-					    kv->env->path);
+			status = pgs__error(
+				&why, PGS_ETIMEOUT, "the deadline passed before a transaction in '%s'", kv->env->path);
 		note(txns, count, i, status, &why, err);
 		writes += !status && mutates;
 	}
 	return writes;
 }
 
-static void run_writes(pgs__local_kv *kv, pgs_kv_txn *txns, size_t count, size_t writes, uint64_t deadline_ms,
-		       pgs_error *err)
+static void run_writes(
+	pgs__local_kv *kv, pgs_kv_txn *txns, size_t count, size_t writes, uint64_t deadline_ms, pgs_error *err)
 {
 	item single;
 	pgs_error why = PGS_ERROR_INIT;

@@ -26,11 +26,12 @@
 
 typedef struct sweep {
 	pgs__env *env;
-	uint64_t until;      /* R */
-	uint64_t revision;   /* S: the record in `record`; 0 = none */
-	pgs__buffer record;  /* a copy: LMDB's memory does not outlast a write */
-	size_t offset;       /* of the next key in it */
-	size_t deletes;      /* in this LMDB transaction */
+	uint64_t until;     /* R */
+	uint64_t revision;  /* S: the record in `record`; 0 = none */
+	pgs__buffer record; /* a copy: LMDB's memory does not outlast a write */
+	size_t offset;      /* of the next key in it */
+	size_t limit;       /* of deletes in an LMDB transaction */
+	size_t deletes;     /* in this one */
 	size_t keys;
 	bool done;
 } sweep;
@@ -57,10 +58,10 @@ static int check_target(pgs__env *env, MDB_txn *txn, uint64_t revision, pgs_erro
 		return status;
 	if (revision > now)
 		return pgs__error(err, PGS_EINVAL, "compaction to revision %llu: the store is at %llu",
-				  (unsigned long long)revision, (unsigned long long)now);
+			(unsigned long long)revision, (unsigned long long)now);
 	if (revision <= compacted)
 		return pgs__error(err, PGS_EOLDREV, "compaction to revision %llu: already done to %llu",
-				  (unsigned long long)revision, (unsigned long long)compacted);
+			(unsigned long long)revision, (unsigned long long)compacted);
 	return PGS_OK;
 }
 
@@ -82,7 +83,7 @@ static int publish(pgs__env *env, MDB_txn *txn, uint64_t revision, pgs_error *er
 static int drop_versions(sweep *s, MDB_cursor *versions, pgs_slice key, uint64_t from, bool *all, pgs_error *err)
 {
 	uint8_t stored[PGS__LOCAL_STORED_KEY_MAX];
-	for (*all = false; s->deletes < STEP_DELETES; s->deletes++) {
+	for (*all = false; s->deletes < s->limit; s->deletes++) {
 		MDB_val k = pgs__record_key(stored, key, from), v;
 		int rc = mdb_cursor_get(versions, &k, &v, MDB_SET_RANGE);
 		if (rc && rc != MDB_NOTFOUND)
@@ -141,7 +142,7 @@ static int sweep_record(sweep *s, MDB_cursor *versions, bool *all, pgs_error *er
 	}
 	if (r.failed)
 		return pgs__error(err, PGS_ECORRUPT, "the log record of revision %llu in '%s' is malformed",
-				  (unsigned long long)s->revision, s->env->path);
+			(unsigned long long)s->revision, s->env->path);
 	*all = s->offset == s->record.size;
 	return PGS_OK;
 }
@@ -167,7 +168,7 @@ static bool is_current(const sweep *s, const MDB_val *key)
 static int sweep_step(sweep *s, MDB_cursor *versions, MDB_cursor *log, pgs_error *err)
 {
 	s->deletes = s->keys = 0;
-	while (s->deletes < STEP_DELETES && s->keys < STEP_KEYS) {
+	while (s->deletes < s->limit && s->keys < STEP_KEYS) {
 		MDB_val key, value;
 		bool all;
 		/* At least one record stays: the one of R. */
@@ -242,12 +243,23 @@ int pgs__local_compact(pgs_kv *base, uint64_t revision, uint64_t deadline_ms, pg
 		return pgs__error(err, PGS_ETIMEOUT, "the deadline passed before compacting '%s'", kv->env->path);
 	status = run_locked(kv, NULL, revision, deadline_ms, err);
 	/* From here on history is forgotten; what there is no time to remove, the next compaction does. */
-	sweep s = {.env = kv->env, .until = revision};
+	sweep s = {.env = kv->env, .until = revision, .limit = STEP_DELETES};
+	int dead;
+	/* A reader that died in the middle of a read would keep LMDB from reusing what is freed. */
+	if (!status)
+		mdb_reader_check(kv->env->mdb, &dead);
 	while (!status && !s.done && !pgs__deadline_passed(deadline_ms)) {
 		status = run_locked(kv, &s, revision, deadline_ms, err);
 		if (status == PGS_ETIMEOUT) {
 			status = PGS_OK;
 			break;
+		}
+		/* LMDB deletes by writing elsewhere: where little room is left, smaller steps may fit. Each
+		 * begins with the log's first record, as what the failed one thought it did was undone. */
+		if (status == PGS_ENOSPC && s.limit > 1) {
+			s.limit /= 4;
+			s.revision = 0;
+			status = PGS_OK;
 		}
 	}
 	pgs__buffer_free(&s.record);

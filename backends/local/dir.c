@@ -21,17 +21,20 @@ int pgs__local_options(pgs_local_options *out, const pgs_local_options *options,
 		return pgs__error(err, PGS_EINVAL, "the path of a local store is empty");
 	if (options) {
 		if (options->struct_size < sizeof(uint32_t) + sizeof(pgs_sync))
-			return pgs__error(err, PGS_EINVAL, "pgs_local_options.struct_size is %u: use PGS_LOCAL_OPTIONS_INIT",
-					  options->struct_size);
+			return pgs__error(err, PGS_EINVAL,
+				"pgs_local_options.struct_size is %u: use PGS_LOCAL_OPTIONS_INIT",
+				options->struct_size);
 		memcpy(out, options, options->struct_size < sizeof *out ? options->struct_size : sizeof *out);
 	}
 	if ((unsigned)out->sync > PGS_SYNC_OFF)
-		return pgs__error(err, PGS_EINVAL, "opening '%s': sync is %d, not a PGS_SYNC_ value", path, (int)out->sync);
+		return pgs__error(
+			err, PGS_EINVAL, "opening '%s': sync is %d, not a PGS_SYNC_ value", path, (int)out->sync);
 	if (out->map_bytes == 0)
 		out->map_bytes = MAP_DEFAULT;
 	if (out->map_bytes < MAP_MIN || out->map_bytes > MAP_MAX)
-		return pgs__error(err, PGS_EINVAL, "opening '%s': a map of %llu bytes: from 1 MiB to 64 TiB are possible", path,
-				  (unsigned long long)out->map_bytes);
+		return pgs__error(err, PGS_EINVAL,
+			"opening '%s': a map of %llu bytes: from 1 MiB to 64 TiB are possible", path,
+			(unsigned long long)out->map_bytes);
 	return PGS_OK;
 }
 
@@ -86,7 +89,8 @@ int pgs__sync_parent(const char *path, pgs_error *err)
 static int make_failed(const char *path, int cause, pgs_error *err)
 {
 	if (cause != ENOENT && cause != ENOTDIR)
-		return pgs__error(err, pgs__error_from_errno(cause), "cannot make directory '%s': %s", path, strerror(cause));
+		return pgs__error(
+			err, pgs__error_from_errno(cause), "cannot make directory '%s': %s", path, strerror(cause));
 	char *parent = parent_of(path);
 	if (!parent)
 		return pgs__error_nomem(err, "a path");

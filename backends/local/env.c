@@ -49,19 +49,22 @@ int pgs__env_error_at(const char *path, size_t map_bytes, int rc, const char *wh
 {
 	int code = code_of(rc);
 	if (rc == MDB_MAP_FULL)
-		return pgs__error(err, code, "%s in '%s': its map of %zu bytes is full: compact it, or open it with a larger map=",
-				  what, path, map_bytes);
+		return pgs__error(err, code,
+			"%s in '%s': its map of %zu bytes is full: compact it, or open it with a larger map=", what,
+			path, map_bytes);
 	if (rc == MDB_READERS_FULL)
 		return pgs__error(err, code, "%s in '%s': every reader slot is taken: close handles in other processes",
-				  what, path);
+			what, path);
 	if (rc == MDB_PANIC)
-		return pgs__error(err, code, "%s in '%s': an earlier write to it failed: close every handle on it and open it again",
-				  what, path);
+		return pgs__error(err, code,
+			"%s in '%s': an earlier write to it failed: close every handle on it and open it again", what,
+			path);
 	if (rc == MDB_VERSION_MISMATCH)
 		return pgs__error(err, code, "%s in '%s': the files are of another LMDB version", what, path);
 	if (code == PGS_ECORRUPT)
-		return pgs__error(err, code, "%s in '%s': the data file is damaged or not LMDB's (%s): restore it from a backup",
-				  what, path, mdb_strerror(rc));
+		return pgs__error(err, code,
+			"%s in '%s': the data file is damaged or not LMDB's (%s): restore it from a backup", what, path,
+			mdb_strerror(rc));
 	if (code == PGS_ENOSPC)
 		return pgs__error(err, code, "%s in '%s': %s: free disk space", what, path, strerror(rc));
 	return pgs__error(err, code, "%s in '%s': %s", what, path, mdb_strerror(rc));
@@ -80,7 +83,7 @@ int pgs__env_check(const pgs__env *env, pgs_error *err)
 	if (env->pid == getpid())
 		return PGS_OK;
 	return pgs__error(err, PGS_EINVAL, "the store in '%s' was opened before a fork: open it again in this process",
-			  env->path);
+		env->path);
 }
 
 /* Another process made the map larger than ours: take its size (L3). */
@@ -224,7 +227,8 @@ static bool disk_is_full(pgs__env *env)
 {
 	struct statvfs fs;
 	int fd;
-	return !mdb_env_get_fd(env->mdb, &fd) && !fstatvfs(fd, &fs) && (uint64_t)fs.f_bavail * fs.f_frsize < DISK_FULL_BYTES;
+	return !mdb_env_get_fd(env->mdb, &fd) && !fstatvfs(fd, &fs) &&
+	       (uint64_t)fs.f_bavail * fs.f_frsize < DISK_FULL_BYTES;
 }
 
 /* LMDB writes and syncs pages, then writes the meta page that makes them count.
@@ -239,8 +243,8 @@ static int commit_failed(pgs__env *env, int rc, pgs_error *err)
 	if (probed != MDB_PANIC)
 		return pgs__env_error(env, rc == EIO && disk_is_full(env) ? ENOSPC : rc, "cannot commit", err);
 	return pgs__error(err, PGS_EUNKNOWN,
-			  "cannot tell if the commit in '%s' happened: %s: close every handle on it and open it again",
-			  env->path, mdb_strerror(rc));
+		"cannot tell if the commit in '%s' happened: %s: close every handle on it and open it again", env->path,
+		mdb_strerror(rc));
 }
 
 int pgs__env_write_commit(pgs__env *env, MDB_txn *txn, pgs_error *err)
@@ -267,7 +271,8 @@ int pgs__env_lock_writers(pgs__env *env, uint64_t deadline_ms, pgs_error *err)
 		if (errno != EAGAIN && errno != EACCES && errno != EINTR)
 			return pgs__error(err, PGS_EIO, "cannot lock '%s/writer.lock': %s", env->path, strerror(errno));
 		if (pgs__deadline_passed(deadline_ms))
-			return pgs__error(err, PGS_ETIMEOUT, "another process kept '%s' locked past the deadline", env->path);
+			return pgs__error(
+				err, PGS_ETIMEOUT, "another process kept '%s' locked past the deadline", env->path);
 		nanosleep(&pause, NULL);
 		if (pause.tv_nsec < 500000)
 			pause.tv_nsec += pause.tv_nsec / 4;

@@ -162,10 +162,9 @@ static int check_length(pgs__env *env, pgs_error *err)
 	if (status || have >= want)
 		return status;
 	if (env->read_only || want - have > (uint64_t)SHORT_PAGES_MAX * 4096)
-		return pgs__error(err, PGS_ECORRUPT,
-				  "'%s/data.mdb' was cut off: it has %llu bytes of %llu: %s", env->path,
-				  (unsigned long long)have, (unsigned long long)want,
-				  env->read_only ? "open it for writing once, or restore it" : "restore it from a backup");
+		return pgs__error(err, PGS_ECORRUPT, "'%s/data.mdb' was cut off: it has %llu bytes of %llu: %s",
+			env->path, (unsigned long long)have, (unsigned long long)want,
+			env->read_only ? "open it for writing once, or restore it" : "restore it from a backup");
 	/* Under the lock: a commit that grew the file meanwhile must not be cut off again. */
 	status = pgs__env_lock_writers(env, pgs__now_ms() + LOCK_WAIT_MS, err);
 	if (status)
@@ -203,10 +202,11 @@ static int check_format(pgs__env *env, MDB_txn *txn, pgs_error *err)
 		return pgs__env_error(env, rc, "cannot read the format", err);
 	size_t name = strlen(PGS__LOCAL_FORMAT_NAME), whole = strlen(PGS__LOCAL_FORMAT);
 	if (format.mv_size < name || memcmp(format.mv_data, PGS__LOCAL_FORMAT_NAME, name))
-		return pgs__error(err, PGS_ECORRUPT, "'%s' is not a pagestore store: its format record is wrong", env->path);
+		return pgs__error(
+			err, PGS_ECORRUPT, "'%s' is not a pagestore store: its format record is wrong", env->path);
 	if (format.mv_size != whole || memcmp(format.mv_data, PGS__LOCAL_FORMAT, whole))
 		return pgs__error(err, PGS_EVERSION, "the store in '%s' was written by a newer pagestore: use that one",
-				  env->path);
+			env->path);
 	key = (MDB_val){8, "identity"};
 	rc = mdb_get(txn, env->meta, &key, &identity);
 	if (!rc && identity.mv_size != sizeof env->identity)
@@ -258,8 +258,8 @@ static int probe_tables(pgs__env *env, MDB_txn *txn, bool *fresh, pgs_error *err
 	if (rc)
 		return pgs__env_error(env, rc, "cannot read the tables", err);
 	if (main_table.ms_entries)
-		return pgs__error(err, PGS_ECORRUPT, "'%s' is not a pagestore store but another program's LMDB files",
-				  env->path);
+		return pgs__error(
+			err, PGS_ECORRUPT, "'%s' is not a pagestore store but another program's LMDB files", env->path);
 	*fresh = true;
 	return PGS_OK;
 }
@@ -397,7 +397,7 @@ static int join_env(pgs__env *env, const pgs_local_options *options, pgs_error *
 {
 	if (env->read_only && !options->read_only)
 		return pgs__error(err, PGS_EREADONLY, "'%s' is open read-only in this process: close that handle first",
-				  env->path);
+			env->path);
 	int status = enlarge_map(env, options, err);
 	if (!status)
 		env->users++;

@@ -40,10 +40,10 @@ typedef struct pgs__run {
 	uint64_t revision;  /* the store's, before the current request */
 	uint64_t compacted; /* read when first asked for, see compacted_known */
 	bool compacted_known;
-	bool changed;       /* a request of this transaction changed something */
-	bool dirty;         /* LMDB's transaction may have been touched by a request that failed */
+	bool changed;           /* a request of this transaction changed something */
+	bool dirty;             /* LMDB's transaction may have been touched by a request that failed */
 	pgs__buffer log_record; /* keys the current request changed */
-	pgs_kv_pair *pairs; /* scratch of range reads */
+	pgs_kv_pair *pairs;     /* scratch of range reads */
 	size_t pair_capacity;
 } pgs__run;
 
@@ -71,8 +71,8 @@ void pgs__writers_leave(pgs__env *env);
 /* --- commit.c, watch.c, compact.c: the vtable's --- */
 
 int pgs__local_txn(pgs_kv *kv, pgs_kv_txn *txns, size_t count, uint64_t deadline_ms, pgs_error *err);
-int pgs__local_watch_open(pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out,
-			  pgs_error *err);
+int pgs__local_watch_open(
+	pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out, pgs_error *err);
 int pgs__local_watch_next(pgs_kv_watch *watch, uint32_t timeout_ms, pgs_kv_events *out, pgs_error *err);
 void pgs__local_watch_close(pgs_kv_watch *watch);
 int pgs__local_compact(pgs_kv *kv, uint64_t revision, uint64_t deadline_ms, pgs_error *err);

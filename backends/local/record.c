@@ -48,8 +48,7 @@ int pgs__record_decode(pgs__record *out, const MDB_val *key, const MDB_val *data
 		return PGS_OK;
 	char name[64];
 	return pgs__error(err, PGS_ECORRUPT, "the stored version of key '%s' at revision %llu is malformed",
-			  pgs__printable(name, sizeof name, out->key.data, out->key.size),
-			  (unsigned long long)out->mod_revision);
+		pgs__printable(name, sizeof name, out->key.data, out->key.size), (unsigned long long)out->mod_revision);
 }
 
 static size_t put_varint(uint8_t *out, uint64_t value)

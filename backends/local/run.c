@@ -55,10 +55,10 @@ static int check_revisions(pgs__run *run, const pgs_kv_op *ops, size_t count, pg
 		}
 		if (ops[i].revision > run->revision)
 			return pgs__error(err, PGS_EINVAL, "a read at revision %llu: the store is at %llu",
-					  (unsigned long long)ops[i].revision, (unsigned long long)run->revision);
+				(unsigned long long)ops[i].revision, (unsigned long long)run->revision);
 		if (ops[i].revision < run->compacted)
 			return pgs__error(err, PGS_EOLDREV, "a read at revision %llu: history starts at %llu",
-					  (unsigned long long)ops[i].revision, (unsigned long long)run->compacted);
+				(unsigned long long)ops[i].revision, (unsigned long long)run->compacted);
 	}
 	return PGS_OK;
 }
@@ -75,8 +75,9 @@ static bool holds(const pgs_kv_compare *c, const pgs__record *found)
 	} else {
 		uint64_t stored = 0;
 		if (found)
-			stored = c->target == PGS_KV_MOD ? found->mod_revision :
-				 c->target == PGS_KV_CREATE ? found->create_revision : found->version;
+			stored = c->target == PGS_KV_MOD      ? found->mod_revision
+				 : c->target == PGS_KV_CREATE ? found->create_revision
+							      : found->version;
 		order = (stored > c->number) - (stored < c->number);
 	}
 	switch (c->relation) {
@@ -129,8 +130,7 @@ static int write_failed(pgs__run *run, int rc, pgs_slice key, pgs_error *err)
 }
 
 /* Add a version of a key; one a revision, as K3 sees to. */
-static int add_version(pgs__run *run, pgs_slice key, uint64_t create, uint64_t version, pgs_slice value,
-		       pgs_error *err)
+static int add_version(pgs__run *run, pgs_slice key, uint64_t create, uint64_t version, pgs_slice value, pgs_error *err)
 {
 	uint8_t stored[PGS__LOCAL_STORED_KEY_MAX], header[PGS__LOCAL_HEADER_MAX];
 	size_t header_size = pgs__record_header(header, create, version, version == 0);

@@ -108,7 +108,7 @@ int pgs__scan_next(pgs__scan *scan, pgs__record *out, bool *found, pgs_error *er
 		scan->rc = leave_last(scan, &k, &v);
 		int status = scan->rc ? PGS_EIO : PGS_OK;
 		if (!status && k.mv_size > 8 &&
-				!pgs__range_open(scan->key, scan->range_end, (pgs_slice){k.mv_data, k.mv_size - 8}))
+			!pgs__range_open(scan->key, scan->range_end, (pgs_slice){k.mv_data, k.mv_size - 8}))
 			return PGS_OK;
 		if (!status)
 			status = visible(scan, &k, &v, out, found, err);

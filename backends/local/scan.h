@@ -16,11 +16,11 @@ typedef struct pgs__scan {
 	pgs_slice key;
 	pgs_slice range_end;
 	uint64_t revision;
-	bool jump;         /* find the next place with a seek, for `key` or behind `last` */
-	bool arrived;      /* the cursor is there already */
-	size_t last_size;  /* of the key given last; 0 = none yet */
+	bool jump;        /* find the next place with a seek, for `key` or behind `last` */
+	bool arrived;     /* the cursor is there already */
+	size_t last_size; /* of the key given last; 0 = none yet */
 	uint8_t last[PGS__LOCAL_KEY_MAX];
-	int rc;            /* LMDB's result when a call said PGS_EIO */
+	int rc; /* LMDB's result when a call said PGS_EIO */
 } pgs__scan;
 
 /* The keys in [key, range_end) (see sys/kv.h) that exist at `revision`

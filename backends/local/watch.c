@@ -44,7 +44,7 @@ static int gone(pgs_kv_watch *w, uint64_t compacted, pgs_error *err)
 {
 	w->failed = PGS_EOLDREV;
 	return pgs__error(err, PGS_EOLDREV, "a watch from revision %llu: history starts at %llu",
-			  (unsigned long long)w->next, (unsigned long long)compacted);
+		(unsigned long long)w->next, (unsigned long long)compacted);
 }
 
 static int add_event(pgs_kv_watch *w, const pgs__record *r, pgs_error *err)
@@ -101,7 +101,7 @@ static int add_revision(pgs_kv_watch *w, MDB_cursor *versions, uint64_t revision
 	}
 	if (r.failed)
 		return pgs__error(err, PGS_ECORRUPT, "the log record of revision %llu in '%s' is malformed",
-				  (unsigned long long)revision, w->env->path);
+			(unsigned long long)revision, w->env->path);
 	if (w->count - first > 1)
 		qsort(w->events + first, w->count - first, sizeof *w->events, by_key);
 	return PGS_OK;
@@ -226,8 +226,8 @@ static int copy_range(pgs_kv_watch *w, pgs_slice key, pgs_slice range_end, pgs_e
 	return PGS_OK;
 }
 
-int pgs__local_watch_open(pgs_kv *base, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out,
-			  pgs_error *err)
+int pgs__local_watch_open(
+	pgs_kv *base, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out, pgs_error *err)
 {
 	pgs__local_kv *kv = (pgs__local_kv *)base;
 	*out = NULL;

@@ -61,15 +61,28 @@ typedef struct pgs_local_options {
 
 #define PGS_LOCAL_OPTIONS_INIT { sizeof(pgs_local_options), PGS_SYNC_FULL, 0, false, false }
 
-/* A KV in an LMDB environment (files data.mdb and lock.mdb) in the directory
- * `path`, which is made if its parent exists. Any number of processes may have
- * it open, and any number of handles in a process. Errors: EINVAL, ENOTFOUND
- * (parent missing, or must_exist), EREADONLY, EIO, ENOSPC, ECORRUPT, EVERSION,
- * ENOMEM. Since 0.1. */
+/* A KV in an LMDB environment (files data.mdb, lock.mdb and writer.lock) in the
+ * directory `path`, which is made if its parent exists. Any number of processes
+ * may have it open, and any number of handles in a process; each handle's sync
+ * is its own, and the largest map counts. Keys have at most 503 bytes.
+ *
+ * Caveats: a handle must not be used after fork(): every call says PGS_EINVAL
+ * then, and the child opens its own. Nobody else may open or copy the files
+ * inside this process: closing them drops LMDB's locks. Not on network file
+ * systems. A read-only handle in a directory that cannot be written reads
+ * without locks: safe while nobody writes. Pages have no checksums: a file cut
+ * short or overwritten is noticed where LMDB or a record's decoder can tell.
+ *
+ * Errors: EINVAL, ENOTFOUND (parent missing, or must_exist), EREADONLY,
+ * ETIMEOUT (another process kept the lock for 30 s), EIO, ENOSPC, ECORRUPT,
+ * EVERSION, ENOMEM. Since 0.1. */
 int pgs_kv_local_open(pgs_kv **out, const char *path, const pgs_local_options *options, pgs_error *err);
 
 /* A blob store of files below the directory `path`, which is made if its parent
- * exists. Errors: as pgs_kv_local_open(). Since 0.1. */
+ * exists. Blob "a/b" is the file a+/b; unfinished ones are in +tmp, where
+ * opening for writing removes those whose writers are dead. sync=lazy is as
+ * durable as full here, because a KV may refer to a blob once put() returned.
+ * Errors: as pgs_kv_local_open(). Since 0.1. */
 int pgs_blob_local_open(pgs_blob **out, const char *path, const pgs_local_options *options, pgs_error *err);
 
 #ifdef __cplusplus

@@ -92,9 +92,18 @@ static void clean_up(void *ctx)
 int main(void)
 {
 	static place at;
-	static const kv_factory kv = {.name = "local", .ctx = &at, .open = open_kv, .reopen = reopen_kv,
-		.share = share_kv, .cleanup = clean_up, .steps = 1500};
-	static const blob_factory blob = {.name = "local", .ctx = &at, .open = open_blob, .reopen = reopen_blob,
-		.share = share_blob, .cleanup = clean_up};
+	static const kv_factory kv = {.name = "local",
+		.ctx = &at,
+		.open = open_kv,
+		.reopen = reopen_kv,
+		.share = share_kv,
+		.cleanup = clean_up,
+		.steps = 1500};
+	static const blob_factory blob = {.name = "local",
+		.ctx = &at,
+		.open = open_blob,
+		.reopen = reopen_blob,
+		.share = share_blob,
+		.cleanup = clean_up};
 	return kv_suite_run(&kv) + blob_suite_run(&blob);
 }

@@ -148,7 +148,8 @@ static void increment(pgs_kv *kv, const char *key)
 		uint64_t mod = 0;
 		int64_t now = get_at(kv, key, 0, &mod);
 		snprintf(text, sizeof text, "%lld", (long long)(now < 0 ? 1 : now + 1));
-		pgs_kv_compare same = {.key = SLICE(key), .target = PGS_KV_MOD, .relation = PGS_KV_EQUAL, .number = mod};
+		pgs_kv_compare same = {
+			.key = SLICE(key), .target = PGS_KV_MOD, .relation = PGS_KV_EQUAL, .number = mod};
 		pgs_kv_op op = {.kind = PGS_KV_PUT, .key = SLICE(key), .value = SLICE(text)};
 		pgs_kv_txn txn = {.compares = &same, .compare_count = 1, .success = &op, .success_count = 1};
 		assert_int_equal(run(kv, &txn, NULL), PGS_OK);
@@ -231,7 +232,8 @@ static void test_open__handles_of_a_process_share_the_environment(void **state)
 	(void)state;
 	pgs_kv *one = open_kv("shared"), *two;
 	assert_int_equal(symlink("shared", path_of("link")), 0);
-	two = open_with("link", (pgs_local_options){sizeof(pgs_local_options), PGS_SYNC_OFF, MAP_BYTES * 2, false, true});
+	two = open_with(
+		"link", (pgs_local_options){sizeof(pgs_local_options), PGS_SYNC_OFF, MAP_BYTES * 2, false, true});
 	assert_int_equal(put(one, "a", SLICE("1")), 2);
 	assert_int_equal(put(two, "a", SLICE("2")), 3);
 	assert_int_equal(get(one, "a"), 2);
@@ -418,7 +420,9 @@ static void test_damage__a_malformed_log_record_fails_the_watch(void **state)
 	pgs_kv_events events;
 	pgs_kv_watch *watch;
 	close_kv(open_kv("log"));
-	edit("log", "log", (MDB_val){8, "\0\0\0\0\0\0\0\2"}, (MDB_val){2, "\x7f" "a"});
+	edit("log", "log", (MDB_val){8, "\0\0\0\0\0\0\0\2"},
+		(MDB_val){2, "\x7f"
+			     "a"});
 	pgs_kv *kv = open_kv("log");
 	assert_int_equal(kv->vtable->watch_open(kv, SLICE("a"), PGS_KV_TO_END, 1, &watch, &err), PGS_OK);
 	assert_int_equal(kv->vtable->watch_next(watch, 0, &events, &err), PGS_ECORRUPT);
@@ -497,6 +501,9 @@ static void test_full__the_map_says_how_to_go_on(void **state)
 		result = put(kv, "big", (pgs_slice){big, sizeof big});
 	}
 	assert_int_equal(result, PGS_ENOSPC);
+	/* Forgetting helps, though there is little room to do it in. */
+	assert_int_equal(kv->vtable->compact(kv, (uint64_t)last, 0, &err), PGS_OK);
+	assert_int_equal(put(kv, "small", SLICE("1")), ++last);
 	/* A larger map helps at once, through any handle. */
 	options.map_bytes = MAP_BYTES;
 	pgs_kv *larger = open_with("full", options);
@@ -540,14 +547,18 @@ static void test_txn__requests_of_one_call_do_not_harm_each_other(void **state)
 	put(kv, "a", SLICE("1"));
 	pgs_kv_op ops[] = {
 		{.kind = PGS_KV_PUT, .key = SLICE("a"), .value = SLICE("2")},
-		{.kind = PGS_KV_RANGE, .key = SLICE("a"), .revision = 1000}, {.kind = PGS_KV_PUT, .key = SLICE("x")},
-		{.kind = PGS_KV_PUT, .key = SLICE("b"), .value = SLICE("3")}, {.kind = PGS_KV_PUT, .key = SLICE("b")},
+		{.kind = PGS_KV_RANGE, .key = SLICE("a"), .revision = 1000},
+		{.kind = PGS_KV_PUT, .key = SLICE("x")},
+		{.kind = PGS_KV_PUT, .key = SLICE("b"), .value = SLICE("3")},
+		{.kind = PGS_KV_PUT, .key = SLICE("b")},
 		{.kind = PGS_KV_PUT, .key = SLICE("c"), .value = SLICE("4")},
 		{.kind = PGS_KV_RANGE, .key = SLICE("c")},
 	};
 	pgs_kv_txn txns[] = {
-		{.success = &ops[0], .success_count = 1}, {.success = &ops[1], .success_count = 2},
-		{.success = &ops[3], .success_count = 2}, {.success = &ops[5], .success_count = 1},
+		{.success = &ops[0], .success_count = 1},
+		{.success = &ops[1], .success_count = 2},
+		{.success = &ops[3], .success_count = 2},
+		{.success = &ops[5], .success_count = 1},
 		{.success = &ops[6], .success_count = 1},
 	};
 	pgs_error err = PGS_ERROR_INIT;
@@ -602,8 +613,8 @@ static void test_txn__keys_of_any_bytes_keep_their_order(void **state)
 {
 	(void)state;
 	/* Each is a prefix of, or looks like, another key with the revision behind it. */
-	static const pgs_slice keys[] = {{"\0", 1}, {"\0\0", 2}, {"a", 1}, {"a\0\0\0\0\0\0\0\0", 9},
-		{"ab", 2}, {"a\xff\xff\xff\xff\xff\xff\xff\xfd", 9}, {"\xff", 1}, {"\xff\xff", 2}};
+	static const pgs_slice keys[] = {{"\0", 1}, {"\0\0", 2}, {"a", 1}, {"a\0\0\0\0\0\0\0\0", 9}, {"ab", 2},
+		{"a\xff\xff\xff\xff\xff\xff\xff\xfd", 9}, {"\xff", 1}, {"\xff\xff", 2}};
 	enum { COUNT = sizeof keys / sizeof *keys };
 	pgs_kv *kv = open_kv("bytes");
 	for (int round = 0; round < 12; round++)
@@ -853,7 +864,10 @@ static void test_crash__nothing_acknowledged_is_lost(void **state)
 		pgs_kv *kv = open_kv("crash");
 		int64_t n = get(kv, "n");
 		n = n < 0 ? 0 : n;
-		assert_true(n == *acknowledged || n == *acknowledged + 1);
+		if (n != *acknowledged && n != *acknowledged + 1)
+			fail_msg("round %d: %lld is stored, %lld was acknowledged", round, (long long)n,
+				(long long)*acknowledged);
+		*acknowledged = n;
 		/* One revision per increment, with none left out. */
 		assert_int_equal(stat_of(kv).revision, n + 1);
 		close_kv(kv);
