@@ -1,0 +1,87 @@
+/* The two backends of a store together, and short names for what is asked of the KV. */
+#ifndef PGS_CONTENT_BACKEND_H
+#define PGS_CONTENT_BACKEND_H
+
+#include <pagestore/sys/blob.h>
+#include <pagestore/sys/kv.h>
+
+#include "codec/keys.h"
+
+typedef struct pgs__backend {
+	pgs_kv *kv;
+	pgs_blob *blob;
+	pgs_kv_limits limits;
+} pgs__backend;
+
+/* How many operations, and how many bytes of keys and values, fit one transaction; SIZE_MAX without a limit. */
+static inline size_t pgs__max_ops(const pgs__backend *b)
+{
+	return b->limits.max_txn_ops ? b->limits.max_txn_ops : SIZE_MAX;
+}
+
+static inline size_t pgs__max_bytes(const pgs__backend *b)
+{
+	return b->limits.max_request_bytes ? b->limits.max_request_bytes : SIZE_MAX;
+}
+
+static inline pgs_kv_op pgs__op_put(pgs_slice key, pgs_slice value)
+{
+	return (pgs_kv_op){.kind = PGS_KV_PUT, .key = key, .value = value};
+}
+
+static inline pgs_kv_op pgs__op_delete(pgs_slice key, pgs_slice end)
+{
+	return (pgs_kv_op){.kind = PGS_KV_DELETE, .key = key, .range_end = end};
+}
+
+/* revision 0: latest. */
+static inline pgs_kv_op pgs__op_get(pgs_slice key, uint64_t revision)
+{
+	return (pgs_kv_op){.kind = PGS_KV_RANGE, .key = key, .revision = revision};
+}
+
+static inline pgs_kv_op pgs__op_range(pgs_slice key, pgs_slice end, uint64_t revision)
+{
+	return (pgs_kv_op){.kind = PGS_KV_RANGE, .key = key, .range_end = end, .revision = revision};
+}
+
+static inline pgs_kv_compare pgs__if_mod(pgs_slice key, pgs_kv_relation relation, uint64_t revision)
+{
+	return (pgs_kv_compare){.key = key, .target = PGS_KV_MOD, .relation = relation, .number = revision};
+}
+
+static inline pgs_kv_compare pgs__if_absent(pgs_slice key)
+{
+	return (pgs_kv_compare){.key = key, .target = PGS_KV_CREATE, .relation = PGS_KV_EQUAL};
+}
+
+static inline pgs_kv_compare pgs__if_exists(pgs_slice key)
+{
+	return (pgs_kv_compare){.key = key, .target = PGS_KV_CREATE, .relation = PGS_KV_NOT_EQUAL};
+}
+
+static inline pgs_kv_compare pgs__if_value_less(pgs_slice key, pgs_slice value)
+{
+	return (pgs_kv_compare){.key = key, .target = PGS_KV_VALUE, .relation = PGS_KV_LESS, .value = value};
+}
+
+/* The single pair a get found, or NULL. */
+static inline const pgs_kv_pair *pgs__got(const pgs_kv_txn *txn, size_t op)
+{
+	return op < txn->result_count && txn->results[op].count ? &txn->results[op].pairs[0] : NULL;
+}
+
+/* Run the operations without compares. The caller releases *txn, also after an error. */
+static inline int pgs__kv_read(const pgs__backend *b, pgs_kv_txn *txn, const pgs_kv_op *ops, size_t count,
+			       uint64_t deadline_ms, pgs_error *err)
+{
+	*txn = (pgs_kv_txn){.success = ops, .success_count = count};
+	return b->kv->vtable->txn(b->kv, txn, 1, deadline_ms, err);
+}
+
+static inline void pgs__kv_release(const pgs__backend *b, pgs_kv_txn *txns, size_t count)
+{
+	b->kv->vtable->release(b->kv, txns, count);
+}
+
+#endif

@@ -1,0 +1,526 @@
+/* The page and pointer cache.
+ *
+ *     cache ── shard[hash(page_no)] ── entries: page_no → ref, [from, through], frame hint     (CLOCK)
+ *                                   └─ frames:  id → page data, pins                            (CLOCK)
+ *
+ * Page data is one block: frame f of shard s is at (s * frames_per_shard + f) * page_size, so a frame needs no data
+ * pointer and unpinning needs no lookup.
+ *
+ * Advancing C (see C1 in the header). `pending` is set before pages are frozen and `revision` after, and an entry is
+ * put as current only while both equal its snapshot, judged under the shard's lock. So of a put and a freeze of one
+ * page, either the put comes first and is frozen, or it sees `pending` and is put frozen.
+ */
+#include "content/cache.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#include <pagestore/error.h>
+#include <pagestore/store.h>
+
+#include "util/alloc.h"
+
+#define NONE UINT32_MAX
+#define CURRENT UINT64_MAX
+#define SHARDS_MAX 64
+#define FRAMES_PER_SHARD_MIN 64
+#define FRAMES_MIN 64
+#define CACHE_LINE 64
+#define HUGE_PAGE (2u << 20)
+
+typedef struct frame {
+	pgs__page_id id;
+	uint32_t next; /* in its bucket */
+	_Atomic uint32_t pins;
+	bool live;
+	bool referenced;
+} frame;
+
+typedef struct entry {
+	uint64_t page_no;
+	uint64_t key_revision;
+	uint64_t from;
+	uint64_t through; /* or CURRENT */
+	uint8_t id_hash[PGS__ID_HASH_SIZE];
+	uint8_t base_hash[PGS__ID_HASH_SIZE];
+	uint32_t frame; /* where the content was last seen: a hint, checked against the id */
+	uint32_t next;
+	uint8_t kind;
+	bool has_base;
+	bool live;
+	bool referenced;
+} entry;
+
+typedef struct shard {
+	_Alignas(CACHE_LINE) pthread_mutex_t lock;
+	frame *frames;
+	entry *entries;
+	uint32_t *frame_buckets;
+	uint32_t *entry_buckets;
+	uint8_t *data;
+	uint32_t frames_used, entries_used; /* ever: the rest has not been touched */
+	uint32_t frame_hand, entry_hand;
+	uint64_t hits, misses;
+} shard;
+
+struct pgs__cache {
+	uint32_t page_size;
+	uint32_t shard_count; /* power of two */
+	uint32_t capacity;    /* frames, and entries, per shard */
+	uint32_t bucket_mask;
+	uint8_t *block; /* as allocated */
+	uint8_t *data;  /* aligned */
+	size_t data_size;
+	_Atomic uint64_t revision; /* C */
+	_Atomic uint64_t pending;
+	pthread_mutex_t advance_lock;
+	shard *shards;
+};
+
+static const _Alignas(CACHE_LINE) uint8_t zero_page[PGS_PAGE_SIZE_MAX];
+
+const void *pgs__zero_page(void)
+{
+	return zero_page;
+}
+
+/* --- making and freeing -------------------------------------------------- */
+
+static uint32_t round_down_to_power(uint64_t n)
+{
+	uint32_t power = 1;
+	while ((uint64_t)power * 2 <= n && power < (1u << 30))
+		power *= 2;
+	return power;
+}
+
+static void fill_buckets(uint32_t *buckets, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++)
+		buckets[i] = NONE;
+}
+
+static int shard_init(pgs__cache *cache, uint32_t index)
+{
+	shard *s = &cache->shards[index];
+	uint32_t buckets = cache->bucket_mask + 1;
+	pthread_mutex_init(&s->lock, NULL);
+	s->data = cache->data + (size_t)index * cache->capacity * cache->page_size;
+	s->frames = pgs__malloc((size_t)cache->capacity * sizeof *s->frames);
+	s->entries = pgs__malloc((size_t)cache->capacity * sizeof *s->entries);
+	s->frame_buckets = pgs__malloc((size_t)buckets * sizeof(uint32_t));
+	s->entry_buckets = pgs__malloc((size_t)buckets * sizeof(uint32_t));
+	if (!s->frames || !s->entries || !s->frame_buckets || !s->entry_buckets)
+		return PGS_ENOMEM;
+	fill_buckets(s->frame_buckets, buckets);
+	fill_buckets(s->entry_buckets, buckets);
+	return PGS_OK;
+}
+
+static int allocate(pgs__cache *cache)
+{
+	cache->data_size = (size_t)cache->shard_count * cache->capacity * cache->page_size;
+	/* Huge pages spare a warm read its TLB miss; where there are none this is an ordinary block. */
+	size_t align = cache->data_size >= 2 * HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
+	cache->block = pgs__malloc(cache->data_size + align);
+	cache->shards = pgs__malloc(cache->shard_count * sizeof(shard) + CACHE_LINE);
+	if (!cache->block || !cache->shards)
+		return PGS_ENOMEM;
+	memset(cache->shards, 0, cache->shard_count * sizeof(shard));
+	cache->data = (uint8_t *)(((uintptr_t)cache->block + align - 1) & ~(uintptr_t)(align - 1));
+	if (align == HUGE_PAGE)
+		madvise(cache->data, cache->data_size, MADV_HUGEPAGE);
+	for (uint32_t i = 0; i < cache->shard_count; i++)
+		if (shard_init(cache, i) != PGS_OK)
+			return PGS_ENOMEM;
+	return PGS_OK;
+}
+
+int pgs__cache_new(pgs__cache **out, uint32_t page_size, uint64_t bytes)
+{
+	*out = NULL;
+	pgs__cache *cache = pgs__calloc(1, sizeof *cache);
+	if (!cache)
+		return PGS_ENOMEM;
+	uint64_t frames = bytes / page_size;
+	if (frames < FRAMES_MIN)
+		frames = FRAMES_MIN;
+	if (frames > UINT32_MAX / 2)
+		frames = UINT32_MAX / 2;
+	cache->page_size = page_size;
+	cache->shard_count = round_down_to_power(frames / FRAMES_PER_SHARD_MIN);
+	if (cache->shard_count > SHARDS_MAX)
+		cache->shard_count = SHARDS_MAX;
+	cache->capacity = (uint32_t)(frames / cache->shard_count);
+	cache->bucket_mask = round_down_to_power(cache->capacity) - 1;
+	pthread_mutex_init(&cache->advance_lock, NULL);
+	if (allocate(cache) != PGS_OK) {
+		pgs__cache_free(cache);
+		return PGS_ENOMEM;
+	}
+	*out = cache;
+	return PGS_OK;
+}
+
+void pgs__cache_free(pgs__cache *cache)
+{
+	if (!cache)
+		return;
+	for (uint32_t i = 0; cache->shards && i < cache->shard_count; i++) {
+		shard *s = &cache->shards[i];
+		pgs__free(s->frames);
+		pgs__free(s->entries);
+		pgs__free(s->frame_buckets);
+		pgs__free(s->entry_buckets);
+		pthread_mutex_destroy(&s->lock);
+	}
+	pthread_mutex_destroy(&cache->advance_lock);
+	pgs__free(cache->shards);
+	pgs__free(cache->block);
+	pgs__free(cache);
+}
+
+/* --- frames --------------------------------------------------------------- */
+
+static uint64_t mix(uint64_t x)
+{
+	x *= 0x9e3779b97f4a7c15u;
+	return x ^ x >> 32;
+}
+
+static shard *shard_of(pgs__cache *cache, uint64_t page_no)
+{
+	return &cache->shards[mix(page_no) & (cache->shard_count - 1)];
+}
+
+/* An id is a hash already. */
+static uint32_t *frame_bucket(pgs__cache *cache, shard *s, const pgs__page_id *id)
+{
+	return &s->frame_buckets[pgs__load_u32be(id->bytes + 12) & cache->bucket_mask];
+}
+
+static uint32_t *entry_bucket(pgs__cache *cache, shard *s, uint64_t page_no)
+{
+	return &s->entry_buckets[(mix(page_no) >> 8) & cache->bucket_mask];
+}
+
+static uint8_t *frame_data(pgs__cache *cache, shard *s, uint32_t index)
+{
+	return s->data + (size_t)index * cache->page_size;
+}
+
+static uint32_t frame_find(pgs__cache *cache, shard *s, const pgs__page_id *id)
+{
+	uint32_t index = *frame_bucket(cache, s, id);
+	while (index != NONE && !pgs__page_id_equal(&s->frames[index].id, id))
+		index = s->frames[index].next;
+	return index;
+}
+
+static void frame_unlink(pgs__cache *cache, shard *s, uint32_t index)
+{
+	uint32_t *link = frame_bucket(cache, s, &s->frames[index].id);
+	while (*link != index)
+		link = &s->frames[*link].next;
+	*link = s->frames[index].next;
+	s->frames[index].live = false;
+}
+
+/* A frame to fill: never used, or the next unpinned one the hand finds not referenced since it last came by. */
+static uint32_t frame_take(pgs__cache *cache, shard *s)
+{
+	if (s->frames_used < cache->capacity)
+		return s->frames_used++;
+	for (uint32_t step = 0; step < 2 * cache->capacity; step++) {
+		uint32_t index = s->frame_hand;
+		s->frame_hand = index + 1 == cache->capacity ? 0 : index + 1;
+		frame *f = &s->frames[index];
+		if (atomic_load_explicit(&f->pins, memory_order_acquire) > 0)
+			continue;
+		if (f->live && f->referenced) {
+			f->referenced = false;
+			continue;
+		}
+		if (f->live)
+			frame_unlink(cache, s, index);
+		return index;
+	}
+	return NONE;
+}
+
+static const void *frame_pin(pgs__cache *cache, shard *s, uint32_t index)
+{
+	frame *f = &s->frames[index];
+	f->referenced = true;
+	atomic_fetch_add_explicit(&f->pins, 1, memory_order_relaxed);
+	return frame_data(cache, s, index);
+}
+
+bool pgs__cache_owns(const pgs__cache *cache, const void *data)
+{
+	return (const uint8_t *)data >= cache->data && (const uint8_t *)data < cache->data + cache->data_size;
+}
+
+void pgs__cache_unpin(pgs__cache *cache, const void *data)
+{
+	if (!pgs__cache_owns(cache, data))
+		return;
+	size_t number = (size_t)((const uint8_t *)data - cache->data) / cache->page_size;
+	frame *f = &cache->shards[number / cache->capacity].frames[number % cache->capacity];
+	/* Release: our reads of the page come before the frame's next content. */
+	atomic_fetch_sub_explicit(&f->pins, 1, memory_order_release);
+}
+
+const void *pgs__cache_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id)
+{
+	shard *s = shard_of(cache, page_no);
+	pthread_mutex_lock(&s->lock);
+	uint32_t index = frame_find(cache, s, id);
+	const void *data = index == NONE ? NULL : frame_pin(cache, s, index);
+	pthread_mutex_unlock(&s->lock);
+	return data;
+}
+
+void pgs__cache_put_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id, const void *page)
+{
+	shard *s = shard_of(cache, page_no);
+	pthread_mutex_lock(&s->lock);
+	uint32_t index = frame_find(cache, s, id) == NONE ? frame_take(cache, s) : NONE;
+	if (index != NONE) {
+		uint32_t *bucket = frame_bucket(cache, s, id);
+		frame *f = &s->frames[index];
+		f->id = *id;
+		f->next = *bucket;
+		f->live = true;
+		f->referenced = true;
+		atomic_init(&f->pins, 0);
+		*bucket = index;
+		memcpy(frame_data(cache, s, index), page, cache->page_size);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* --- entries --------------------------------------------------------------- */
+
+static void id_from_hash(pgs__page_id *id, uint32_t group, const uint8_t *hash)
+{
+	pgs__store_u32be(id->bytes, group);
+	memcpy(id->bytes + 4, hash, PGS__ID_HASH_SIZE);
+}
+
+static entry *entry_find(pgs__cache *cache, shard *s, uint64_t page_no, uint64_t t)
+{
+	uint64_t revision = atomic_load_explicit(&cache->revision, memory_order_acquire);
+	for (uint32_t index = *entry_bucket(cache, s, page_no); index != NONE; index = s->entries[index].next) {
+		entry *e = &s->entries[index];
+		uint64_t through = e->through == CURRENT ? revision : e->through;
+		if (e->page_no == page_no && e->from <= t && t <= through)
+			return e;
+	}
+	return NULL;
+}
+
+static void entry_unlink(pgs__cache *cache, shard *s, uint32_t index)
+{
+	uint32_t *link = entry_bucket(cache, s, s->entries[index].page_no);
+	while (*link != index)
+		link = &s->entries[*link].next;
+	*link = s->entries[index].next;
+	s->entries[index].live = false;
+}
+
+static uint32_t entry_take(pgs__cache *cache, shard *s)
+{
+	if (s->entries_used < cache->capacity)
+		return s->entries_used++;
+	for (;;) { /* ends: the second round meets no referenced entry */
+		uint32_t index = s->entry_hand;
+		s->entry_hand = index + 1 == cache->capacity ? 0 : index + 1;
+		entry *e = &s->entries[index];
+		if (e->live && e->referenced) {
+			e->referenced = false;
+			continue;
+		}
+		if (e->live)
+			entry_unlink(cache, s, index);
+		return index;
+	}
+}
+
+static void entry_to_ref(const pgs__cache *cache, const entry *e, pgs__page_ref *ref)
+{
+	uint32_t group = pgs__page_group(e->page_no, cache->page_size);
+	ref->kind = e->kind;
+	ref->has_base = e->has_base;
+	ref->key_revision = e->key_revision;
+	ref->from = e->from;
+	id_from_hash(&ref->id, group, e->id_hash);
+	id_from_hash(&ref->base, group, e->base_hash);
+}
+
+pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t t, pgs__page_ref *ref,
+				   const void **data)
+{
+	shard *s = shard_of(cache, page_no);
+	pgs__cache_state state = PGS__CACHE_MISS;
+	pthread_mutex_lock(&s->lock);
+	entry *e = entry_find(cache, s, page_no, t);
+	if (e) {
+		e->referenced = true;
+		entry_to_ref(cache, e, ref);
+		state = PGS__CACHE_POINTER;
+		if (e->kind == PGS__POINTER_ZERO || e->kind == PGS__POINTER_ABSENT) {
+			*data = zero_page;
+			state = PGS__CACHE_CONTENT;
+		} else {
+			uint32_t index = e->frame;
+			if (index == NONE || !s->frames[index].live || !pgs__page_id_equal(&s->frames[index].id, &ref->id))
+				index = e->frame = frame_find(cache, s, &ref->id);
+			if (index != NONE) {
+				*data = frame_pin(cache, s, index);
+				state = PGS__CACHE_CONTENT;
+			}
+		}
+	}
+	if (state == PGS__CACHE_CONTENT)
+		s->hits++;
+	else
+		s->misses++;
+	pthread_mutex_unlock(&s->lock);
+	return state;
+}
+
+/* Under the shard's lock. A ref known already is kept, its range widened. */
+static void entry_put(pgs__cache *cache, shard *s, uint64_t page_no, const pgs__page_ref *ref, uint64_t through)
+{
+	uint32_t *bucket = entry_bucket(cache, s, page_no);
+	uint32_t index;
+	for (index = *bucket; index != NONE; index = s->entries[index].next) {
+		entry *e = &s->entries[index];
+		if (e->page_no == page_no && e->from == ref->from && e->kind == ref->kind)
+			break;
+	}
+	if (index == NONE) {
+		index = entry_take(cache, s);
+		bucket = entry_bucket(cache, s, page_no);
+		s->entries[index] = (entry){.page_no = page_no, .through = through, .frame = NONE, .next = *bucket};
+		*bucket = index;
+	}
+	entry *e = &s->entries[index];
+	if (through > e->through)
+		e->through = through;
+	e->kind = ref->kind;
+	e->has_base = ref->has_base;
+	e->key_revision = ref->key_revision;
+	e->from = ref->from;
+	e->live = e->referenced = true;
+	memcpy(e->id_hash, ref->id.bytes + 4, PGS__ID_HASH_SIZE);
+	memcpy(e->base_hash, ref->base.bytes + 4, PGS__ID_HASH_SIZE);
+}
+
+void pgs__cache_put_ref(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref, uint64_t t)
+{
+	shard *s = shard_of(cache, page_no);
+	pthread_mutex_lock(&s->lock);
+	bool current = atomic_load(&cache->pending) == t && atomic_load(&cache->revision) == t;
+	entry_put(cache, s, page_no, ref, current ? CURRENT : t);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* --- advancing ------------------------------------------------------------- */
+
+uint64_t pgs__cache_revision(pgs__cache *cache)
+{
+	return atomic_load_explicit(&cache->revision, memory_order_acquire);
+}
+
+bool pgs__cache_advance_begin(pgs__cache *cache, uint64_t known, uint64_t to)
+{
+	pthread_mutex_lock(&cache->advance_lock);
+	uint64_t revision = atomic_load(&cache->revision);
+	if (revision < known || revision >= to) {
+		pthread_mutex_unlock(&cache->advance_lock);
+		return false;
+	}
+	atomic_store(&cache->pending, to);
+	return true;
+}
+
+static void freeze_one(entry *e, uint64_t revision)
+{
+	if (e->live && e->through == CURRENT && e->from < revision)
+		e->through = revision - 1;
+}
+
+static void freeze_page(pgs__cache *cache, uint64_t page_no, uint64_t revision)
+{
+	shard *s = shard_of(cache, page_no);
+	pthread_mutex_lock(&s->lock);
+	for (uint32_t i = *entry_bucket(cache, s, page_no); i != NONE; i = s->entries[i].next)
+		if (s->entries[i].page_no == page_no)
+			freeze_one(&s->entries[i], revision);
+	pthread_mutex_unlock(&s->lock);
+}
+
+/* Every entry, for ranges longer than the cache. */
+static void freeze_sweep(pgs__cache *cache, uint64_t first_page, uint64_t count, uint64_t revision)
+{
+	for (uint32_t i = 0; i < cache->shard_count; i++) {
+		shard *s = &cache->shards[i];
+		pthread_mutex_lock(&s->lock);
+		for (uint32_t j = 0; j < s->entries_used; j++)
+			if (s->entries[j].page_no - first_page < count)
+				freeze_one(&s->entries[j], revision);
+		pthread_mutex_unlock(&s->lock);
+	}
+}
+
+void pgs__cache_freeze(pgs__cache *cache, uint64_t first_page, uint64_t count, uint64_t revision)
+{
+	if (count > (uint64_t)cache->shard_count * cache->capacity) {
+		freeze_sweep(cache, first_page, count, revision);
+		return;
+	}
+	for (uint64_t i = 0; i < count; i++)
+		freeze_page(cache, first_page + i, revision);
+}
+
+void pgs__cache_put_new_ref(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref)
+{
+	shard *s = shard_of(cache, page_no);
+	pthread_mutex_lock(&s->lock);
+	entry_put(cache, s, page_no, ref, CURRENT);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void pgs__cache_advance_end(pgs__cache *cache)
+{
+	atomic_store(&cache->revision, atomic_load(&cache->pending));
+	pthread_mutex_unlock(&cache->advance_lock);
+}
+
+void pgs__cache_forget(pgs__cache *cache, uint64_t to)
+{
+	uint64_t revision = pgs__cache_revision(cache);
+	if (!pgs__cache_advance_begin(cache, revision, to))
+		return;
+	/* The first commit not applied may be any after C. */
+	freeze_sweep(cache, 0, UINT64_MAX, revision + 1);
+	pgs__cache_advance_end(cache);
+}
+
+void pgs__cache_stat_get(pgs__cache *cache, pgs__cache_stat *out)
+{
+	*out = (pgs__cache_stat){.limit_bytes = cache->data_size};
+	for (uint32_t i = 0; i < cache->shard_count; i++) {
+		shard *s = &cache->shards[i];
+		pthread_mutex_lock(&s->lock);
+		out->used_bytes += (uint64_t)s->frames_used * cache->page_size;
+		out->overhead_bytes += s->frames_used * sizeof(frame) + s->entries_used * sizeof(entry) +
+				       2 * (cache->bucket_mask + 1) * sizeof(uint32_t) + sizeof(shard);
+		out->hits += s->hits;
+		out->misses += s->misses;
+		pthread_mutex_unlock(&s->lock);
+	}
+}

@@ -1,0 +1,41 @@
+/* Contents by id: from the KV's c/ and the sorted files, verified.
+ *
+ * Nothing leaves here that does not hash to the id it was asked for (invariant 1).
+ */
+#ifndef PGS_CONTENT_CONTENTS_H
+#define PGS_CONTENT_CONTENTS_H
+
+#include "content/backend.h"
+#include "content/cache.h"
+#include "content/compress.h"
+#include "content/levels.h"
+
+/* Where a database's contents are. */
+typedef struct pgs__contents {
+	const pgs__backend *backend;
+	uint8_t prefix[PGS__PREFIX_SIZE];
+	uint8_t secret[PGS__SECRET_SIZE];
+	uint32_t page_size;
+	pgs__levels levels;
+	pgs__workbench_pool benches;
+	pgs__cache *cache;
+} pgs__contents;
+
+/* One content to fetch. */
+typedef struct pgs__want {
+	uint64_t page_no;  /* the page it is for, in messages and for its group */
+	pgs__page_id id;
+	void *page;        /* page_size bytes, filled when status is PGS_OK */
+	int status;        /* PGS_OK, PGS_ENOTFOUND (nowhere to be found), PGS_ECORRUPT */
+} pgs__want;
+
+/* Fetch `count` contents, past the cache, in as few calls as possible. Returns PGS_OK when every status is, else the
+ * first failed status or a backend's error, with *err about it; then statuses not PGS_OK are not filled. */
+int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
+			pgs_error *err);
+
+/* Decompress a stored content and prove it by its id; `place` says where it was, for the message. */
+int pgs__content_open(pgs__contents *contents, pgs__workbench *bench, pgs_slice stored, const pgs__want *want,
+		      const char *place, pgs_error *err);
+
+#endif

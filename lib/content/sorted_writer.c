@@ -1,0 +1,120 @@
+/* A sorted file is put from its header and table, made here, and the contents where they are: nothing is copied. */
+#include "content/sorted_writer.h"
+
+#include <string.h>
+
+#include "codec/seal.h"
+#include "util/alloc.h"
+#include "util/error.h"
+
+size_t pgs__sorted_file_fit(const pgs__sorted_item *items, size_t count)
+{
+	uint64_t size = PGS__SORTED_HEADER_SIZE;
+	size_t fit = 0;
+	while (fit < count && fit < PGS__SORTED_COUNT_MAX) {
+		size += PGS__SORTED_ENTRY_SIZE + items[fit].size;
+		if (size > PGS__SORTED_FILE_MAX)
+			break;
+		fit++;
+	}
+	return fit;
+}
+
+/* Lay the contents out and fill header and table, in one block that is returned (to be freed), or NULL. */
+static uint8_t *make_head(pgs__sorted_item *items, size_t count, uint32_t page_size, size_t *head_size,
+			  uint64_t *file_size)
+{
+	size_t table_size = count * PGS__SORTED_ENTRY_SIZE;
+	*head_size = PGS__SORTED_HEADER_SIZE + table_size;
+	uint8_t *head = pgs__malloc(*head_size);
+	if (!head)
+		return NULL;
+	uint64_t offset = *head_size;
+	for (size_t i = 0; i < count; i++) {
+		const pgs__sorted_entry entry = {items[i].id, offset, items[i].size, items[i].birth};
+		items[i].offset = offset;
+		offset += items[i].size;
+		pgs__sorted_entry_encode(&entry, head + PGS__SORTED_HEADER_SIZE + i * PGS__SORTED_ENTRY_SIZE);
+	}
+	*file_size = offset;
+	const pgs__sorted_header header = {
+		.page_size = page_size,
+		.count = count,
+		.contents_offset = *head_size,
+		.file_size = offset,
+		.table_check = pgs__check64(head + PGS__SORTED_HEADER_SIZE, table_size),
+	};
+	pgs__sorted_header_encode(&header, head);
+	return head;
+}
+
+typedef struct source {
+	const uint8_t *head;
+	size_t head_size;
+	const pgs__sorted_item *items;
+	size_t count;
+} source;
+
+/* The item that holds byte `offset` of the file. */
+static size_t item_at(const source *s, uint64_t offset)
+{
+	size_t low = 0, high = s->count;
+	while (high - low > 1) {
+		size_t middle = low + (high - low) / 2;
+		if (s->items[middle].offset <= offset)
+			low = middle;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+static int read_source(void *ctx, uint64_t offset, void *buffer, size_t size)
+{
+	const source *s = ctx;
+	uint8_t *out = buffer;
+	if (offset < s->head_size) {
+		size_t part = s->head_size - (size_t)offset;
+		part = part < size ? part : size;
+		memcpy(out, s->head + offset, part);
+		out += part;
+		offset += part;
+		size -= part;
+	}
+	for (size_t i = size ? item_at(s, offset) : 0; size > 0; i++) {
+		size_t skip = (size_t)(offset - s->items[i].offset);
+		size_t part = s->items[i].size - skip;
+		part = part < size ? part : size;
+		memcpy(out, (const uint8_t *)s->items[i].bytes + skip, part);
+		out += part;
+		offset += part;
+		size -= part;
+	}
+	return PGS_OK;
+}
+
+int pgs__sorted_file_put(const pgs__backend *backend, const uint8_t *prefix, uint32_t page_size, uint8_t level,
+			 uint64_t base_revision, pgs__sorted_item *items, size_t count, uint64_t deadline_ms,
+			 pgs__sorted_file *out, pgs_error *err)
+{
+	*out = (pgs__sorted_file){0};
+	if (pgs__file_name_new(out->file_name, 's', base_revision) != PGS_OK)
+		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
+	source s = {.items = items, .count = count};
+	uint8_t *head = make_head(items, count, page_size, &s.head_size, &out->size);
+	if (!head)
+		return pgs__error_nomem(err, "table of a sorted file");
+	s.head = head;
+	pgs_slice table = {head + PGS__SORTED_HEADER_SIZE, s.head_size - PGS__SORTED_HEADER_SIZE};
+	pgs__level_value_encode(out->size, table, PGS__LEVEL_TABLE_MAX, &out->value);
+	out->key = pgs__key_level(prefix, level, &items[0].id, &items[count - 1].id, out->file_name);
+	pgs__blob_name(out->blob_name, prefix, out->file_name);
+	int result = out->value.failed ? pgs__error_nomem(err, "table of a sorted file") : PGS_OK;
+	if (result == PGS_OK)
+		result = backend->blob->vtable->put(backend->blob, out->blob_name, out->size, read_source, &s,
+						    deadline_ms, err);
+	if (result != PGS_OK)
+		pgs__buffer_free(&out->value);
+	pgs__free(head);
+	return result;
+}
