@@ -1,0 +1,147 @@
+/* Beginning and ending transactions. */
+#include "txn/txn.h"
+
+#include "txn/history.h"
+#include "util/alloc.h"
+#include "util/clock.h"
+#include "util/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+#define TIMEOUT_DEFAULT_MS 30000
+
+uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms)
+{
+	if (timeout_ms == 0)
+		timeout_ms = db->store->timeout_ms ? db->store->timeout_ms : TIMEOUT_DEFAULT_MS;
+	return pgs__now_ms() + timeout_ms;
+}
+
+void pgs__log(const pgs_store *store, int level, const char *format, ...)
+{
+	char line[512];
+	if (!store->logger)
+		return;
+	va_list args;
+	va_start(args, format);
+	vsnprintf(line, sizeof line, format, args);
+	va_end(args);
+	store->logger(store->logger_ctx, level, line);
+}
+
+static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *err)
+{
+	if (o->struct_size != sizeof *o)
+		return pgs__error(err, PGS_EINVAL, "pgs_txn_options: struct_size is not set; use PGS_TXN_OPTIONS_INIT");
+	if (o->isolation > PGS_SNAPSHOT)
+		return pgs__error(err, PGS_EINVAL, "unknown isolation %u", o->isolation);
+	if (o->at_revision && o->at_time_ms)
+		return pgs__error(err, PGS_EINVAL, "at_revision and at_time_ms exclude each other");
+	if (o->write && (o->at_revision || o->at_time_ms))
+		return pgs__error(err, PGS_EINVAL, "a past snapshot is read only");
+	if (o->write && db->store->read_only)
+		return pgs__error(err, PGS_EREADONLY, "the store was opened read-only");
+	return PGS_OK;
+}
+
+/* Open the snapshot that the options ask for. */
+static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, pgs_error *err)
+{
+	uint64_t deadline = pgs__txn_deadline(t), at = o->at_revision;
+	if (o->at_time_ms) {
+		int result = pgs__revision_at_time(t->db, o->at_time_ms, deadline, &at, err);
+		if (result != PGS_OK)
+			return result;
+	}
+	return pgs__snapshot_open(&t->snapshot, t->db, at, deadline, err);
+}
+
+int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_error *err)
+{
+	const pgs_txn_options defaults = PGS_TXN_OPTIONS_INIT;
+	const pgs_txn_options *o = options ? options : &defaults;
+	*out = NULL;
+	int result = check_options(db, o, err);
+	if (result != PGS_OK)
+		return result;
+	pgs_txn *t = pgs__calloc(1, sizeof *t);
+	if (!t)
+		return pgs__error_nomem(err, "transaction");
+	t->db = db;
+	t->writes_allowed = o->write;
+	t->isolation = o->isolation;
+	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
+	t->timeout_ms = o->timeout_ms;
+	t->error = (pgs_error)PGS_ERROR_INIT;
+	t->last_missed_page = PGS_NO_PAGE;
+	result = open_snapshot(t, o, err);
+	if (result != PGS_OK) {
+		pgs__txn_free(t);
+		return result;
+	}
+	t->page_count = t->snapshot.extent;
+	*out = t;
+	return PGS_OK;
+}
+
+static void release_pins(pgs_txn *t)
+{
+	size_t cursor = 0;
+	for (const pgs__map_slot *slot; (slot = pgs__map_next(&t->pins, &cursor));) {
+		void *page = (void *)(uintptr_t)slot->key;
+		if (slot->value >> 63) {
+			pgs__free(page);
+			continue;
+		}
+		for (uint64_t i = 0; i < slot->value; i++)
+			pgs__cache_unpin(t->db->contents.cache, page);
+	}
+	pgs__map_free(&t->pins);
+}
+
+void pgs__txn_free(pgs_txn *t)
+{
+	release_pins(t);
+	for (size_t i = 0; i < t->write_count; i++) {
+		pgs__free(t->writes[i].page);
+		pgs__free(t->writes[i].frame);
+	}
+	for (size_t i = 0; i < t->file_count; i++)
+		pgs__buffer_free(&t->files[i].value);
+	pgs__free(t->files);
+	pgs__free(t->writes);
+	pgs__free(t->attr_reads);
+	pgs__free(t->attr_writes);
+	pgs__map_free(&t->reads);
+	pgs__map_free(&t->write_index);
+	pgs__arena_free(&t->arena);
+	pgs__snapshot_close(&t->snapshot);
+	pgs__free(t);
+}
+
+/* Files this transaction uploaded and nobody registered: remove them now rather than leave them to the collector. */
+static void remove_files(pgs_txn *t)
+{
+	pgs_blob *blob = pgs__db_backend(t->db)->blob;
+	for (size_t i = 0; i < t->file_count; i++)
+		blob->vtable->remove(blob, t->files[i].blob_name, pgs__txn_deadline(t), NULL);
+}
+
+void pgs_abort(pgs_txn *txn)
+{
+	if (!txn)
+		return;
+	remove_files(txn);
+	pgs__txn_free(txn);
+}
+
+uint64_t pgs_txn_revision(const pgs_txn *txn)
+{
+	return txn->snapshot.commit_revision;
+}
+
+const pgs_error *pgs_txn_error(const pgs_txn *txn)
+{
+	return &txn->error;
+}

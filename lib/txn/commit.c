@@ -1,0 +1,456 @@
+/* Committing.
+ *
+ *     place ─ prepare ─→ attempt ──┬─ succeeded ───────────────────────────→ committed
+ *                          ↑       ├─ x/<uuid> is ours: an attempt whose reply was lost ─→ committed
+ *                          │       ├─ outcome unknown: the same again ──┐
+ *                          │       ├─ lock, z, t or e moved, folds only │
+ *                          └───────┴────────── mend ←───────────────────┘
+ *                                  └─ conflict, floor passed, dropped ─→ not committed
+ *
+ * At most once (invariant 5): every attempt compares that x/<uuid> is absent and puts it. After an unknown attempt
+ * only failures that can never turn into success are answered; the rest is tried until the deadline, and then the
+ * answer is PGS_EUNKNOWN.
+ */
+#include "txn/commit.h"
+
+#include <stdlib.h>
+
+#include "util/alloc.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "util/random.h"
+
+#define LOG_ROUNDS_MAX 3
+#define LARGE_READ_SET 1000 /* in order=counter: proposes the very next number */
+#define COUNTER_SPREAD 10
+#define RESEND_PAUSE_MS 5
+
+/* --- one attempt ------------------------------------------------------------------- */
+
+/* Places of the failure branch's reads. */
+enum { READ_T, READ_G, READ_Z, READ_E, READ_LOCK, READ_X, READ_M, READ_CHECKS };
+
+typedef struct keys {
+	pgs__key t, g, z, e, lock, x, m;
+} keys;
+
+typedef struct attempt {
+	pgs__commit *c;
+	pgs__arena arena;
+	keys keys;
+	pgs_kv_compare *compares;
+	size_t compare_count;
+	pgs_kv_op *success;
+	size_t success_count;
+	pgs_kv_op *reads;
+	size_t read_count;
+	uint8_t floor_bound[8];
+	uint8_t extent[PGS__NUMBER_SIZE];
+	uint8_t counter[PGS__NUMBER_SIZE];
+} attempt;
+
+static void make_keys(keys *k, const uint8_t *prefix, const uint8_t *uuid)
+{
+	k->t = pgs__key_single(prefix, 't');
+	k->g = pgs__key_single(prefix, 'g');
+	k->z = pgs__key_single(prefix, 'z');
+	k->e = pgs__key_single(prefix, 'e');
+	k->m = pgs__key_single(prefix, 'm');
+	k->lock = pgs__key_lock(prefix, "w");
+	k->x = pgs__key_uuid(prefix, 'x', uuid);
+}
+
+/* Whether the counter is what orders this commit. */
+static bool by_counter(const pgs__commit *c)
+{
+	return c->t->db->order == PGS_ORDER_COUNTER;
+}
+
+static void fill_compares(attempt *a)
+{
+	const pgs__commit *c = a->c;
+	pgs_kv_compare *out = a->compares;
+	size_t n = 0;
+	out[n++] = pgs__if_absent(pgs__key_slice(&a->keys.x));
+	out[n++] = pgs__if_exists(pgs__key_slice(&a->keys.m));
+	/* Invariant 7: floor <= B. The value begins with the floor, so it is less than B + 1 exactly then. */
+	pgs__store_u64be(a->floor_bound, c->base_revision + 1);
+	out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.g), (pgs_slice){a->floor_bound, 8});
+	out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.z), PGS_KV_EQUAL, c->epoch);
+	out[n++] = (pgs_kv_compare){.key = pgs__key_slice(&a->keys.lock),
+				    .target = PGS_KV_CREATE,
+				    .relation = PGS_KV_EQUAL,
+				    .number = c->lock.held};
+	if (c->t->extent_read)
+		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.e), PGS_KV_EQUAL, c->t->snapshot.extent_revision);
+	else if (c->put_extent)
+		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.e), (pgs_slice){a->extent, PGS__NUMBER_SIZE});
+	if (c->mode == PGS__CHECK_LOG)
+		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.t), PGS_KV_EQUAL, c->validated);
+	if (by_counter(c))
+		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.t), (pgs_slice){a->counter, PGS__NUMBER_SIZE});
+	a->compare_count = n;
+}
+
+static void fill_success(attempt *a)
+{
+	const pgs__commit *c = a->c;
+	size_t n = 0;
+	/* The commit before ours, read first: it tells whether the cache may move past us. */
+	a->success[n++] = pgs__op_get(pgs__key_slice(&a->keys.t), 0);
+	a->success[n++] = pgs__op_put(pgs__key_slice(&a->keys.t), (pgs_slice){a->counter, PGS__NUMBER_SIZE});
+	for (size_t i = 0; i < c->op_count; i++)
+		a->success[n++] = c->ops[i];
+	if (c->structural)
+		a->success[n++] = pgs__op_put(pgs__key_slice(&a->keys.z), (pgs_slice){c->uuid, sizeof c->uuid});
+	if (c->put_extent)
+		a->success[n++] = pgs__op_put(pgs__key_slice(&a->keys.e), (pgs_slice){a->extent, PGS__NUMBER_SIZE});
+	if (c->lock.held)
+		a->success[n++] = pgs__op_delete(pgs__key_slice(&a->keys.lock), (pgs_slice){0});
+	a->success_count = n;
+}
+
+static void fill_reads(attempt *a)
+{
+	const pgs__key *places[READ_CHECKS] = {
+		[READ_T] = &a->keys.t,	     [READ_G] = &a->keys.g, [READ_Z] = &a->keys.z, [READ_E] = &a->keys.e,
+		[READ_LOCK] = &a->keys.lock, [READ_X] = &a->keys.x, [READ_M] = &a->keys.m,
+	};
+	for (size_t i = 0; i < READ_CHECKS; i++)
+		a->reads[i] = pgs__op_get(pgs__key_slice(places[i]), 0);
+	a->read_count = READ_CHECKS + pgs__validate_count(a->c);
+}
+
+static int make_request(attempt *a)
+{
+	pgs__commit *c = a->c;
+	size_t checks = pgs__validate_count(c);
+	make_keys(&a->keys, pgs__db_prefix(c->t->db), c->uuid);
+	a->compares = pgs__arena_calloc(&a->arena, 9 + checks, sizeof *a->compares);
+	a->success = pgs__arena_calloc(&a->arena, 5 + c->op_count, sizeof *a->success);
+	a->reads = pgs__arena_calloc(&a->arena, READ_CHECKS + checks, sizeof *a->reads);
+	if (!a->compares || !a->success || !a->reads)
+		return pgs__error_nomem(c->err, "commit");
+	pgs__number_encode(c->t->page_count, a->extent);
+	pgs__number_encode(c->counter, a->counter);
+	fill_compares(a);
+	fill_success(a);
+	fill_reads(a);
+	int result = pgs__validate_fill(c, &a->arena, a->compares + a->compare_count, a->reads + READ_CHECKS);
+	a->compare_count += checks;
+	return result;
+}
+
+/* --- judging a failed attempt --------------------------------------------------------- */
+
+static const pgs_kv_pair *read_pair(const pgs_kv_txn *txn, size_t which)
+{
+	return pgs__got(txn, which);
+}
+
+/* x/<uuid> is there: an earlier attempt got through, or someone asked and was told it never will. */
+static int judge_entry(pgs__commit *c, const pgs_kv_pair *x, bool *done)
+{
+	pgs__change change;
+	int result = pgs__change_decode(x->value, &change);
+	if (result != PGS_OK)
+		return pgs__error(c->err, result, "the changelog entry of this commit is damaged");
+	if (change.kind == PGS__CHANGE_ABORTED)
+		return pgs__error(c->err, PGS_ECONFLICT,
+				  "the commit was given up: pgs_commit_status() was asked about it meanwhile");
+	if (memcmp(change.digest, c->digest, sizeof c->digest) != 0)
+		return pgs__error(c->err, PGS_ECORRUPT, "another commit has this commit's identifier");
+	c->revision = x->mod_revision;
+	c->previous = UINT64_MAX;
+	c->lock.held = 0; /* that commit deleted it */
+	*done = true;
+	return PGS_OK;
+}
+
+/* Failures that no later state of the store can undo. */
+static int judge_final(pgs__commit *c, const pgs_kv_txn *txn)
+{
+	pgs__floor floor;
+	const pgs_kv_pair *g = read_pair(txn, READ_G);
+	if (!read_pair(txn, READ_M) || !g || !read_pair(txn, READ_T) || !read_pair(txn, READ_Z))
+		return pgs__error(c->err, PGS_ENOTFOUND, "database %s was dropped", c->t->db->name);
+	if (pgs__floor_decode(g->value, &floor) != PGS_OK)
+		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key g, floor, is damaged",
+				  c->t->db->name);
+	if (floor.floor > c->base_revision)
+		return pgs__error(c->err, PGS_EOLDREV,
+				  "the transaction began at revision %llu, which is gone; the oldest readable is %llu",
+				  (unsigned long long)c->base_revision, (unsigned long long)floor.floor);
+	return PGS_OK;
+}
+
+static int judge_extent(pgs__commit *c, const pgs_kv_txn *txn)
+{
+	const pgs_kv_pair *e = read_pair(txn, READ_E);
+	uint64_t extent;
+	if (!e || pgs__number_decode(e->value, &extent) != PGS_OK)
+		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key e, extent, is damaged",
+				  c->t->db->name);
+	if (c->t->extent_read && e->mod_revision != c->t->snapshot.extent_revision)
+		return pgs__error(c->err, PGS_ECONFLICT, "the page count of database %s was changed by another transaction",
+				  c->t->db->name);
+	if (!c->t->extent_read && c->put_extent && extent >= c->t->page_count)
+		c->put_extent = false; /* someone grew it further */
+	return PGS_OK;
+}
+
+/* Other commits got in between: learn what they changed, by log where the compares do not tell. */
+static int judge_moves(pgs__commit *c, const pgs_kv_txn *txn)
+{
+	const pgs_kv_pair *t = read_pair(txn, READ_T), *z = read_pair(txn, READ_Z);
+	uint64_t counter;
+	if (pgs__number_decode(t->value, &counter) != PGS_OK)
+		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key t, last write, is damaged",
+				  c->t->db->name);
+	bool lost = c->mode == PGS__CHECK_LOG && t->mod_revision != c->validated;
+	if (lost || z->mod_revision != c->epoch) {
+		int result = pgs__validate_log(c, t->mod_revision);
+		if (result != PGS_OK)
+			return result;
+		c->epoch = z->mod_revision;
+		c->log_rounds += lost && c->mode == PGS__CHECK_LOG;
+	}
+	if (by_counter(c) && counter >= c->counter)
+		c->counter = counter;
+	return PGS_OK;
+}
+
+/* What a failed attempt means: PGS_OK to go on (or *done), else why not. */
+static int judge(pgs__commit *c, const pgs_kv_txn *txn, bool *done)
+{
+	const pgs_kv_pair *x = read_pair(txn, READ_X), *lock = read_pair(txn, READ_LOCK);
+	if (x)
+		return judge_entry(c, x, done);
+	int result = judge_final(c, txn);
+	if (result == PGS_OK)
+		result = judge_extent(c, txn);
+	if (result == PGS_OK && c->mode == PGS__CHECK_KEYS)
+		result = pgs__validate_judge(c, txn->results + READ_CHECKS, txn->revision);
+	if (result == PGS_OK)
+		result = judge_moves(c, txn);
+	if (result != PGS_OK)
+		return result;
+	if (lock && lock->create_revision != c->lock.held) {
+		c->lock.held = 0; /* broken by someone, if it was ours */
+		result = pgs__writer_lock_wait(c->t->db, &c->lock, lock, c->deadline_ms, c->err);
+	} else if (!lock) {
+		c->lock.held = 0;
+	}
+	return result;
+}
+
+/* --- the loop ----------------------------------------------------------------------------- */
+
+/* The number put at t. In order=counter it must be above what is there when the commit gets through. */
+static int propose_counter(pgs__commit *c)
+{
+	uint8_t random = 0;
+	if (by_counter(c) && c->check_count < LARGE_READ_SET && pgs__random_bytes(&random, 1) != PGS_OK)
+		return pgs__error(c->err, PGS_EIO, "the system gives no random bytes");
+	c->counter += 1 + random % COUNTER_SPREAD;
+	return PGS_OK;
+}
+
+static int send(pgs__commit *c, bool *done)
+{
+	const pgs__backend *backend = pgs__db_backend(c->t->db);
+	attempt a = {.c = c};
+	uint64_t counter = c->counter;
+	int result = propose_counter(c);
+	if (result == PGS_OK)
+		result = make_request(&a);
+	pgs_kv_txn txn = {
+		.compares = a.compares,
+		.compare_count = a.compare_count,
+		.success = a.success,
+		.success_count = a.success_count,
+		.failure = a.reads,
+		.failure_count = a.read_count,
+	};
+	if (result == PGS_OK) {
+		result = backend->kv->vtable->txn(backend->kv, &txn, 1, c->deadline_ms, c->err);
+		if (result == PGS_EUNKNOWN)
+			c->unknown = true;
+		if (result == PGS_OK && txn.succeeded) {
+			*done = true;
+			c->revision = txn.revision;
+			c->previous = read_pair(&txn, 0) ? read_pair(&txn, 0)->mod_revision : UINT64_MAX;
+			c->lock.held = 0;
+		} else if (result == PGS_OK) {
+			c->counter = counter;
+			result = judge(c, &txn, done);
+			if (result == PGS_EBUSY || result == PGS_ETIMEOUT || result == PGS_EIO)
+				result = c->unknown ? PGS_EUNKNOWN : result;
+		} else if (c->unknown) {
+			c->counter = counter;
+			result = PGS_EUNKNOWN; /* this attempt is known to have failed; the one before is not */
+		}
+		backend->kv->vtable->release(backend->kv, &txn, 1);
+	}
+	pgs__arena_free(&a.arena);
+	return result;
+}
+
+static int unknown(pgs__commit *c)
+{
+	return pgs__error(c->err, PGS_EUNKNOWN,
+			  "the commit was sent and not confirmed before the deadline; pgs_commit_status() tells "
+			  "whether it happened");
+}
+
+/* Until it is committed, or certainly not, or the deadline. */
+static int send_until_done(pgs__commit *c)
+{
+	bool done = false;
+	int result = PGS_OK;
+	while (!done) {
+		if (c->stale)
+			result = pgs__payload_build(c);
+		if (result == PGS_OK && c->mode == PGS__CHECK_LOG && c->log_rounds >= LOG_ROUNDS_MAX && !c->lock.held)
+			result = pgs__writer_lock_take(c->t->db, &c->lock, c->deadline_ms, c->err);
+		if (result == PGS_OK)
+			result = send(c, &done);
+		if (done)
+			return PGS_OK;
+		if (result == PGS_EUNKNOWN && !pgs__deadline_passed(c->deadline_ms)) {
+			pgs__sleep_ms(RESEND_PAUSE_MS, c->deadline_ms);
+			result = PGS_OK;
+			continue;
+		}
+		if (result == PGS_OK && pgs__deadline_passed(c->deadline_ms))
+			result = c->unknown ? PGS_EUNKNOWN
+					    : pgs__error(c->err, PGS_EBUSY,
+							 "database %s: other commits kept this one out past the timeout",
+							 c->t->db->name);
+		if (result != PGS_OK)
+			return result == PGS_EUNKNOWN ? unknown(c) : result;
+	}
+	return PGS_OK;
+}
+
+/* --- around it -------------------------------------------------------------------------------- */
+
+/* Tell the caches what we committed. */
+static void update_caches(pgs__commit *c)
+{
+	pgs_txn *t = c->t;
+	pgs__cache *cache = t->db->contents.cache;
+	if (t->file_count) {
+		pgs__registration *files = pgs__calloc(t->file_count, sizeof *files);
+		for (size_t i = 0; files && i < t->file_count; i++)
+			files[i] = (pgs__registration){pgs__key_slice(&t->files[i].key),
+						       pgs__buffer_slice(&t->files[i].value)};
+		if (files)
+			pgs__levels_add(&t->db->contents.levels, pgs__db_prefix(t->db), files, t->file_count,
+					c->revision);
+		pgs__free(files);
+	}
+	if (c->previous == UINT64_MAX || !pgs__cache_advance_begin(cache, c->previous, c->revision))
+		return;
+	if (t->truncated)
+		pgs__cache_freeze(cache, t->truncated_to, UINT64_MAX - t->truncated_to, c->revision);
+	for (size_t i = 0; i < c->write_count; i++) {
+		const pgs__write *w = c->writes[i];
+		pgs__cache_freeze(cache, w->page_no, 1, c->revision);
+		if (pgs__txn_is_blank(t, w->page_no) && c->packed)
+			continue; /* an older p/ key may be there, and we do not know its revision */
+		const pgs__page_ref ref = {
+			.kind = (uint8_t)w->pointer.kind,
+			.has_base = w->pointer.has_base,
+			.key_revision = c->packed ? w->seen_revision : c->revision,
+			.from = c->revision,
+			.id = w->pointer.id,
+			.base = w->pointer.base,
+		};
+		pgs__cache_put_new_ref(cache, w->page_no, &ref);
+		if (w->page && w->pointer.kind != PGS__POINTER_ZERO)
+			pgs__cache_put_content(cache, w->page_no, &w->pointer.id, w->page);
+	}
+	pgs__cache_advance_end(cache);
+}
+
+static bool changes_nothing(const pgs_txn *t)
+{
+	for (size_t i = 0; i < t->write_count; i++)
+		if (t->writes[i].state == PGS__WRITE_READY)
+			return false;
+	return t->attr_write_count == 0 && t->page_count == t->snapshot.extent && !t->truncated;
+}
+
+static int check_options(const pgs_commit_options *o, pgs_error *err)
+{
+	if (o->struct_size != sizeof *o)
+		return pgs__error(err, PGS_EINVAL,
+				  "pgs_commit_options: struct_size is not set; use PGS_COMMIT_OPTIONS_INIT");
+	if (o->note && o->note_size > PGS_NOTE_MAX)
+		return pgs__error(err, PGS_ELIMIT, "a note has at most %d bytes, not %zu", PGS_NOTE_MAX, o->note_size);
+	return PGS_OK;
+}
+
+static int run(pgs__commit *c)
+{
+	pgs_txn *t = c->t;
+	int result = PGS_OK;
+	if (t->buffered_bytes)
+		result = pgs__txn_place(t, false, c->deadline_ms, c->err);
+	if (result != PGS_OK || changes_nothing(t)) {
+		c->revision = t->snapshot.commit_revision;
+		return result;
+	}
+	c->counter = t->snapshot.counter;
+	c->put_extent = t->truncated || t->page_count != t->snapshot.extent;
+	result = pgs__payload_prepare(c);
+	if (result == PGS_OK)
+		result = pgs__payload_build(c);
+	if (result == PGS_OK)
+		result = pgs__validate_prepare(c);
+	if (result == PGS_OK)
+		result = send_until_done(c);
+	if (result == PGS_OK)
+		update_caches(c);
+	if (result != PGS_EUNKNOWN)
+		pgs__writer_lock_release(t->db, &c->lock);
+	if (result != PGS_OK && !c->unknown)
+		pgs__payload_discard(c);
+	return result;
+}
+
+static int begin_commit(pgs__commit *c, pgs_txn *t, const pgs_commit_options *o, pgs_error *err)
+{
+	*c = (pgs__commit){.t = t, .options = o, .err = err, .base_revision = t->snapshot.kv_revision};
+	int result = check_options(o, err);
+	if (result == PGS_OK && pgs__uuid7(c->uuid) != PGS_OK)
+		result = pgs__error(err, PGS_EIO, "the system gives no random bytes");
+	if (result == PGS_OK && o->token) {
+		memcpy(o->token->uuid, c->uuid, sizeof c->uuid);
+		o->token->base_revision = c->base_revision;
+	}
+	c->deadline_ms = pgs__txn_deadline(t);
+	return result;
+}
+
+int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revision, pgs_error *err)
+{
+	const pgs_commit_options defaults = PGS_COMMIT_OPTIONS_INIT;
+	pgs__commit c;
+	int result = begin_commit(&c, txn, options ? options : &defaults, err);
+	if (result == PGS_OK)
+		result = run(&c);
+	if (result == PGS_OK && revision)
+		*revision = c.revision;
+	pgs__arena_free(&c.arena);
+	pgs__free(c.ops);
+	pgs__free(c.writes);
+	pgs__free(c.checks);
+	pgs__free(c.runs);
+	if (result == PGS_OK || c.unknown)
+		pgs__txn_free(txn); /* its files are registered, or may be */
+	else
+		pgs_abort(txn);
+	return result;
+}

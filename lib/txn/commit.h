@@ -1,0 +1,91 @@
+/* A commit under way: shared by commit.c, payload.c and validate.c. */
+#ifndef PGS_TXN_COMMIT_H
+#define PGS_TXN_COMMIT_H
+
+#include "codec/changelog.h"
+#include "codec/seal.h"
+#include "txn/lock.h"
+#include "txn/txn.h"
+
+/* A page whose pointer must be what the transaction saw. */
+typedef struct pgs__page_check {
+	uint64_t page_no;
+	uint64_t seen_revision;
+	pgs__write *blind; /* not read, only the base of this write's delta: on a conflict it is written full */
+} pgs__page_check;
+
+/* Checks [first, end), one compare: of a single key, or of a range, which must hold nothing younger than `bound`. */
+typedef struct pgs__check_run {
+	size_t first, end;
+	uint64_t bound;
+} pgs__check_run;
+
+typedef enum pgs__check_mode {
+	PGS__CHECK_KEYS, /* compare the keys that were read */
+	PGS__CHECK_LOG   /* read the changelog here, compare that nobody committed since */
+} pgs__check_mode;
+
+typedef struct pgs__commit {
+	pgs_txn *t;
+	const pgs_commit_options *options;
+	pgs_error *err;
+	uint64_t deadline_ms;
+	uint8_t uuid[16];
+	uint8_t digest[16];
+	uint64_t base_revision; /* B */
+
+	/* payload.c: what is put, the same in every attempt until `stale` */
+	pgs__write **writes; /* ready, in page order */
+	size_t write_count;
+	pgs__arena arena;
+	pgs_kv_op *ops;
+	size_t op_count, op_capacity;
+	bool packed;     /* the pointers are in a pack */
+	bool structural; /* z is rewritten: a pack or a truncation */
+	bool stale;      /* a pointer was changed: build again */
+	uint64_t kv_bytes, blob_bytes;
+	char index_blob[PGS__BLOB_NAME_SIZE], changelog_blob[PGS__BLOB_NAME_SIZE]; /* uploaded, or "" */
+
+	/* validate.c: what is compared */
+	pgs__page_check *checks; /* in page order */
+	size_t check_count;
+	pgs__check_run *runs;
+	size_t run_count;
+	pgs__check_mode mode;
+	uint64_t validated;  /* the changelog was checked through this commit; `t` when CHECK_LOG compares it */
+	uint64_t epoch;      /* z */
+	uint64_t counter;    /* what is put at t */
+	bool put_extent;
+	size_t log_rounds;   /* lost to other commits */
+	pgs__writer_lock lock;
+
+	bool unknown;        /* an attempt may have been, or may yet be, applied */
+	uint64_t revision;   /* out */
+	uint64_t previous;   /* out: the commit before, or UINT64_MAX when not known */
+} pgs__commit;
+
+/* Sort the ready writes and compute the digest. PGS_OK or PGS_ENOMEM. */
+int pgs__payload_prepare(pgs__commit *c);
+
+/* Put what must be there first (contents, files) and build the operations. */
+int pgs__payload_build(pgs__commit *c);
+
+/* Remove blobs that nothing refers to, after a commit that certainly did not happen. */
+void pgs__payload_discard(pgs__commit *c);
+
+/* Collect what must be unchanged, and choose how to compare it. */
+int pgs__validate_prepare(pgs__commit *c);
+
+/* How many compares the page and attribute checks take now; and fill in those, and the reads that tell, when one
+ * fails, which. */
+size_t pgs__validate_count(const pgs__commit *c);
+int pgs__validate_fill(pgs__commit *c, pgs__arena *arena, pgs_kv_compare *compares, pgs_kv_op *reads);
+
+/* Judge those reads: PGS_OK when the commit may be sent again, PGS_ECONFLICT, or an error. `revision`: theirs. */
+int pgs__validate_judge(pgs__commit *c, const pgs_kv_result *results, uint64_t revision);
+
+/* Check everything read against the commits in (c->validated, through] by the changelog. PGS_OK: c->validated is
+ * `through`. */
+int pgs__validate_log(pgs__commit *c, uint64_t through);
+
+#endif

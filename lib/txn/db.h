@@ -1,0 +1,53 @@
+/* What a store and a database are, inside. */
+#ifndef PGS_TXN_DB_H
+#define PGS_TXN_DB_H
+
+#include <pthread.h>
+
+#include <pagestore/store.h>
+
+#include "codec/meta.h"
+#include "content/contents.h"
+
+struct pgs_store {
+	pgs__backend backend;
+	uint32_t timeout_ms;
+	bool read_only;
+	pgs_logger logger;
+	void *logger_ctx;
+	pthread_mutex_t lock; /* the list of open databases and their reference counts */
+	pgs_db *databases;
+};
+
+/* One per open database of a store; handles are references to it. */
+struct pgs_db {
+	pgs_store *store;
+	pgs_db *next;
+	uint32_t references;
+	char name[4 * PGS_DB_NAME_MAX + 1]; /* printable, for messages */
+	uint8_t order;
+	int64_t created_ms;
+	uint64_t write_buffer_bytes;
+	size_t delta_max;            /* bytes a delta may have */
+	pgs__contents contents;      /* prefix, secret, page size, cache, files */
+	pthread_mutex_t packs_lock;
+	struct pgs__pack_view *packs; /* as last seen; NULL = never */
+};
+
+static inline const pgs__backend *pgs__db_backend(const pgs_db *db)
+{
+	return &db->store->backend;
+}
+
+static inline const uint8_t *pgs__db_prefix(const pgs_db *db)
+{
+	return db->contents.prefix;
+}
+
+/* The absolute deadline of a call that starts now. 0 = the store's timeout. */
+uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms);
+
+/* One line to the store's logger. */
+void pgs__log(const pgs_store *store, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+#endif

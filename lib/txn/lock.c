@@ -1,0 +1,134 @@
+/* The writer lock. */
+#include "txn/lock.h"
+
+#include "util/clock.h"
+#include "util/error.h"
+#include "util/process.h"
+#include "util/random.h"
+
+#define LEASE_MS 10000
+#define WAIT_MIN_MS 1
+#define WAIT_MAX_MS 20
+
+static int encode_lock(pgs__buffer *out, pgs_error *err)
+{
+	pgs__process self = pgs__process_self();
+	pgs__lock value = {.pid = self.pid, .process_start = self.start, .lease_ms = LEASE_MS};
+	memcpy(value.boot_id, self.boot_id, sizeof value.boot_id);
+	if (pgs__random_bytes(value.owner, sizeof value.owner) != PGS_OK)
+		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
+	pgs__lock_encode(&value, out);
+	return out->failed ? pgs__error_nomem(err, "writer lock") : PGS_OK;
+}
+
+/* One try. PGS_OK: taken (lock->held is set) or another's was met (it is not, and was waited for). */
+static int try_take(pgs_db *db, pgs__writer_lock *lock, pgs_slice value, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__key key = pgs__key_lock(pgs__db_prefix(db), "w"), m = pgs__key_single(pgs__db_prefix(db), 'm');
+	const pgs_kv_compare compares[] = {pgs__if_absent(pgs__key_slice(&key)), pgs__if_exists(pgs__key_slice(&m))};
+	const pgs_kv_op put = pgs__op_put(pgs__key_slice(&key), value);
+	const pgs_kv_op reads[] = {pgs__op_get(pgs__key_slice(&key), 0), pgs__op_get(pgs__key_slice(&m), 0)};
+	pgs_kv_txn txn = {.compares = compares,
+			  .compare_count = 2,
+			  .success = &put,
+			  .success_count = 1,
+			  .failure = reads,
+			  .failure_count = 2};
+	const pgs__backend *backend = pgs__db_backend(db);
+	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	if (result == PGS_OK && txn.succeeded) {
+		lock->held = txn.revision;
+	} else if (result == PGS_OK && !pgs__got(&txn, 1)) {
+		result = pgs__error(err, PGS_ENOTFOUND, "database %s was dropped", db->name);
+	} else if (result == PGS_OK) {
+		const pgs_kv_pair *pair = pgs__got(&txn, 0);
+		/* Ours after a lost reply? Then its value is what we put. */
+		if (pair && pgs__slice_equal(pair->value, value))
+			lock->held = pair->create_revision;
+		else if (pair)
+			result = pgs__writer_lock_wait(db, lock, pair, deadline_ms, err);
+	}
+	backend->kv->vtable->release(backend->kv, &txn, 1);
+	return result;
+}
+
+int pgs__writer_lock_take(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__buffer value = {0};
+	int result = encode_lock(&value, err);
+	while (result == PGS_OK && lock->held == 0) {
+		result = try_take(db, lock, pgs__buffer_slice(&value), deadline_ms, err);
+		if (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline_ms)) {
+			pgs__sleep_ms(WAIT_MAX_MS, deadline_ms);
+			result = PGS_OK;
+		}
+	}
+	pgs__buffer_free(&value);
+	return result;
+}
+
+/* Whether the lock may be broken: its lease ran out under our eyes, or its process is gone. */
+static bool is_dead(pgs__writer_lock *lock, const pgs_kv_pair *pair)
+{
+	pgs__lock value;
+	uint64_t now = pgs__now_ms(), lease = LEASE_MS;
+	bool readable = pgs__lock_decode(pair->value, &value) == PGS_OK;
+	if (lock->seen != pair->mod_revision) {
+		lock->seen = pair->mod_revision;
+		lock->seen_since = now;
+		lock->waits = 0;
+	}
+	if (readable) {
+		pgs__process holder = {.pid = value.pid, .start = value.process_start};
+		memcpy(holder.boot_id, value.boot_id, sizeof holder.boot_id);
+		if (lock->waits % 8 == 0 && pgs__process_is_gone(&holder))
+			return true;
+		lease = value.lease_ms;
+	}
+	return now - lock->seen_since >= lease;
+}
+
+static int break_lock(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms, pgs_error *err)
+{
+	const pgs_kv_compare same = pgs__if_mod(pair->key, PGS_KV_EQUAL, pair->mod_revision);
+	const pgs_kv_op delete = pgs__op_delete(pair->key, (pgs_slice){0});
+	pgs_kv_txn txn = {.compares = &same, .compare_count = 1, .success = &delete, .success_count = 1};
+	const pgs__backend *backend = pgs__db_backend(db);
+	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	backend->kv->vtable->release(backend->kv, &txn, 1);
+	if (result == PGS_OK)
+		pgs__log(db->store, PGS_LOG_WARN, "database %s: broke the writer lock of a dead or stuck writer",
+			 db->name);
+	return result == PGS_EUNKNOWN ? PGS_OK : result; /* the next look tells */
+}
+
+int pgs__writer_lock_wait(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, uint64_t deadline_ms,
+			  pgs_error *err)
+{
+	if (is_dead(lock, pair))
+		return break_lock(db, pair, deadline_ms, err);
+	if (pgs__deadline_passed(deadline_ms))
+		return pgs__error(err, PGS_EBUSY, "database %s: another writer held the commit lock past the timeout",
+				  db->name);
+	uint32_t pause = WAIT_MIN_MS << (lock->waits < 5 ? lock->waits : 5);
+	lock->waits++;
+	pgs__sleep_ms(pause < WAIT_MAX_MS ? pause : WAIT_MAX_MS, deadline_ms);
+	return PGS_OK;
+}
+
+void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock)
+{
+	if (lock->held == 0)
+		return;
+	pgs__key key = pgs__key_lock(pgs__db_prefix(db), "w");
+	const pgs_kv_compare ours = {.key = pgs__key_slice(&key),
+				     .target = PGS_KV_CREATE,
+				     .relation = PGS_KV_EQUAL,
+				     .number = lock->held};
+	const pgs_kv_op delete = pgs__op_delete(pgs__key_slice(&key), (pgs_slice){0});
+	pgs_kv_txn txn = {.compares = &ours, .compare_count = 1, .success = &delete, .success_count = 1};
+	const pgs__backend *backend = pgs__db_backend(db);
+	backend->kv->vtable->txn(backend->kv, &txn, 1, pgs__db_deadline(db, 0), NULL);
+	backend->kv->vtable->release(backend->kv, &txn, 1);
+	lock->held = 0;
+}

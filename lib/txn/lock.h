@@ -1,0 +1,33 @@
+/* The writer lock `k/w`: while it is there, only its holder commits. Taken by a commit that lost too often.
+ *
+ *     absent ── put if absent ──→ held ── deleted by the holder's commit ──→ absent
+ *                                  └── broken by an observer who saw it unchanged for its lease, or, on the
+ *                                      holder's machine, whose process is gone
+ *
+ * Every commit compares "absent, or mine by its create revision", so a holder that was paused past its lease changes
+ * nothing when it wakes (invariant 9).
+ */
+#ifndef PGS_TXN_LOCK_H
+#define PGS_TXN_LOCK_H
+
+#include "txn/db.h"
+
+typedef struct pgs__writer_lock {
+	uint64_t held;         /* create revision of ours; 0 = not held */
+	uint64_t seen;         /* mod revision of another's, as observed, */
+	uint64_t seen_since;   /* unchanged since this monotonic ms */
+	uint32_t waits;
+} pgs__writer_lock;
+
+/* Take the lock, waiting for others. PGS_OK, EBUSY (deadline), or the KV's errors. */
+int pgs__writer_lock_take(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms, pgs_error *err);
+
+/* Another's lock was met: wait a little, or break it if it is dead. PGS_OK (try again), EBUSY (deadline), or the KV's
+ * errors. */
+int pgs__writer_lock_wait(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, uint64_t deadline_ms,
+			  pgs_error *err);
+
+/* Give it back, if it is held. */
+void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock);
+
+#endif

@@ -1,0 +1,471 @@
+/* Packs in memory: an inline one as its sorted entries, one in an index file as its table of blocks. */
+#include "txn/packs.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/seal.h"
+#include "util/alloc.h"
+#include "util/arena.h"
+#include "util/error.h"
+
+typedef struct inline_entry {
+	uint64_t page_no;
+	pgs_slice pointer; /* into the pack's value */
+} inline_entry;
+
+typedef struct pack {
+	_Atomic uint32_t references;
+	uint8_t uuid[16];
+	uint64_t revision;
+	uint8_t *value; /* the o/ value: everything below borrows from it */
+	pgs__pack decoded;
+	size_t entry_count;    /* inline */
+	inline_entry *entries;
+	char blob_name[PGS__BLOB_NAME_SIZE]; /* in a file */
+	uint8_t *table;
+	size_t table_size;
+} pack;
+
+struct pgs__pack_view {
+	_Atomic uint32_t references;
+	uint64_t epoch;
+	size_t count;
+	pack *packs[]; /* newest first */
+};
+
+/* --- loading a pack ---------------------------------------------------------- */
+
+static void pack_release(pack *p)
+{
+	if (!p || atomic_fetch_sub(&p->references, 1) > 1)
+		return;
+	pgs__free(p->value);
+	pgs__free(p->entries);
+	pgs__free(p->table);
+	pgs__free(p);
+}
+
+static int load_inline(pack *p)
+{
+	pgs__entries_reader reader;
+	if (pgs__entries_open(p->decoded.entries, &reader) != PGS_OK)
+		return PGS_ECORRUPT;
+	p->entries = pgs__calloc(reader.left ? (size_t)reader.left : 1, sizeof *p->entries);
+	if (!p->entries)
+		return PGS_ENOMEM;
+	inline_entry *e = p->entries;
+	while (pgs__entries_next(&reader, &e->page_no, &e->pointer))
+		e = &p->entries[++p->entry_count];
+	return reader.reader.failed ? PGS_ECORRUPT : PGS_OK;
+}
+
+static int read_blob(const pgs__backend *backend, const char *name, uint64_t offset, void *buffer, size_t size,
+		     uint64_t deadline_ms, pgs_error *err)
+{
+	pgs_blob_range range = {.name = name, .offset = offset, .size = size, .buffer = buffer};
+	int result = backend->blob->vtable->get(backend->blob, &range, 1, deadline_ms, err);
+	if (result == PGS_ENOTFOUND)
+		return pgs__error(err, PGS_ECORRUPT, "index file %s is missing", name);
+	return result;
+}
+
+static int load_table(pack *p, const pgs__backend *backend, uint64_t deadline_ms, pgs_error *err)
+{
+	uint8_t bytes[PGS__INDEX_HEADER_SIZE];
+	pgs__index_header header;
+	int result = read_blob(backend, p->blob_name, 0, bytes, sizeof bytes, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	result = pgs__index_header_decode(bytes, &header);
+	if (result != PGS_OK)
+		return pgs__error(err, result, "header of index file %s is damaged or of a newer version", p->blob_name);
+	p->table_size = (size_t)header.block_count * PGS__INDEX_BLOCK_SIZE;
+	p->table = pgs__malloc(p->table_size);
+	if (!p->table)
+		return pgs__error_nomem(err, "index file");
+	result = read_blob(backend, p->blob_name, PGS__INDEX_HEADER_SIZE, p->table, p->table_size, deadline_ms, err);
+	if (result == PGS_OK && pgs__index_table_check((pgs_slice){p->table, p->table_size}, &header) != PGS_OK)
+		result = pgs__error(err, PGS_ECORRUPT, "table of index file %s is damaged", p->blob_name);
+	return result;
+}
+
+static int load_file(pack *p, const pgs_db *db, uint64_t deadline_ms, pgs_error *err)
+{
+	char file_name[PGS__FILE_NAME_MAX + 1];
+	if (p->decoded.file_name.size > PGS__FILE_NAME_MAX)
+		return PGS_ECORRUPT;
+	memcpy(file_name, p->decoded.file_name.data, p->decoded.file_name.size);
+	file_name[p->decoded.file_name.size] = '\0';
+	pgs__blob_name(p->blob_name, pgs__db_prefix(db), file_name);
+	return load_table(p, pgs__db_backend(db), deadline_ms, err);
+}
+
+static int pack_load(pack **out, const pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs_slice uuid;
+	*out = NULL;
+	if (!pgs__key_tail(pair->key, 'o', &uuid) || uuid.size != 16)
+		return pgs__error(err, PGS_ECORRUPT, "a pack's key is malformed");
+	pack *p = pgs__calloc(1, sizeof *p);
+	if (!p)
+		return pgs__error_nomem(err, "pack");
+	atomic_init(&p->references, 1);
+	memcpy(p->uuid, uuid.data, 16);
+	p->revision = pair->mod_revision;
+	p->value = pgs__malloc(pair->value.size);
+	int result = p->value ? PGS_OK : pgs__error_nomem(err, "pack");
+	if (result == PGS_OK) {
+		memcpy(p->value, pair->value.data, pair->value.size);
+		result = pgs__pack_decode((pgs_slice){p->value, pair->value.size}, &p->decoded);
+		if (result == PGS_OK && !p->decoded.in_file)
+			result = load_inline(p);
+		if (result != PGS_OK)
+			pgs__error(err, result, "the pack of revision %llu is damaged or of a newer version",
+				   (unsigned long long)p->revision);
+		else if (p->decoded.in_file)
+			result = load_file(p, db, deadline_ms, err);
+	}
+	if (result != PGS_OK) {
+		pack_release(p);
+		return result;
+	}
+	*out = p;
+	return PGS_OK;
+}
+
+/* --- views ---------------------------------------------------------------------- */
+
+static pgs__pack_view *view_new(uint64_t epoch, size_t capacity)
+{
+	pgs__pack_view *view = pgs__malloc(sizeof *view + capacity * sizeof view->packs[0]);
+	if (!view)
+		return NULL;
+	atomic_init(&view->references, 1);
+	view->epoch = epoch;
+	view->count = 0;
+	return view;
+}
+
+void pgs__pack_view_release(pgs__pack_view *view)
+{
+	if (!view || atomic_fetch_sub(&view->references, 1) > 1)
+		return;
+	for (size_t i = 0; i < view->count; i++)
+		pack_release(view->packs[i]);
+	pgs__free(view);
+}
+
+size_t pgs__pack_view_count(const pgs__pack_view *view)
+{
+	return view->count;
+}
+
+static pgs__pack_view *current_view(pgs_db *db)
+{
+	pthread_mutex_lock(&db->packs_lock);
+	pgs__pack_view *view = db->packs;
+	if (view)
+		atomic_fetch_add(&view->references, 1);
+	pthread_mutex_unlock(&db->packs_lock);
+	return view;
+}
+
+/* Keep the view for the next transaction if none of a later epoch is kept. */
+static void offer_view(pgs_db *db, pgs__pack_view *view)
+{
+	pgs__pack_view *old = NULL;
+	pthread_mutex_lock(&db->packs_lock);
+	if (!db->packs || db->packs->epoch < view->epoch) {
+		old = db->packs;
+		db->packs = view;
+		atomic_fetch_add(&view->references, 1);
+	}
+	pthread_mutex_unlock(&db->packs_lock);
+	pgs__pack_view_release(old);
+}
+
+static pack *known_pack(pgs__pack_view *known, const pgs_kv_pair *pair)
+{
+	for (size_t i = 0; known && i < known->count; i++)
+		if (known->packs[i]->revision == pair->mod_revision) {
+			atomic_fetch_add(&known->packs[i]->references, 1);
+			return known->packs[i];
+		}
+	return NULL;
+}
+
+static int fetch_pack(pgs_db *db, pgs_slice key, uint64_t revision, uint64_t deadline_ms, pack **out, pgs_error *err)
+{
+	pgs_kv_op op = pgs__op_get(key, revision);
+	pgs_kv_txn txn;
+	*out = NULL;
+	int result = pgs__kv_read(pgs__db_backend(db), &txn, &op, 1, deadline_ms, err);
+	if (result == PGS_OK && !pgs__got(&txn, 0))
+		result = pgs__error(err, PGS_EIO, "a listed pack could not be read");
+	if (result == PGS_OK)
+		result = pack_load(out, db, pgs__got(&txn, 0), deadline_ms, err);
+	pgs__kv_release(pgs__db_backend(db), &txn, 1);
+	return result;
+}
+
+static int newest_first(const void *a, const void *b)
+{
+	const pack *x = *(pack *const *)a, *y = *(pack *const *)b;
+	return (x->revision < y->revision) - (x->revision > y->revision);
+}
+
+static int fill_view(pgs_db *db, pgs__pack_view *view, pgs__pack_view *known, const pgs_kv_result *keys,
+		     uint64_t revision, uint64_t deadline_ms, pgs_error *err)
+{
+	for (size_t i = 0; i < keys->count; i++) {
+		pack *p = known_pack(known, &keys->pairs[i]);
+		int result = p ? PGS_OK : fetch_pack(db, keys->pairs[i].key, revision, deadline_ms, &p, err);
+		if (result != PGS_OK)
+			return result;
+		view->packs[view->count++] = p;
+	}
+	if (view->count > 1)
+		qsort(view->packs, view->count, sizeof view->packs[0], newest_first);
+	return PGS_OK;
+}
+
+/* List the packs at `revision`; values are fetched one by one, as each may be as large as a request may be. */
+static int read_view(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t deadline_ms, pgs__pack_view *known,
+		     pgs__pack_view **out, pgs_error *err)
+{
+	pgs__key first = pgs__key_kind(pgs__db_prefix(db), 'o'), end = pgs__key_kind_end(pgs__db_prefix(db), 'o');
+	pgs_kv_op op = pgs__op_range(pgs__key_slice(&first), pgs__key_slice(&end), revision);
+	op.keys_only = true;
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(pgs__db_backend(db), &txn, &op, 1, deadline_ms, err);
+	pgs__pack_view *view = NULL;
+	if (result == PGS_OK) {
+		view = view_new(epoch, txn.results[0].count);
+		if (!view)
+			result = pgs__error_nomem(err, "packs");
+	}
+	if (result == PGS_OK)
+		result = fill_view(db, view, known, &txn.results[0], revision, deadline_ms, err);
+	pgs__kv_release(pgs__db_backend(db), &txn, 1);
+	if (result != PGS_OK) {
+		pgs__pack_view_release(view);
+		return result;
+	}
+	*out = view;
+	return PGS_OK;
+}
+
+int pgs__pack_view_get(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t deadline_ms, pgs__pack_view **out,
+		       pgs_error *err)
+{
+	pgs__pack_view *known = current_view(db);
+	if (known && known->epoch == epoch) {
+		*out = known;
+		return PGS_OK;
+	}
+	*out = NULL;
+	int result = read_view(db, epoch, revision, deadline_ms, known, out, err);
+	pgs__pack_view_release(known);
+	if (result == PGS_OK)
+		offer_view(db, *out);
+	return result;
+}
+
+/* --- finding ----------------------------------------------------------------------- */
+
+typedef struct block {
+	int64_t index; /* -1 = none */
+	uint8_t *bytes;
+	size_t size;
+} block;
+
+struct pgs__pack_finder {
+	pgs__pack_view *view; /* borrowed */
+	const pgs__backend *backend;
+	uint64_t deadline_ms;
+	pgs_error *err;
+	pgs__arena arena;
+	block blocks[]; /* per pack, the index block read last */
+};
+
+int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs__backend *backend,
+			 uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__pack_finder *finder = pgs__calloc(1, sizeof *finder + view->count * sizeof finder->blocks[0]);
+	*out = finder;
+	if (!finder)
+		return pgs__error_nomem(err, "packs");
+	finder->view = view;
+	finder->backend = backend;
+	finder->deadline_ms = deadline_ms;
+	finder->err = err;
+	for (size_t i = 0; i < view->count; i++)
+		finder->blocks[i].index = -1;
+	return PGS_OK;
+}
+
+void pgs__pack_finder_free(pgs__pack_finder *finder)
+{
+	if (!finder)
+		return;
+	for (size_t i = 0; i < finder->view->count; i++)
+		pgs__free(finder->blocks[i].bytes);
+	pgs__arena_free(&finder->arena);
+	pgs__free(finder);
+}
+
+static bool find_inline(const pack *p, uint64_t page_no, pgs_slice *pointer)
+{
+	size_t low = 0, high = p->entry_count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (p->entries[middle].page_no < page_no)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == p->entry_count || p->entries[low].page_no != page_no)
+		return false;
+	*pointer = p->entries[low].pointer;
+	return true;
+}
+
+/* Read an index block of a pack and check it. The bytes are the caller's to free. */
+static int read_block(const pack *p, const pgs__backend *backend, size_t index, uint64_t deadline_ms, uint8_t **bytes,
+		      size_t *size, pgs_error *err)
+{
+	pgs__index_block row;
+	pgs__index_block_decode((pgs_slice){p->table, p->table_size}, index, &row);
+	*size = row.length;
+	*bytes = pgs__malloc(row.length);
+	if (!*bytes)
+		return pgs__error_nomem(err, "index block");
+	int result = read_blob(backend, p->blob_name, row.offset, *bytes, row.length, deadline_ms, err);
+	if (result == PGS_OK && pgs__check32(*bytes, row.length) != row.check)
+		result = pgs__error(err, PGS_ECORRUPT, "block %zu of index file %s is damaged", index, p->blob_name);
+	if (result != PGS_OK) {
+		pgs__free(*bytes);
+		*bytes = NULL;
+	}
+	return result;
+}
+
+static int find_in_file(pgs__pack_finder *finder, size_t pack_index, uint64_t page_no, bool *found,
+			pgs_slice *pointer)
+{
+	const pack *p = finder->view->packs[pack_index];
+	block *b = &finder->blocks[pack_index];
+	int64_t index = pgs__index_table_find((pgs_slice){p->table, p->table_size}, page_no);
+	*found = false;
+	if (index < 0)
+		return PGS_OK;
+	if (b->index != index) {
+		pgs__free(b->bytes);
+		b->index = -1;
+		int result = read_block(p, finder->backend, (size_t)index, finder->deadline_ms, &b->bytes, &b->size,
+					finder->err);
+		if (result != PGS_OK)
+			return result;
+		b->index = index;
+	}
+	pgs__entries_reader reader;
+	uint64_t at;
+	if (pgs__entries_open((pgs_slice){b->bytes, b->size}, &reader) != PGS_OK)
+		return pgs__error(finder->err, PGS_ECORRUPT, "index file %s is damaged", p->blob_name);
+	while (!*found && pgs__entries_next(&reader, &at, pointer) && at <= page_no)
+		*found = at == page_no;
+	return PGS_OK;
+}
+
+static bool in_ranges(const pack *p, uint64_t page_no)
+{
+	pgs_slice rest = p->decoded.range_bytes;
+	pgs__page_range range;
+	while (pgs__pack_next_range(&rest, &range))
+		if (page_no >= range.first && page_no < range.end)
+			return true;
+	return false;
+}
+
+int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out)
+{
+	*out = (pgs__pack_answer){0};
+	/* Invariant 10: the youngest wins, on a tie p/ before a pack, a page before a range. */
+	for (size_t i = 0; i < finder->view->count && finder->view->packs[i]->revision > age; i++) {
+		const pack *p = finder->view->packs[i];
+		pgs_slice pointer = {0};
+		bool found = !p->decoded.in_file && find_inline(p, page_no, &pointer);
+		if (p->decoded.in_file) {
+			int result = find_in_file(finder, i, page_no, &found, &pointer);
+			if (result != PGS_OK)
+				return result;
+		}
+		if (!found && !in_ranges(p, page_no))
+			continue;
+		out->found = true;
+		out->revision = p->revision;
+		out->absent = !found;
+		if (found) {
+			pgs_slice copy;
+			if (pgs__arena_copy(&finder->arena, pointer, &copy) != PGS_OK)
+				return pgs__error_nomem(finder->err, "packs");
+			out->pointer = (uint8_t *)copy.data;
+			out->pointer_size = copy.size;
+		}
+		return PGS_OK;
+	}
+	return PGS_OK;
+}
+
+/* --- visiting ------------------------------------------------------------------------ */
+
+static int visit_entries(pgs_slice entries, uint64_t revision, pgs__pack_visitor visit, void *ctx, pgs_error *err)
+{
+	pgs__entries_reader reader;
+	uint64_t page_no;
+	pgs_slice pointer;
+	if (pgs__entries_open(entries, &reader) != PGS_OK)
+		return pgs__error(err, PGS_ECORRUPT, "the pack of revision %llu is damaged",
+				  (unsigned long long)revision);
+	while (pgs__entries_next(&reader, &page_no, &pointer)) {
+		int result = visit(ctx, page_no, revision, pointer);
+		if (result != 0)
+			return result;
+	}
+	if (reader.reader.failed)
+		return pgs__error(err, PGS_ECORRUPT, "the pack of revision %llu is damaged",
+				  (unsigned long long)revision);
+	return PGS_OK;
+}
+
+static int visit_file(const pack *p, const pgs__backend *backend, uint64_t deadline_ms, pgs__pack_visitor visit,
+		      void *ctx, pgs_error *err)
+{
+	for (size_t i = 0; i < p->table_size / PGS__INDEX_BLOCK_SIZE; i++) {
+		uint8_t *bytes;
+		size_t size;
+		int result = read_block(p, backend, i, deadline_ms, &bytes, &size, err);
+		if (result != PGS_OK)
+			return result;
+		result = visit_entries((pgs_slice){bytes, size}, p->revision, visit, ctx, err);
+		pgs__free(bytes);
+		if (result != PGS_OK)
+			return result;
+	}
+	return PGS_OK;
+}
+
+int pgs__pack_view_visit(pgs__pack_view *view, const pgs__backend *backend, uint64_t deadline_ms,
+			 pgs__pack_visitor visit, void *ctx, pgs_error *err)
+{
+	for (size_t i = 0; i < view->count; i++) {
+		const pack *p = view->packs[i];
+		int result = p->decoded.in_file ? visit_file(p, backend, deadline_ms, visit, ctx, err)
+						: visit_entries(p->decoded.entries, p->revision, visit, ctx, err);
+		if (result != PGS_OK)
+			return result;
+	}
+	return PGS_OK;
+}

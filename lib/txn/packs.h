@@ -1,0 +1,43 @@
+/* The packs of a database as of one structure epoch (`z`): the pointers of large commits, not yet folded into p/.
+ *
+ * Every put or deletion of a pack rewrites z, so a view of one epoch is the same for ever, and is shared by
+ * reference.
+ */
+#ifndef PGS_TXN_PACKS_H
+#define PGS_TXN_PACKS_H
+
+#include "codec/pack.h"
+#include "txn/db.h"
+
+typedef struct pgs__pack_view pgs__pack_view;
+
+/* The view at KV revision `revision`, where z had mod revision `epoch`: the database's current one if it is of that
+ * epoch, else read. PGS_OK (release it), or an error of the KV or blob store, ECORRUPT, EVERSION, ENOMEM. */
+int pgs__pack_view_get(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t deadline_ms, pgs__pack_view **out,
+		       pgs_error *err);
+void pgs__pack_view_release(pgs__pack_view *view);
+
+size_t pgs__pack_view_count(const pgs__pack_view *view);
+
+/* What the packs younger than `age` say about a page. */
+typedef struct pgs__pack_answer {
+	bool found;
+	uint64_t revision;        /* of the pack */
+	bool absent;              /* truncated away */
+	uint8_t *pointer;         /* else: the encoded pointer, in the finder's arena */
+	size_t pointer_size;
+} pgs__pack_answer;
+
+/* A walk over rising pages, which keeps the index block it is in. */
+typedef struct pgs__pack_finder pgs__pack_finder;
+int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs__backend *backend,
+			 uint64_t deadline_ms, pgs_error *err);
+int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out);
+void pgs__pack_finder_free(pgs__pack_finder *finder);
+
+/* Every page a pack of the view mentions, for verification: calls `visit` per encoded pointer, newest pack first. */
+typedef int (*pgs__pack_visitor)(void *ctx, uint64_t page_no, uint64_t revision, pgs_slice pointer);
+int pgs__pack_view_visit(pgs__pack_view *view, const pgs__backend *backend, uint64_t deadline_ms,
+			 pgs__pack_visitor visit, void *ctx, pgs_error *err);
+
+#endif

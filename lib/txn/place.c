@@ -1,0 +1,474 @@
+/* Where a changed page's content goes, smallest first:
+ *
+ *     equal to what the page holds   no write; the page joins the read set
+ *     zero                           the pointer says so
+ *     delta against its base         in the pointer: XOR with what the page held when last written full (depth 1,
+ *                                    invariant 3), if it compresses to an eighth of a page
+ *     delta against the zero page    in the pointer: a page that compresses to so little anyway
+ *     full                           c/<id> in the KV, or a level-0 sorted file when there is a lot of it
+ *
+ * A delta against its base depends on what the page held: the commit compares that unchanged (invariant 6).
+ */
+#include "txn/txn.h"
+
+#include <stdlib.h>
+
+#include "util/alloc.h"
+#include "util/error.h"
+
+#define CHUNK 256
+#define FILE_BYTES_MIN (1u << 20) /* contents of a commit that are worth a sorted file */
+
+typedef struct placing {
+	pgs_txn *t;
+	pgs__workbench *bench;
+	pgs__write *writes[CHUNK]; /* pending, in page order */
+	pgs__page_ref old[CHUNK];  /* what the page held */
+	const void *base[CHUNK];   /* content to take a delta against: pinned, in scratch, or NULL */
+	uint8_t *scratch;          /* fetched bases */
+	size_t count;
+	uint64_t deadline_ms;
+	pgs_error *err;
+} placing;
+
+/* --- what the pages held ------------------------------------------------------- */
+
+static const pgs__page_id *base_id(const pgs__page_ref *old)
+{
+	if (old->kind == PGS__POINTER_FULL)
+		return &old->id;
+	return old->kind == PGS__POINTER_DELTA && old->has_base ? &old->base : NULL;
+}
+
+static int find_old(placing *p)
+{
+	pgs_txn *t = p->t;
+	uint64_t pages[CHUNK];
+	size_t index[CHUNK], count = 0;
+	const void *data;
+	for (size_t i = 0; i < p->count; i++) {
+		uint64_t page_no = p->writes[i]->page_no;
+		p->old[i] = (pgs__page_ref){.kind = PGS__POINTER_ABSENT};
+		if (pgs__txn_is_blank(t, page_no))
+			continue;
+		switch (pgs__cache_lookup(t->db->contents.cache, page_no, t->snapshot.commit_revision, &p->old[i],
+					  &data)) {
+		case PGS__CACHE_MISS:
+			pages[count] = page_no;
+			index[count++] = i;
+			break;
+		case PGS__CACHE_CONTENT:
+			pgs__cache_unpin(t->db->contents.cache, data);
+			break;
+		case PGS__CACHE_POINTER:
+			break;
+		}
+	}
+	if (count == 0)
+		return PGS_OK;
+	pgs__arena arena = {0};
+	pgs__resolved *resolved = pgs__arena_calloc(&arena, count, sizeof *resolved);
+	int result = resolved ? pgs__pointers_read(&t->snapshot, pages, count, resolved, &arena, p->deadline_ms, p->err)
+			      : pgs__error_nomem(p->err, "placing pages");
+	for (size_t i = 0; result == PGS_OK && i < count; i++)
+		p->old[index[i]] = resolved[i].ref;
+	pgs__arena_free(&arena);
+	return result;
+}
+
+/* --- decisions that need no base ------------------------------------------------- */
+
+static bool is_zero(const uint8_t *page, size_t size)
+{
+	return page[0] == 0 && memcmp(page, page + 1, size - 1) == 0;
+}
+
+/* The page holds this already. */
+static int drop(placing *p, size_t i)
+{
+	pgs_txn *t = p->t;
+	pgs__write *w = p->writes[i];
+	if (!pgs__txn_is_blank(t, w->page_no)) {
+		int result = pgs__txn_note_read(t, w->page_no, p->old[i].key_revision);
+		if (result != PGS_OK)
+			return result;
+	}
+	w->state = PGS__WRITE_DROPPED;
+	pgs__map_remove(&t->write_index, w->page_no);
+	pgs__free(w->page);
+	w->page = NULL;
+	p->writes[i] = NULL;
+	return PGS_OK;
+}
+
+static void decide(pgs__write *w, pgs__pointer_kind kind, const pgs__page_id *id)
+{
+	w->state = PGS__WRITE_READY;
+	w->pointer = (pgs__pointer){.kind = kind};
+	if (id)
+		w->pointer.id = *id;
+}
+
+/* The ids are equal: so must the bytes be, where they are at hand. A page made to collide is refused. */
+static int refuse_collision(placing *p, const pgs__write *w)
+{
+	pgs__cache *cache = p->t->db->contents.cache;
+	const void *held = pgs__cache_content(cache, w->page_no, &w->pointer.id);
+	bool differs = held && memcmp(held, w->page, pgs__txn_page_size(p->t)) != 0;
+	if (held)
+		pgs__cache_unpin(cache, held);
+	if (!differs)
+		return PGS_OK;
+	return pgs__error_page(p->err, PGS_EINVAL, w->page_no,
+			       "page %llu: its content has the same hash as what the page held, but other bytes",
+			       (unsigned long long)w->page_no);
+}
+
+/* Equal and zero pages. What is left has its id in w->pointer.id. */
+static int place_simple(placing *p, size_t i)
+{
+	pgs__write *w = p->writes[i];
+	const pgs__contents *contents = &p->t->db->contents;
+	const pgs__page_ref *old = &p->old[i];
+	w->seen_revision = old->key_revision;
+	bool was_zero = old->kind == PGS__POINTER_ABSENT || old->kind == PGS__POINTER_ZERO;
+	if (is_zero(w->page, contents->page_size)) {
+		/* Past the extent another may be appending the page: then our zeros must not depend on its absence. */
+		if (was_zero && w->page_no < p->t->snapshot.extent)
+			return drop(p, i);
+		decide(w, PGS__POINTER_ZERO, NULL);
+		return PGS_OK;
+	}
+	w->pointer.id = pgs__page_id_of(contents->secret, w->page_no, w->page, contents->page_size);
+	if (was_zero || !pgs__page_id_equal(&w->pointer.id, &old->id))
+		return PGS_OK;
+	int result = refuse_collision(p, w);
+	return result == PGS_OK ? drop(p, i) : result;
+}
+
+/* --- bases --------------------------------------------------------------------------- */
+
+/* Get the bases of the undecided writes: from the cache, else all others at once. A base that cannot be read is no
+ * reason to fail: the page is then written full, which mends it. */
+static int find_bases(placing *p)
+{
+	pgs__contents *contents = &p->t->db->contents;
+	pgs__want wants[CHUNK];
+	size_t index[CHUNK], count = 0;
+	for (size_t i = 0; i < p->count; i++) {
+		p->base[i] = NULL;
+		if (!p->writes[i] || p->writes[i]->state == PGS__WRITE_READY)
+			continue;
+		const pgs__page_id *id = base_id(&p->old[i]);
+		if (!id)
+			continue;
+		p->base[i] = pgs__cache_content(contents->cache, p->writes[i]->page_no, id);
+		if (p->base[i])
+			continue;
+		wants[count] = (pgs__want){.page_no = p->writes[i]->page_no, .id = *id};
+		index[count++] = i;
+	}
+	if (count == 0)
+		return PGS_OK;
+	p->scratch = pgs__malloc(count * contents->page_size);
+	if (!p->scratch)
+		return pgs__error_nomem(p->err, "placing pages");
+	for (size_t i = 0; i < count; i++)
+		wants[i].page = p->scratch + i * contents->page_size;
+	pgs_error ignored = PGS_ERROR_INIT;
+	int result = pgs__contents_fetch(contents, wants, count, p->deadline_ms, &ignored);
+	if (result == PGS_ENOMEM)
+		return pgs__error_nomem(p->err, "placing pages");
+	for (size_t i = 0; i < count; i++)
+		if (wants[i].status == PGS_OK)
+			p->base[index[i]] = wants[i].page;
+	return PGS_OK;
+}
+
+static void release_bases(placing *p)
+{
+	for (size_t i = 0; i < p->count; i++)
+		if (p->base[i])
+			pgs__cache_unpin(p->t->db->contents.cache, p->base[i]);
+	pgs__free(p->scratch);
+	p->scratch = NULL;
+}
+
+/* --- deltas and full contents ---------------------------------------------------------- */
+
+static int keep_delta(placing *p, pgs__write *w, pgs_slice delta)
+{
+	pgs__page_id id = w->pointer.id;
+	decide(w, PGS__POINTER_DELTA, &id);
+	if (pgs__arena_copy(&p->t->arena, delta, &w->pointer.delta) != PGS_OK)
+		return pgs__error_nomem(p->err, "deltas");
+	return PGS_OK;
+}
+
+static int keep_frame(pgs_txn *t, pgs__write *w, pgs_slice content, pgs_error *err)
+{
+	pgs__page_id id = w->pointer.id;
+	w->frame = pgs__malloc(content.size);
+	if (!w->frame)
+		return pgs__error_nomem(err, "compressed page");
+	memcpy(w->frame, content.data, content.size);
+	w->frame_size = (uint32_t)content.size;
+	t->frame_bytes += content.size;
+	decide(w, PGS__POINTER_FULL, &id);
+	return PGS_OK;
+}
+
+static int place_content(placing *p, size_t i)
+{
+	pgs__write *w = p->writes[i];
+	size_t max = p->t->db->delta_max;
+	if (p->base[i]) {
+		pgs_slice delta = pgs__delta_encode(p->bench, w->page, p->base[i], max);
+		if (delta.size) {
+			int result = keep_delta(p, w, delta);
+			w->pointer.has_base = true;
+			w->pointer.base = *base_id(&p->old[i]);
+			w->depends = true;
+			return result;
+		}
+	}
+	pgs_slice content = pgs__compress_page(p->bench, w->page);
+	pgs_slice delta = pgs__delta_of_frame(content, pgs__txn_page_size(p->t), max);
+	return delta.size ? keep_delta(p, w, delta) : keep_frame(p->t, w, content, p->err);
+}
+
+static int place_chunk(placing *p)
+{
+	int result = find_old(p);
+	for (size_t i = 0; result == PGS_OK && i < p->count; i++)
+		result = place_simple(p, i);
+	if (result != PGS_OK)
+		return result;
+	result = find_bases(p);
+	for (size_t i = 0; result == PGS_OK && i < p->count; i++)
+		if (p->writes[i] && p->writes[i]->state == PGS__WRITE_PENDING)
+			result = place_content(p, i);
+	release_bases(p);
+	return result;
+}
+
+/* --- uploading ----------------------------------------------------------------------------- */
+
+
+static int by_id(const void *a, const void *b)
+{
+	const pgs__write *x = *(pgs__write *const *)a, *y = *(pgs__write *const *)b;
+	return memcmp(x->pointer.id.bytes, y->pointer.id.bytes, PGS__ID_SIZE);
+}
+
+static bool needs_file(const pgs__write *w)
+{
+	return w->state == PGS__WRITE_READY && w->frame != NULL && !w->in_kv;
+}
+
+/* The writes with a frame, by id; several pages of a group may have one content, which is stored once. */
+static size_t collect_frames(pgs_txn *t, pgs__write **writes, pgs__sorted_item *items)
+{
+	size_t count = 0, unique = 0;
+	for (size_t i = 0; i < t->write_count; i++)
+		if (needs_file(&t->writes[i]))
+			writes[count++] = &t->writes[i];
+	if (count > 1)
+		qsort(writes, count, sizeof *writes, by_id);
+	for (size_t i = 0; i < count; i++) {
+		const pgs__write *w = writes[i];
+		if (unique == 0 || !pgs__page_id_equal(&items[unique - 1].id, &w->pointer.id))
+			items[unique++] = (pgs__sorted_item){w->pointer.id, w->frame, w->frame_size, 0, 0};
+	}
+	return unique;
+}
+
+/* One file from the first items that fit; *used of them. */
+static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t *used, uint64_t deadline_ms,
+		       pgs_error *err)
+{
+	if (pgs__grow(&t->files, &t->file_capacity, t->file_count + 1, sizeof *t->files) != PGS_OK)
+		return pgs__error_nomem(err, "sorted files");
+	*used = pgs__sorted_file_fit(items, count);
+	int result = pgs__sorted_file_put(pgs__db_backend(t->db), pgs__db_prefix(t->db), pgs__txn_page_size(t), 0,
+					  t->snapshot.kv_revision, items, *used, deadline_ms, &t->files[t->file_count],
+					  err);
+	if (result == PGS_OK)
+		t->file_bytes += t->files[t->file_count++].size;
+	return result;
+}
+
+/* Point the writes whose contents are items [from, to) at the newest file. */
+static void point_at_file(pgs_txn *t, pgs__write **writes, size_t *next, const pgs__sorted_item *items, size_t used)
+{
+	for (size_t i = 0; i < used; i++)
+		while (writes[*next] && pgs__page_id_equal(&writes[*next]->pointer.id, &items[i].id)) {
+			pgs__write *w = writes[(*next)++];
+			w->in_file = true;
+			w->file = (uint32_t)(t->file_count - 1);
+			w->offset = items[i].offset;
+			t->frame_bytes -= w->frame_size;
+			pgs__free(w->frame);
+			w->frame = NULL;
+		}
+}
+
+int pgs__txn_upload_frames(pgs_txn *t, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__write **writes = pgs__calloc(t->write_count + 1, sizeof *writes); /* NULL ends it */
+	pgs__sorted_item *items = pgs__calloc(t->write_count + 1, sizeof *items);
+	int result = writes && items ? PGS_OK : pgs__error_nomem(err, "sorted files");
+	size_t count = result == PGS_OK ? collect_frames(t, writes, items) : 0;
+	size_t next = 0, used;
+	for (size_t done = 0; result == PGS_OK && done < count; done += used) {
+		result = upload_file(t, items + done, count - done, &used, deadline_ms, err);
+		if (result == PGS_OK)
+			point_at_file(t, writes, &next, items + done, used);
+	}
+	pgs__free(items);
+	pgs__free(writes);
+	return result;
+}
+
+/* --- all pending writes ---------------------------------------------------------------------- */
+
+static int by_page(const void *a, const void *b)
+{
+	const pgs__write *x = *(pgs__write *const *)a, *y = *(pgs__write *const *)b;
+	return (x->page_no > y->page_no) - (x->page_no < y->page_no);
+}
+
+static int place_all(pgs_txn *t, pgs__write **pending, size_t count, uint64_t deadline_ms, pgs_error *err)
+{
+	placing p = {.t = t, .deadline_ms = deadline_ms, .err = err};
+	size_t chunk = (8u << 20) / pgs__txn_page_size(t);
+	chunk = chunk < CHUNK ? chunk : CHUNK;
+	int result = PGS_OK;
+	p.bench = pgs__workbench_take(&t->db->contents.benches);
+	if (!p.bench)
+		return pgs__error_nomem(err, "placing pages");
+	for (size_t done = 0; result == PGS_OK && done < count; done += p.count) {
+		p.count = count - done < chunk ? count - done : chunk;
+		memcpy(p.writes, pending + done, p.count * sizeof *pending);
+		result = place_chunk(&p);
+	}
+	pgs__workbench_give(&t->db->contents.benches, p.bench);
+	return result;
+}
+
+static void free_pages(pgs_txn *t)
+{
+	for (size_t i = 0; i < t->write_count; i++)
+		if (t->writes[i].state == PGS__WRITE_READY) {
+			pgs__free(t->writes[i].page);
+			t->writes[i].page = NULL;
+		}
+}
+
+int pgs__txn_place(pgs_txn *t, bool spill, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__write **pending = pgs__malloc(t->write_count * sizeof *pending);
+	if (!pending)
+		return pgs__error_nomem(err, "placing pages");
+	size_t count = 0;
+	for (size_t i = 0; i < t->write_count; i++)
+		if (t->writes[i].state == PGS__WRITE_PENDING)
+			pending[count++] = &t->writes[i];
+	if (count > 1)
+		qsort(pending, count, sizeof *pending, by_page);
+	int result = place_all(t, pending, count, deadline_ms, err);
+	pgs__free(pending);
+	if (result == PGS_OK && t->frame_bytes >= FILE_BYTES_MIN)
+		result = pgs__txn_upload_frames(t, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	if (spill)
+		free_pages(t);
+	t->buffered_bytes = 0;
+	return PGS_OK;
+}
+
+/* --- contents of ready writes ------------------------------------------------------------------- */
+
+static int read_own_file(pgs_txn *t, const pgs__write *w, void *page, pgs__workbench *bench, uint64_t deadline_ms)
+{
+	pgs_blob *blob = pgs__db_backend(t->db)->blob;
+	pgs_blob_range range = {.name = t->files[w->file].blob_name, .offset = w->offset, .size = w->frame_size};
+	uint8_t *bytes = pgs__malloc(w->frame_size);
+	if (!bytes)
+		return pgs__error_nomem(&t->error, "reading a spilled page");
+	range.buffer = bytes;
+	int result = blob->vtable->get(blob, &range, 1, deadline_ms, &t->error);
+	pgs__want want = {.page_no = w->page_no, .id = w->pointer.id, .page = page};
+	if (result == PGS_OK)
+		result = pgs__content_open(&t->db->contents, bench, (pgs_slice){bytes, w->frame_size}, &want,
+					   range.name, &t->error);
+	pgs__free(bytes);
+	return result;
+}
+
+static int read_own_delta(pgs_txn *t, const pgs__write *w, void *page, pgs__workbench *bench, uint64_t deadline_ms)
+{
+	pgs__want want = {.page_no = w->page_no, .id = w->pointer.base, .page = page};
+	memset(page, 0, pgs__txn_page_size(t));
+	if (w->pointer.has_base) {
+		int result = pgs__contents_fetch(&t->db->contents, &want, 1, deadline_ms, &t->error);
+		if (result == PGS_ENOTFOUND)
+			result = pgs__explain_missing(&t->snapshot, deadline_ms, &t->error);
+		if (result != PGS_OK)
+			return result;
+	}
+	if (pgs__delta_apply(bench, w->pointer.delta, page, page) != PGS_OK)
+		return pgs__error_page(&t->error, PGS_ECORRUPT, w->page_no, "page %llu: its own delta does not apply",
+				       (unsigned long long)w->page_no);
+	return PGS_OK;
+}
+
+int pgs__write_content(pgs_txn *t, const pgs__write *w, void *page, uint64_t deadline_ms)
+{
+	uint32_t page_size = pgs__txn_page_size(t);
+	if (w->page) {
+		memcpy(page, w->page, page_size);
+		return PGS_OK;
+	}
+	if (w->pointer.kind == PGS__POINTER_ZERO) {
+		memset(page, 0, page_size);
+		return PGS_OK;
+	}
+	pgs__workbench *bench = pgs__workbench_take(&t->db->contents.benches);
+	if (!bench)
+		return pgs__error_nomem(&t->error, "reading a written page");
+	int result;
+	if (w->pointer.kind == PGS__POINTER_DELTA)
+		result = read_own_delta(t, w, page, bench, deadline_ms);
+	else if (w->in_file)
+		result = read_own_file(t, w, page, bench, deadline_ms);
+	else
+		result = pgs__decompress_page(bench, (pgs_slice){w->frame, w->frame_size}, page);
+	pgs__workbench_give(&t->db->contents.benches, bench);
+	return result;
+}
+
+int pgs__write_make_full(pgs_txn *t, pgs__write *w, uint64_t deadline_ms, pgs_error *err)
+{
+	if (!w->page) {
+		uint8_t *page = pgs__malloc(pgs__txn_page_size(t));
+		if (!page)
+			return pgs__error_nomem(err, "written page");
+		int result = pgs__write_content(t, w, page, deadline_ms);
+		if (result != PGS_OK) {
+			pgs__free(page);
+			if (err)
+				*err = t->error;
+			return result;
+		}
+		w->page = page;
+	}
+	pgs__workbench *bench = pgs__workbench_take(&t->db->contents.benches);
+	if (!bench)
+		return pgs__error_nomem(err, "compressed page");
+	w->depends = false;
+	int result = keep_frame(t, w, pgs__compress_page(bench, w->page), err);
+	pgs__workbench_give(&t->db->contents.benches, bench);
+	return result;
+}

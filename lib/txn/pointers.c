@@ -1,0 +1,181 @@
+/* Reading pointers at a snapshot.
+ *
+ *     rising pages ── runs ── p/ keys and ranges, many to a transaction ── decoded, by age
+ *                                                                       └─ packs younger than that
+ *
+ * The youngest of `p/<n>` and the packs that mention page n is its pointer (invariant 10); if none does, the page is
+ * absent and reads as zeros.
+ */
+#include "txn/snapshot.h"
+#include "util/error.h"
+
+#include "util/alloc.h"
+
+#define RUN_GAP 4        /* keys read for nothing rather than one more operation */
+#define RUN_MAX 512      /* keys under one range read */
+#define OPS_MAX 100      /* reads in one transaction */
+#define KEYS_MAX 2000    /* keys in one transaction's answer */
+
+typedef struct reading {
+	const pgs__snapshot *snapshot;
+	const uint64_t *pages;
+	pgs__resolved *out;
+	pgs__arena *arena;
+	uint64_t deadline_ms;
+	pgs_error *err;
+} reading;
+
+/* Pages [first, end) of the list are read by one operation. */
+typedef struct run {
+	size_t first, end;
+} run;
+
+static int take_pair(reading *r, size_t index, const pgs_kv_pair *pair)
+{
+	uint64_t page_no = r->pages[index];
+	uint32_t page_size = r->snapshot->db->contents.page_size;
+	pgs__resolved *out = &r->out[index];
+	pgs__pointer pointer;
+	if (pgs__pointer_decode(pair->value, pgs__page_group(page_no, page_size), &pointer) != PGS_OK)
+		return pgs__error_page(r->err, PGS_ECORRUPT, page_no,
+				       "page %llu: its pointer (revision %llu) in the KV is damaged",
+				       (unsigned long long)page_no, (unsigned long long)pair->mod_revision);
+	out->ref = (pgs__page_ref){
+		.kind = (uint8_t)pointer.kind,
+		.has_base = pointer.has_base,
+		.key_revision = pair->mod_revision,
+		.from = pointer.folded_revision ? pointer.folded_revision : pair->mod_revision,
+		.id = pointer.id,
+		.base = pointer.base,
+	};
+	if (pgs__arena_copy(r->arena, pointer.delta, &out->delta) != PGS_OK)
+		return pgs__error_nomem(r->err, "pointers");
+	return PGS_OK;
+}
+
+/* Match the pairs of one operation, which rise, with the pages of its run, which rise too. */
+static int take_run(reading *r, run of, const pgs_kv_result *result)
+{
+	size_t index = of.first;
+	for (size_t i = 0; i < result->count; i++) {
+		uint64_t page_no;
+		if (!pgs__key_parse_page(result->pairs[i].key, &page_no))
+			return pgs__error(r->err, PGS_ECORRUPT, "a page's key is malformed");
+		while (index < of.end && r->pages[index] < page_no)
+			index++;
+		if (index == of.end)
+			break;
+		if (r->pages[index] != page_no)
+			continue;
+		int status = take_pair(r, index, &result->pairs[i]);
+		if (status != PGS_OK)
+			return status;
+	}
+	return PGS_OK;
+}
+
+static int read_runs(reading *r, const run *runs, size_t count)
+{
+	const pgs_db *db = r->snapshot->db;
+	pgs__key first[OPS_MAX], end[OPS_MAX];
+	pgs_kv_op ops[OPS_MAX];
+	pgs_kv_txn txn;
+	for (size_t i = 0; i < count; i++) {
+		first[i] = pgs__key_page(pgs__db_prefix(db), r->pages[runs[i].first]);
+		end[i] = pgs__key_page(pgs__db_prefix(db), r->pages[runs[i].end - 1] + 1);
+		pgs_slice range_end = runs[i].end - runs[i].first > 1 ? pgs__key_slice(&end[i]) : (pgs_slice){0};
+		ops[i] = pgs__op_range(pgs__key_slice(&first[i]), range_end, r->snapshot->kv_revision);
+	}
+	int result = pgs__kv_read(pgs__db_backend(db), &txn, ops, count, r->deadline_ms, r->err);
+	if (result == PGS_EOLDREV)
+		pgs__error(r->err, result, "revision %llu of database %s was collected while it was read",
+			   (unsigned long long)r->snapshot->commit_revision, db->name);
+	for (size_t i = 0; result == PGS_OK && i < count; i++)
+		result = take_run(r, runs[i], &txn.results[i]);
+	pgs__kv_release(pgs__db_backend(db), &txn, 1);
+	return result;
+}
+
+/* The longest run from `first` on that one operation should read. */
+static run next_run(const uint64_t *pages, size_t first, size_t count)
+{
+	run r = {first, first + 1};
+	while (r.end < count && pages[r.end] - pages[r.end - 1] <= RUN_GAP && pages[r.end] - pages[first] < RUN_MAX)
+		r.end++;
+	return r;
+}
+
+static int read_keys(reading *r, size_t count)
+{
+	run runs[OPS_MAX];
+	size_t used = 0, keys = 0, room = pgs__max_ops(pgs__db_backend(r->snapshot->db));
+	room = room < OPS_MAX ? room : OPS_MAX;
+	for (size_t i = 0; i < count;) {
+		run next = next_run(r->pages, i, count);
+		i = next.end;
+		keys += (size_t)(r->pages[next.end - 1] - r->pages[next.first]) + 1;
+		runs[used++] = next;
+		if (used == room || keys >= KEYS_MAX || i == count) {
+			int result = read_runs(r, runs, used);
+			if (result != PGS_OK)
+				return result;
+			used = keys = 0;
+		}
+	}
+	return PGS_OK;
+}
+
+/* --- packs ------------------------------------------------------------------ */
+
+static int take_pack_answer(reading *r, size_t index, const pgs__pack_answer *answer)
+{
+	uint64_t page_no = r->pages[index];
+	uint32_t page_size = r->snapshot->db->contents.page_size;
+	pgs__resolved *out = &r->out[index];
+	pgs__pointer pointer = {.kind = PGS__POINTER_ABSENT};
+	if (!answer->absent &&
+	    pgs__pointer_decode((pgs_slice){answer->pointer, answer->pointer_size}, pgs__page_group(page_no, page_size),
+				&pointer) != PGS_OK)
+		return pgs__error_page(r->err, PGS_ECORRUPT, page_no,
+				       "page %llu: its pointer in the pack of revision %llu is damaged",
+				       (unsigned long long)page_no, (unsigned long long)answer->revision);
+	out->ref.kind = (uint8_t)pointer.kind;
+	out->ref.has_base = pointer.has_base;
+	out->ref.from = answer->revision;
+	out->ref.id = pointer.id;
+	out->ref.base = pointer.base;
+	if (pgs__arena_copy(r->arena, pointer.delta, &out->delta) != PGS_OK)
+		return pgs__error_nomem(r->err, "pointers");
+	return PGS_OK;
+}
+
+static int overlay_packs(reading *r, size_t count)
+{
+	pgs__pack_finder *finder;
+	int result = pgs__pack_finder_new(&finder, r->snapshot->packs, pgs__db_backend(r->snapshot->db),
+					  r->deadline_ms, r->err);
+	for (size_t i = 0; result == PGS_OK && i < count; i++) {
+		pgs__pack_answer answer;
+		uint64_t age = r->out[i].ref.kind == PGS__POINTER_ABSENT ? 0 : r->out[i].ref.from;
+		result = pgs__pack_find(finder, r->pages[i], age, &answer);
+		if (result == PGS_OK && answer.found)
+			result = take_pack_answer(r, i, &answer);
+	}
+	pgs__pack_finder_free(finder);
+	return result;
+}
+
+int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, size_t count, pgs__resolved *out,
+		       pgs__arena *arena, uint64_t deadline_ms, pgs_error *err)
+{
+	reading r = {snapshot, pages, out, arena, deadline_ms, err};
+	/* What no key or pack mentions is absent now; since when is not known. */
+	for (size_t i = 0; i < count; i++)
+		out[i] = (pgs__resolved){.ref = {.kind = PGS__POINTER_ABSENT, .from = snapshot->commit_revision}};
+	int result = read_keys(&r, count);
+	if (result == PGS_OK && pgs__pack_view_count(snapshot->packs) > 0)
+		result = overlay_packs(&r, count);
+	for (size_t i = 0; result == PGS_OK && i < count; i++)
+		pgs__cache_put_ref(snapshot->db->contents.cache, pages[i], &out[i].ref, snapshot->commit_revision);
+	return result;
+}

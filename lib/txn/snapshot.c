@@ -1,0 +1,174 @@
+/* Opening snapshots: one KV transaction for the latest; and keeping the cache's revision up with them. */
+#include "txn/snapshot.h"
+
+#include "txn/changes.h"
+#include "util/error.h"
+
+enum { GET_T, GET_Z, GET_E, GET_G, GET_COUNT };
+
+static int decode_numbers(pgs__snapshot *s, const pgs_kv_txn *txn, pgs_error *err)
+{
+	const pgs_kv_pair *t = pgs__got(txn, GET_T), *z = pgs__got(txn, GET_Z), *e = pgs__got(txn, GET_E),
+			  *g = pgs__got(txn, GET_G);
+	pgs__floor floor;
+	const char *bad = NULL;
+	if (!z || !e || !g)
+		return pgs__error(err, PGS_ECORRUPT, "database %s lacks a key it must have (%s)", s->db->name,
+				  !z ? "z, structure epoch" : !e ? "e, extent" : "g, floor");
+	if (pgs__number_decode(t->value, &s->counter) != PGS_OK)
+		bad = "t, last write";
+	else if (pgs__number_decode(e->value, &s->extent) != PGS_OK)
+		bad = "e, extent";
+	else if (pgs__floor_decode(g->value, &floor) != PGS_OK)
+		bad = "g, floor";
+	if (bad)
+		return pgs__error(err, PGS_ECORRUPT, "database %s: the value of key %s is damaged", s->db->name, bad);
+	s->commit_revision = t->mod_revision;
+	s->commit_count = t->version;
+	s->epoch = z->mod_revision;
+	s->extent_revision = e->mod_revision;
+	s->floor = floor.floor;
+	return PGS_OK;
+}
+
+static int old_revision(const pgs__snapshot *s, uint64_t at, uint64_t oldest, pgs_error *err)
+{
+	if (oldest)
+		return pgs__error(err, PGS_EOLDREV, "revision %llu of database %s is gone; the oldest readable is %llu",
+				  (unsigned long long)at, s->db->name, (unsigned long long)oldest);
+	return pgs__error(err, PGS_EOLDREV, "revision %llu of database %s is no longer in the KV's history",
+			  (unsigned long long)at, s->db->name);
+}
+
+static int judge(pgs__snapshot *s, const pgs_kv_txn *txn, uint64_t at, pgs_error *err)
+{
+	if (!pgs__got(txn, GET_T)) {
+		if (at)
+			return pgs__error(err, PGS_ENOTFOUND, "database %s did not exist at revision %llu", s->db->name,
+					  (unsigned long long)at);
+		return pgs__error(err, PGS_ENOTFOUND, "database %s was dropped", s->db->name);
+	}
+	int result = decode_numbers(s, txn, err);
+	if (result != PGS_OK)
+		return result;
+	s->kv_revision = at ? at : txn->revision;
+	return s->kv_revision < s->floor ? old_revision(s, at, s->floor, err) : PGS_OK;
+}
+
+static int read_numbers(pgs__snapshot *s, uint64_t at, uint64_t deadline_ms, pgs_error *err)
+{
+	const uint8_t *prefix = pgs__db_prefix(s->db);
+	pgs__key t = pgs__key_single(prefix, 't'), z = pgs__key_single(prefix, 'z'), e = pgs__key_single(prefix, 'e'),
+		 g = pgs__key_single(prefix, 'g');
+	const pgs_kv_op ops[GET_COUNT] = {
+		[GET_T] = pgs__op_get(pgs__key_slice(&t), at),
+		[GET_Z] = pgs__op_get(pgs__key_slice(&z), at),
+		[GET_E] = pgs__op_get(pgs__key_slice(&e), at),
+		[GET_G] = pgs__op_get(pgs__key_slice(&g), 0),
+	};
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(pgs__db_backend(s->db), &txn, ops, GET_COUNT, deadline_ms, err);
+	if (result == PGS_OK)
+		result = judge(s, &txn, at, err);
+	else if (result == PGS_EOLDREV)
+		old_revision(s, at, 0, err);
+	else if (result == PGS_EINVAL && at)
+		pgs__error(err, PGS_EINVAL, "revision %llu is above the store's latest", (unsigned long long)at);
+	pgs__kv_release(pgs__db_backend(s->db), &txn, 1);
+	return result;
+}
+
+/* --- the cache catches up ------------------------------------------------------- */
+
+#define CATCH_UP_COMMITS 256 /* read rather than forgetting everything */
+#define CATCH_UP_RUNS 1024
+
+typedef struct catch_up {
+	size_t commits;
+	size_t count;
+	struct {
+		uint64_t revision, first, count;
+	} changed[CATCH_UP_RUNS];
+} catch_up;
+
+static int collect_run(catch_up *c, uint64_t revision, uint64_t first, uint64_t count)
+{
+	if (c->count == CATCH_UP_RUNS)
+		return 1;
+	c->changed[c->count].revision = revision;
+	c->changed[c->count].first = first;
+	c->changed[c->count++].count = count;
+	return 0;
+}
+
+/* Collects what changed; a nonzero result means too much to be worth it. */
+static int collect_change(void *ctx, uint64_t revision, const pgs__change *change, pgs_slice runs)
+{
+	catch_up *c = ctx;
+	pgs__runs_reader reader;
+	pgs__page_run run;
+	if (++c->commits > CATCH_UP_COMMITS || pgs__runs_open(runs, &reader) != PGS_OK)
+		return 1;
+	if (change->truncated &&
+	    collect_run(c, revision, change->truncated_to, UINT64_MAX - change->truncated_to) != 0)
+		return 1;
+	while (pgs__runs_next(&reader, &run))
+		if (collect_run(c, revision, run.first, run.count) != 0)
+			return 1;
+	return reader.reader.failed;
+}
+
+/* Bring the cache's current pointers to the snapshot's commit: by what changed, or by forgetting them. Cannot fail:
+ * a cache that is behind is only slower. */
+static void catch_up_cache(const pgs__snapshot *s, uint64_t deadline_ms)
+{
+	pgs__cache *cache = s->db->contents.cache;
+	uint64_t known = pgs__cache_revision(cache);
+	if (s->commit_revision <= known)
+		return;
+	catch_up c;
+	c.commits = c.count = 0;
+	if (known == 0 || pgs__changes_read(s->db, known, s->commit_revision, deadline_ms, collect_change, &c, NULL)) {
+		pgs__cache_forget(cache, s->commit_revision);
+		return;
+	}
+	if (!pgs__cache_advance_begin(cache, known, s->commit_revision))
+		return;
+	for (size_t i = 0; i < c.count; i++)
+		pgs__cache_freeze(cache, c.changed[i].first, c.changed[i].count, c.changed[i].revision);
+	pgs__cache_advance_end(cache);
+}
+
+int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
+{
+	*out = (pgs__snapshot){.db = db};
+	int result = read_numbers(out, at_revision, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	if (at_revision == 0)
+		catch_up_cache(out, deadline_ms);
+	return pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+}
+
+void pgs__snapshot_close(pgs__snapshot *snapshot)
+{
+	pgs__pack_view_release(snapshot->packs);
+	snapshot->packs = NULL;
+}
+
+int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__snapshot now = {.db = snapshot->db};
+	pgs_error local = PGS_ERROR_INIT;
+	int result = read_numbers(&now, 0, deadline_ms, &local);
+	if (result == PGS_OK && snapshot->kv_revision < now.floor)
+		result = old_revision(&now, snapshot->kv_revision, now.floor, &local);
+	if (result != PGS_OK) {
+		if (err)
+			*err = local;
+		return result;
+	}
+	if (err)
+		err->code = PGS_ECORRUPT;
+	return PGS_ECORRUPT;
+}

@@ -1,0 +1,43 @@
+/* Snapshots: a database as of one revision, and the pointers it shows. */
+#ifndef PGS_TXN_SNAPSHOT_H
+#define PGS_TXN_SNAPSHOT_H
+
+#include "txn/packs.h"
+#include "util/arena.h"
+
+/* Two revisions tell a snapshot: `kv_revision` (R in the algorithms) is where the KV is read; `commit_revision` (T)
+ * is that of the last commit at or before it, which is what users see and what the cache goes by. */
+typedef struct pgs__snapshot {
+	pgs_db *db;
+	uint64_t kv_revision;
+	uint64_t commit_revision;
+	uint64_t commit_count;     /* version of `t` */
+	uint64_t counter;          /* value of `t` */
+	uint64_t floor;
+	uint64_t epoch;            /* mod revision of `z` */
+	uint64_t extent;           /* pages */
+	uint64_t extent_revision;  /* mod revision of `e` */
+	pgs__pack_view *packs;
+} pgs__snapshot;
+
+/* Open the latest snapshot (at_revision 0) or a past one. Errors: ENOTFOUND, EOLDREV, EINVAL (future), the KV's,
+ * ECORRUPT, ENOMEM. */
+int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err);
+void pgs__snapshot_close(pgs__snapshot *snapshot);
+
+/* A page's pointer; `delta` lives in the arena given. */
+typedef struct pgs__resolved {
+	pgs__page_ref ref;
+	pgs_slice delta;
+} pgs__resolved;
+
+/* Read the pointers of `count` pages, strictly rising, past the cache, which learns them. Errors: the KV's, ECORRUPT,
+ * ENOMEM. */
+int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, size_t count, pgs__resolved *out,
+		       pgs__arena *arena, uint64_t deadline_ms, pgs_error *err);
+
+/* Is the content really gone, or was it collected, or the database dropped, while we read? Turns a PGS_ENOTFOUND of
+ * a content into EOLDREV, ENOTFOUND or ECORRUPT, with the message. */
+int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_error *err);
+
+#endif

@@ -1,0 +1,129 @@
+/* What a transaction is, inside.
+ *
+ *     pgs_begin ─→ open ─ pgs_read, pgs_write, … ─→ pgs_commit ─ place ─ validate ─ one KV transaction ─→ freed
+ *                    └─→ pgs_abort ─→ freed
+ *
+ *   begin.c       begin, abort, and what they hold       read.c     reads, pins, prefetch
+ *   write.c       buffered writes, truncate, attributes  place.c    where a page's new content goes
+ *   commit.c      the KV transaction and its outcome     payload.c  what it puts
+ *   validate.c    what it compares                       lock.c     the writer lock
+ *   status.c      what became of an unknown commit
+ */
+#ifndef PGS_TXN_TXN_H
+#define PGS_TXN_TXN_H
+
+#include <pagestore/txn.h>
+
+#include "content/sorted_writer.h"
+#include "txn/snapshot.h"
+#include "util/map.h"
+
+/* A page this transaction wrote. */
+typedef enum pgs__write_state {
+	PGS__WRITE_PENDING, /* `page` is what was written; nothing decided */
+	PGS__WRITE_READY,   /* `pointer` is decided */
+	PGS__WRITE_DROPPED  /* equal to what the page holds: no write */
+} pgs__write_state;
+
+typedef struct pgs__write {
+	uint64_t page_no;
+	pgs__write_state state;
+	uint8_t *page;          /* page_size bytes, or NULL once spilled */
+	pgs__pointer pointer;   /* READY; its delta is in the transaction's arena */
+	uint64_t seen_revision; /* READY: mod revision of the p/ key at the snapshot */
+	bool depends;           /* READY: the pointer's base belongs to what the page held, to be compared unchanged */
+	uint8_t *frame;         /* FULL: the content as stored, until it is in a file */
+	uint32_t frame_size;
+	bool in_kv;             /* FULL: put under c/ already */
+	bool in_file;           /* FULL: in files[file] at offset */
+	uint32_t file;
+	uint64_t offset;
+} pgs__write;
+
+typedef struct pgs__attr_write {
+	pgs_slice name;  /* in the transaction's arena */
+	pgs_slice value;
+	bool removed;
+} pgs__attr_write;
+
+typedef struct pgs__attr_read {
+	pgs_slice name;
+	uint64_t seen_revision; /* 0 = absent */
+} pgs__attr_read;
+
+struct pgs_txn {
+	pgs_db *db;
+	pgs__snapshot snapshot;
+	bool writes_allowed;
+	bool tracks_reads;      /* serializable writer */
+	uint32_t isolation;
+	uint32_t timeout_ms;
+	pgs_error error;
+	pgs__arena arena;
+
+	pgs__map reads;         /* page → mod revision of its p/ key as seen */
+	pgs__attr_read *attr_reads;
+	size_t attr_read_count, attr_read_capacity;
+	bool extent_read;
+
+	pgs__map write_index;   /* page → index in writes */
+	pgs__write *writes;
+	size_t write_count, write_capacity;
+	uint64_t buffered_bytes; /* of `page` buffers of pending writes */
+	uint64_t frame_bytes;    /* of frames not yet in a file */
+	pgs__attr_write *attr_writes;
+	size_t attr_write_count, attr_write_capacity;
+	uint64_t page_count;    /* as this transaction sees it */
+	bool truncated;         /* below the snapshot's extent, */
+	uint64_t truncated_to;  /* at the lowest to this */
+	pgs__sorted_file *files;
+	size_t file_count, file_capacity;
+	uint64_t file_bytes;
+
+	pgs__map pins;          /* address → pins + (1 << 63 if the buffer is ours) */
+	uint64_t last_missed_page; /* read-ahead: the page after the last one fetched alone */
+	uint32_t run_length;
+};
+
+static inline uint32_t pgs__txn_page_size(const pgs_txn *t)
+{
+	return t->db->contents.page_size;
+}
+
+static inline uint64_t pgs__txn_deadline(const pgs_txn *t)
+{
+	return pgs__db_deadline(t->db, t->timeout_ms);
+}
+
+/* PGS_OK, or PGS_EINVAL with the transaction's error set: page numbers end at 2^32 groups. */
+int pgs__txn_check_page(pgs_txn *t, uint64_t page_no);
+
+/* Remember that a page was read. PGS_OK or PGS_ENOMEM. */
+int pgs__txn_note_read(pgs_txn *t, uint64_t page_no, uint64_t seen_revision);
+
+/* The page's write that counts (pending or ready), or NULL. */
+pgs__write *pgs__txn_find_write(const pgs_txn *t, uint64_t page_no);
+
+/* Whether the snapshot holds nothing for the page: past its extent, or truncated away by this transaction. */
+static inline bool pgs__txn_is_blank(const pgs_txn *t, uint64_t page_no)
+{
+	return page_no >= t->snapshot.extent || (t->truncated && page_no >= t->truncated_to);
+}
+
+/* Content of a ready write into `page`. Errors: as pgs_read(). */
+int pgs__write_content(pgs_txn *t, const pgs__write *write, void *page, uint64_t deadline_ms);
+
+/* Decide the pointers of all pending writes (place.c). With `spill`, also free their pages, and upload the full
+ * contents. Errors: as pgs_write(). */
+int pgs__txn_place(pgs_txn *t, bool spill, uint64_t deadline_ms, pgs_error *err);
+
+/* Upload the frames that are not in a file as level-0 files. */
+int pgs__txn_upload_frames(pgs_txn *t, uint64_t deadline_ms, pgs_error *err);
+
+/* Give up a delta against what the page held: write the page full. */
+int pgs__write_make_full(pgs_txn *t, pgs__write *write, uint64_t deadline_ms, pgs_error *err);
+
+/* Free everything; the pointer is gone. */
+void pgs__txn_free(pgs_txn *t);
+
+#endif

@@ -1,0 +1,255 @@
+/* Buffered writes, truncation and attributes: nothing here reaches a backend but for a full write buffer. */
+#include "txn/txn.h"
+
+#include "util/alloc.h"
+#include "util/error.h"
+
+#define ATTR_WRITES_MAX 64
+
+static int check_writable(pgs_txn *t)
+{
+	if (t->writes_allowed)
+		return PGS_OK;
+	return pgs__error(&t->error, PGS_EREADONLY, "the transaction is read only; begin it with options.write");
+}
+
+/* --- pages ---------------------------------------------------------------------- */
+
+pgs__write *pgs__txn_find_write(const pgs_txn *t, uint64_t page_no)
+{
+	const uint64_t *index = pgs__map_get(&t->write_index, page_no);
+	return index ? &t->writes[*index] : NULL;
+}
+
+/* The write of a page, made if there is none yet. */
+static int find_or_add(pgs_txn *t, uint64_t page_no, pgs__write **out)
+{
+	*out = pgs__txn_find_write(t, page_no);
+	if (*out)
+		return PGS_OK;
+	if (pgs__grow(&t->writes, &t->write_capacity, t->write_count + 1, sizeof *t->writes) != PGS_OK ||
+	    pgs__map_set(&t->write_index, page_no, t->write_count, NULL) != PGS_OK)
+		return pgs__error_nomem(&t->error, "write set");
+	*out = &t->writes[t->write_count++];
+	/* What was dropped or truncated away before it has no index any more and is skipped by its state. */
+	**out = (pgs__write){.page_no = page_no, .state = PGS__WRITE_DROPPED};
+	return PGS_OK;
+}
+
+/* Forget what was decided for an earlier write of the page. */
+static void reset_write(pgs_txn *t, pgs__write *w)
+{
+	if (w->frame)
+		t->frame_bytes -= w->frame_size;
+	pgs__free(w->frame);
+	*w = (pgs__write){.page_no = w->page_no, .state = PGS__WRITE_DROPPED, .page = w->page};
+}
+
+int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
+{
+	uint32_t page_size = pgs__txn_page_size(txn);
+	pgs__write *w;
+	int result = check_writable(txn);
+	if (result == PGS_OK)
+		result = pgs__txn_check_page(txn, page_no);
+	if (result == PGS_OK && txn->buffered_bytes + page_size > txn->db->write_buffer_bytes)
+		result = pgs__txn_place(txn, true, pgs__txn_deadline(txn), &txn->error);
+	if (result == PGS_OK)
+		result = find_or_add(txn, page_no, &w);
+	if (result != PGS_OK)
+		return result;
+	bool was_pending = w->state == PGS__WRITE_PENDING;
+	if (!w->page && !(w->page = pgs__malloc(page_size))) {
+		if (w->state == PGS__WRITE_DROPPED) /* only just added */
+			pgs__map_remove(&txn->write_index, page_no);
+		return pgs__error_nomem(&txn->error, "written page");
+	}
+	if (w->state == PGS__WRITE_READY)
+		reset_write(txn, w);
+	memcpy(w->page, src, page_size);
+	w->state = PGS__WRITE_PENDING;
+	if (!was_pending)
+		txn->buffered_bytes += page_size;
+	if (page_no >= txn->page_count)
+		txn->page_count = page_no + 1;
+	return PGS_OK;
+}
+
+/* --- truncation -------------------------------------------------------------------- */
+
+static void drop_writes_from(pgs_txn *t, uint64_t page_count)
+{
+	for (size_t i = 0; i < t->write_count; i++) {
+		pgs__write *w = &t->writes[i];
+		if (w->page_no < page_count || w->state == PGS__WRITE_DROPPED)
+			continue;
+		if (w->state == PGS__WRITE_PENDING)
+			t->buffered_bytes -= pgs__txn_page_size(t);
+		reset_write(t, w);
+		pgs__free(w->page);
+		w->page = NULL;
+		pgs__map_remove(&t->write_index, w->page_no);
+	}
+}
+
+int pgs_truncate(pgs_txn *txn, uint64_t page_count)
+{
+	int result = check_writable(txn);
+	if (result != PGS_OK)
+		return result;
+	if (page_count > pgs__page_limit(pgs__txn_page_size(txn)))
+		return pgs__error(&txn->error, PGS_EINVAL, "page count %llu is past the largest",
+				  (unsigned long long)page_count);
+	drop_writes_from(txn, page_count);
+	txn->extent_read = true;
+	if (page_count < txn->snapshot.extent && (!txn->truncated || page_count < txn->truncated_to)) {
+		txn->truncated = true;
+		txn->truncated_to = page_count;
+	}
+	txn->page_count = page_count;
+	return PGS_OK;
+}
+
+int pgs_page_count(pgs_txn *txn, uint64_t *page_count)
+{
+	txn->extent_read = true;
+	*page_count = txn->page_count;
+	return PGS_OK;
+}
+
+/* --- attributes ----------------------------------------------------------------------- */
+
+static int check_attr_name(pgs_txn *t, const void *name, size_t size)
+{
+	if (name && size >= 1 && size <= PGS_ATTR_NAME_MAX)
+		return PGS_OK;
+	return pgs__error(&t->error, PGS_EINVAL, "an attribute's name has 1 to %d bytes, not %zu", PGS_ATTR_NAME_MAX,
+			  size);
+}
+
+static pgs__attr_write *find_attr_write(pgs_txn *t, pgs_slice name)
+{
+	for (size_t i = 0; i < t->attr_write_count; i++)
+		if (pgs__slice_equal(t->attr_writes[i].name, name))
+			return &t->attr_writes[i];
+	return NULL;
+}
+
+static int note_attr_read(pgs_txn *t, pgs_slice name, uint64_t seen_revision)
+{
+	for (size_t i = 0; i < t->attr_read_count; i++)
+		if (pgs__slice_equal(t->attr_reads[i].name, name))
+			return PGS_OK;
+	pgs_slice copy;
+	if (pgs__grow(&t->attr_reads, &t->attr_read_capacity, t->attr_read_count + 1, sizeof *t->attr_reads) !=
+		    PGS_OK ||
+	    pgs__arena_copy(&t->arena, name, &copy) != PGS_OK)
+		return pgs__error_nomem(&t->error, "read set");
+	t->attr_reads[t->attr_read_count++] = (pgs__attr_read){copy, seen_revision};
+	return PGS_OK;
+}
+
+static int copy_value(pgs_slice stored, void *value, size_t capacity, size_t *size)
+{
+	*size = stored.size;
+	size_t part = stored.size < capacity ? stored.size : capacity;
+	if (part)
+		memcpy(value, stored.data, part);
+	return PGS_OK;
+}
+
+static int not_found(pgs_txn *t, pgs_slice name)
+{
+	char text[2 * PGS_ATTR_NAME_MAX];
+	return pgs__error(&t->error, PGS_ENOTFOUND, "database %s has no attribute %s", t->db->name,
+			  pgs__printable(text, sizeof text, name.data, name.size));
+}
+
+/* Read the attribute at the snapshot; it joins the read set. */
+static int read_attr(pgs_txn *t, pgs_slice name, void *value, size_t capacity, size_t *size)
+{
+	pgs__key key = pgs__key_attr(pgs__db_prefix(t->db), name.data, name.size);
+	pgs_kv_op op = pgs__op_get(pgs__key_slice(&key), t->snapshot.kv_revision);
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(pgs__db_backend(t->db), &txn, &op, 1, pgs__txn_deadline(t), &t->error);
+	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	if (result == PGS_OK && t->writes_allowed)
+		result = note_attr_read(t, name, pair ? pair->mod_revision : 0);
+	if (result == PGS_OK) {
+		pgs_slice stored = pair ? pair->value : (pgs_slice){0};
+		char text[2 * PGS_ATTR_NAME_MAX];
+		if (!pair)
+			result = not_found(t, name);
+		else if (!pgs__unseal(&stored))
+			result = pgs__error(&t->error, PGS_ECORRUPT, "attribute %s of database %s is damaged",
+					    pgs__printable(text, sizeof text, name.data, name.size), t->db->name);
+		else
+			result = copy_value(stored, value, capacity, size);
+	}
+	pgs__kv_release(pgs__db_backend(t->db), &txn, 1);
+	return result;
+}
+
+int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, size_t capacity, size_t *size)
+{
+	pgs_slice slice = {name, name_size};
+	*size = 0;
+	int result = check_attr_name(txn, name, name_size);
+	if (result != PGS_OK)
+		return result;
+	const pgs__attr_write *own = find_attr_write(txn, slice);
+	if (own)
+		return own->removed ? not_found(txn, slice) : copy_value(own->value, value, capacity, size);
+	return read_attr(txn, slice, value, capacity, size);
+}
+
+/* Under snapshot isolation the first committer of an attribute wins, so its revision must be known. */
+static int note_blind_attr(pgs_txn *t, pgs_slice name)
+{
+	size_t size;
+	if (t->isolation != PGS_SNAPSHOT)
+		return PGS_OK;
+	int result = read_attr(t, name, NULL, 0, &size);
+	return result == PGS_ENOTFOUND ? PGS_OK : result;
+}
+
+static int add_attr_write(pgs_txn *t, pgs_slice name, pgs__attr_write **out)
+{
+	*out = find_attr_write(t, name);
+	if (*out)
+		return PGS_OK;
+	if (t->attr_write_count == ATTR_WRITES_MAX)
+		return pgs__error(&t->error, PGS_ELIMIT, "a transaction sets at most %d attributes", ATTR_WRITES_MAX);
+	int result = note_blind_attr(t, name);
+	if (result != PGS_OK)
+		return result;
+	pgs_slice copy;
+	if (pgs__grow(&t->attr_writes, &t->attr_write_capacity, t->attr_write_count + 1, sizeof *t->attr_writes) !=
+		    PGS_OK ||
+	    pgs__arena_copy(&t->arena, name, &copy) != PGS_OK)
+		return pgs__error_nomem(&t->error, "attributes");
+	*out = &t->attr_writes[t->attr_write_count++];
+	**out = (pgs__attr_write){.name = copy, .removed = true};
+	return PGS_OK;
+}
+
+int pgs_attr_set(pgs_txn *txn, const void *name, size_t name_size, const void *value, size_t size)
+{
+	pgs__attr_write *attr;
+	pgs_slice copy = {0};
+	int result = check_writable(txn);
+	if (result == PGS_OK)
+		result = check_attr_name(txn, name, name_size);
+	if (result == PGS_OK && value && size > PGS_ATTR_SIZE_MAX)
+		result = pgs__error(&txn->error, PGS_EINVAL, "an attribute has at most %d bytes, not %zu",
+				    PGS_ATTR_SIZE_MAX, size);
+	if (result == PGS_OK && value && pgs__arena_copy(&txn->arena, (pgs_slice){value, size}, &copy) != PGS_OK)
+		result = pgs__error_nomem(&txn->error, "attribute");
+	if (result == PGS_OK)
+		result = add_attr_write(txn, (pgs_slice){name, name_size}, &attr);
+	if (result != PGS_OK)
+		return result;
+	attr->removed = value == NULL;
+	attr->value = copy;
+	return PGS_OK;
+}
