@@ -79,7 +79,7 @@ typedef struct pgs_verify_report {
 	uint64_t to_revision;
 } pgs_verify_report;
 
-#define PGS_VERIFY_REPORT_INIT { sizeof(pgs_verify_report) }
+#define PGS_VERIFY_REPORT_INIT { sizeof(pgs_verify_report), 0, 0, 0, 0, 0, 0 }
 
 typedef struct pgs_verify_options {
 	uint32_t struct_size;

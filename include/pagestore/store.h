@@ -162,7 +162,7 @@ typedef struct pgs_db_stat {
 	uint64_t cache_misses;
 } pgs_db_stat;
 
-#define PGS_DB_STAT_INIT { sizeof(pgs_db_stat) }
+#define PGS_DB_STAT_INIT { sizeof(pgs_db_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Facts about the database now. stat->struct_size must be set. Counts keys and
  * lists blobs: not for hot paths. Errors: ENOTFOUND (dropped), EIO, ETIMEOUT,

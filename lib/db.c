@@ -1,0 +1,531 @@
+/* Databases: create, open, close, list, drop. */
+#include <pagestore/store.h>
+
+#include <string.h>
+
+#include "codec/seal.h"
+#include "txn/packs.h"
+#include "util/alloc.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "util/random.h"
+
+#define CACHE_BYTES_DEFAULT (64u << 20)
+#define WRITE_BUFFER_DEFAULT (64u << 20)
+#define DELTA_DIVISOR_DEFAULT 8
+#define COMPRESSION_LEVEL_DEFAULT 1
+#define TIMEOUT_DEFAULT_MS 30000
+#define LIST_PAGE 500 /* names, or swept keys, at a time */
+
+static uint64_t store_deadline(const pgs_store *store)
+{
+	return pgs__now_ms() + (store->timeout_ms ? store->timeout_ms : TIMEOUT_DEFAULT_MS);
+}
+
+/* --- arguments --------------------------------------------------------------------- */
+
+static int check_name(const void *name, size_t size, pgs_error *err)
+{
+	if (name && size >= 1 && size <= PGS_DB_NAME_MAX)
+		return PGS_OK;
+	return pgs__error(err, PGS_EINVAL, "a database's name has 1 to %d bytes, not %zu", PGS_DB_NAME_MAX, size);
+}
+
+static bool is_page_size(uint32_t size)
+{
+	return size >= PGS_PAGE_SIZE_MIN && size <= PGS_PAGE_SIZE_MAX && (size & (size - 1)) == 0;
+}
+
+static int check_options(const pgs_db_options *o, pgs_error *err)
+{
+	if (o->struct_size != sizeof *o)
+		return pgs__error(err, PGS_EINVAL, "pgs_db_options: struct_size is not set; use PGS_DB_OPTIONS_INIT");
+	if (o->page_size_bytes && !is_page_size(o->page_size_bytes))
+		return pgs__error(err, PGS_EINVAL, "page size %u is not a power of two from %d to %d",
+				  o->page_size_bytes, PGS_PAGE_SIZE_MIN, PGS_PAGE_SIZE_MAX);
+	if (o->order > PGS_ORDER_COUNTER)
+		return pgs__error(err, PGS_EINVAL, "unknown order %u", o->order);
+	return PGS_OK;
+}
+
+/* --- names ---------------------------------------------------------------------------- */
+
+static int unseal_prefix(pgs_slice value, uint8_t prefix[PGS__PREFIX_SIZE], const char *name, pgs_error *err)
+{
+	if (!pgs__unseal(&value) || value.size != PGS__PREFIX_SIZE)
+		return pgs__error(err, PGS_ECORRUPT, "the value of key n/%s is damaged", name);
+	memcpy(prefix, value.data, PGS__PREFIX_SIZE);
+	return PGS_OK;
+}
+
+/* The prefix of a name, and the mod revision of its key. */
+static int find_prefix(pgs_store *store, const void *name, size_t size, const char *printable,
+		       uint8_t prefix[PGS__PREFIX_SIZE], uint64_t *revision, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__key key = pgs__key_name(name, size);
+	pgs_kv_op get = pgs__op_get(pgs__key_slice(&key), 0);
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(&store->backend, &txn, &get, 1, deadline_ms, err);
+	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	if (pair) {
+		*revision = pair->mod_revision;
+		result = unseal_prefix(pair->value, prefix, printable, err);
+	} else if (result == PGS_OK) {
+		result = pgs__error(err, PGS_ENOTFOUND, "there is no database %s in this store", printable);
+	}
+	pgs__kv_release(&store->backend, &txn, 1);
+	return result;
+}
+
+/* --- handles ----------------------------------------------------------------------------- */
+
+static void db_free(pgs_db *db)
+{
+	if (!db)
+		return;
+	pgs__cache_free(db->contents.cache);
+	pgs__levels_free(&db->contents.levels);
+	pgs__workbench_pool_free(&db->contents.benches);
+	pgs__pack_view_release(db->packs);
+	pthread_mutex_destroy(&db->packs_lock);
+	pgs__free(db);
+}
+
+static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_t *prefix, const pgs__meta *meta,
+		  const pgs_db_options *o, pgs_error *err)
+{
+	*out = NULL;
+	pgs_db *db = pgs__calloc(1, sizeof *db);
+	if (!db)
+		return pgs__error_nomem(err, "database");
+	uint32_t divisor = o->delta_max_divisor ? o->delta_max_divisor : DELTA_DIVISOR_DEFAULT;
+	db->store = store;
+	db->references = 1;
+	strncpy(db->name, name, sizeof db->name - 1);
+	db->order = meta->order;
+	db->created_ms = meta->created_ms;
+	db->write_buffer_bytes = o->write_buffer_bytes ? o->write_buffer_bytes : WRITE_BUFFER_DEFAULT;
+	if (db->write_buffer_bytes < meta->page_size)
+		db->write_buffer_bytes = meta->page_size;
+	db->delta_max = meta->page_size / divisor;
+	pgs__contents *c = &db->contents;
+	c->backend = &store->backend;
+	c->page_size = meta->page_size;
+	memcpy(c->prefix, prefix, PGS__PREFIX_SIZE);
+	memcpy(c->secret, meta->secret, PGS__SECRET_SIZE);
+	pthread_mutex_init(&db->packs_lock, NULL);
+	pgs__workbench_pool_init(&c->benches, c->page_size,
+				 o->compression_level ? o->compression_level : COMPRESSION_LEVEL_DEFAULT);
+	int levels = pgs__levels_init(&c->levels);
+	int cache = pgs__cache_new(&c->cache, c->page_size, o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT);
+	if (levels != PGS_OK || cache != PGS_OK) {
+		db_free(db);
+		return pgs__error_nomem(err, "database");
+	}
+	*out = db;
+	return PGS_OK;
+}
+
+/* The open database of this prefix, referenced, or NULL. */
+static pgs_db *find_open(pgs_store *store, const uint8_t *prefix)
+{
+	pthread_mutex_lock(&store->lock);
+	pgs_db *db = store->databases;
+	while (db && memcmp(db->contents.prefix, prefix, PGS__PREFIX_SIZE) != 0)
+		db = db->next;
+	if (db)
+		db->references++;
+	pthread_mutex_unlock(&store->lock);
+	return db;
+}
+
+/* Enter a new database in the store's list; if another thread was first, take its instead. */
+static pgs_db *publish(pgs_store *store, pgs_db *db)
+{
+	pthread_mutex_lock(&store->lock);
+	pgs_db *other = store->databases;
+	while (other && memcmp(other->contents.prefix, db->contents.prefix, PGS__PREFIX_SIZE) != 0)
+		other = other->next;
+	if (other) {
+		other->references++;
+	} else {
+		db->next = store->databases;
+		store->databases = db;
+	}
+	pthread_mutex_unlock(&store->lock);
+	if (!other)
+		return db;
+	db_free(db);
+	return other;
+}
+
+void pgs_db_close(pgs_db *db)
+{
+	if (!db)
+		return;
+	pgs_store *store = db->store;
+	pthread_mutex_lock(&store->lock);
+	bool last = --db->references == 0;
+	for (pgs_db **link = &store->databases; last && *link; link = &(*link)->next)
+		if (*link == db) {
+			*link = db->next;
+			break;
+		}
+	pthread_mutex_unlock(&store->lock);
+	if (last)
+		db_free(db);
+}
+
+uint32_t pgs_db_page_size(const pgs_db *db)
+{
+	return db->contents.page_size;
+}
+
+/* --- opening -------------------------------------------------------------------------------- */
+
+static int read_meta(pgs_store *store, const uint8_t *prefix, const char *name, pgs__meta *meta, uint64_t deadline_ms,
+		     pgs_error *err)
+{
+	pgs__key key = pgs__key_single(prefix, 'm');
+	pgs_kv_op get = pgs__op_get(pgs__key_slice(&key), 0);
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(&store->backend, &txn, &get, 1, deadline_ms, err);
+	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	if (pair) {
+		result = pgs__meta_decode(pair->value, meta);
+		meta->parent = (pgs_slice){0}; /* borrowed from the reply */
+	} else if (result == PGS_OK) {
+		result = pgs__error(err, PGS_ENOTFOUND, "database %s was dropped", name);
+	}
+	pgs__kv_release(&store->backend, &txn, 1);
+	if (pair && result == PGS_EVERSION)
+		return pgs__error(err, result, "database %s was written by a newer version of pagestore; update to open it",
+				  name);
+	if (pair && result != PGS_OK)
+		return pgs__error(err, PGS_ECORRUPT, "the metadata of database %s (key m) is damaged", name);
+	return result;
+}
+
+static int open_prefix(pgs_db **out, pgs_store *store, const uint8_t *prefix, const char *name,
+		       const pgs_db_options *o, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__meta meta;
+	*out = find_open(store, prefix);
+	if (*out)
+		return PGS_OK;
+	int result = read_meta(store, prefix, name, &meta, deadline_ms, err);
+	if (result == PGS_OK)
+		result = db_new(out, store, name, prefix, &meta, o, err);
+	if (result == PGS_OK)
+		*out = publish(store, *out);
+	return result;
+}
+
+int pgs_db_open(pgs_db **out, pgs_store *store, const void *name, size_t name_size, const pgs_db_options *options,
+		pgs_error *err)
+{
+	const pgs_db_options defaults = PGS_DB_OPTIONS_INIT;
+	const pgs_db_options *o = options ? options : &defaults;
+	uint64_t deadline = store_deadline(store), revision;
+	uint8_t prefix[PGS__PREFIX_SIZE];
+	char printable[4 * PGS_DB_NAME_MAX + 1];
+	*out = NULL;
+	int result = check_name(name, name_size, err);
+	if (result == PGS_OK)
+		result = check_options(o, err);
+	if (result != PGS_OK)
+		return result;
+	pgs__printable(printable, sizeof printable, name, name_size);
+	result = find_prefix(store, name, name_size, printable, prefix, &revision, deadline, err);
+	if (result == PGS_OK)
+		result = open_prefix(out, store, prefix, printable, o, deadline, err);
+	if (result == PGS_OK && o->expect_page_size_bytes && o->expect_page_size_bytes != (*out)->contents.page_size) {
+		result = pgs__error(err, PGS_EINVAL, "database %s has pages of %u bytes, not %u", printable,
+				    (*out)->contents.page_size, o->expect_page_size_bytes);
+		pgs_db_close(*out);
+		*out = NULL;
+	}
+	return result;
+}
+
+/* --- creating ---------------------------------------------------------------------------------- */
+
+/* The values a database begins with. */
+typedef struct creation {
+	uint8_t prefix[PGS__PREFIX_SIZE];
+	pgs__meta meta;
+	pgs__buffer name_value, meta_value, floor_value;
+	uint8_t zero[PGS__NUMBER_SIZE];
+} creation;
+
+static int creation_init(creation *c, const pgs_db_options *o, pgs_error *err)
+{
+	*c = (creation){.meta = {.format_version = 1, .hash_kind = 1}};
+	c->meta.order = (uint8_t)o->order;
+	c->meta.page_size = o->page_size_bytes ? o->page_size_bytes : PGS_PAGE_SIZE_DEFAULT;
+	c->meta.created_ms = pgs__unix_ms();
+	if (pgs__random_bytes(c->prefix, sizeof c->prefix) != PGS_OK ||
+	    pgs__random_bytes(c->meta.secret, sizeof c->meta.secret) != PGS_OK)
+		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
+	c->prefix[0] |= 0x80; /* never like n/ or i */
+	pgs__put_bytes(&c->name_value, c->prefix, sizeof c->prefix);
+	pgs__seal(&c->name_value, 0);
+	pgs__meta_encode(&c->meta, &c->meta_value);
+	pgs__floor_encode(&(pgs__floor){0, 0}, &c->floor_value);
+	pgs__number_encode(0, c->zero);
+	if (c->name_value.failed || c->meta_value.failed || c->floor_value.failed)
+		return pgs__error_nomem(err, "database");
+	return PGS_OK;
+}
+
+static void creation_free(creation *c)
+{
+	pgs__buffer_free(&c->name_value);
+	pgs__buffer_free(&c->meta_value);
+	pgs__buffer_free(&c->floor_value);
+}
+
+/* One transaction makes the name and everything below it. */
+static int creation_send(creation *c, pgs_store *store, const pgs__key *name, const char *printable,
+			 uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__key m = pgs__key_single(c->prefix, 'm'), t = pgs__key_single(c->prefix, 't'),
+		 g = pgs__key_single(c->prefix, 'g'), e = pgs__key_single(c->prefix, 'e'),
+		 z = pgs__key_single(c->prefix, 'z');
+	const pgs_slice number = {c->zero, sizeof c->zero};
+	const pgs_kv_compare absent = pgs__if_absent(pgs__key_slice(name));
+	const pgs_kv_op puts[] = {
+		pgs__op_put(pgs__key_slice(name), pgs__buffer_slice(&c->name_value)),
+		pgs__op_put(pgs__key_slice(&m), pgs__buffer_slice(&c->meta_value)),
+		pgs__op_put(pgs__key_slice(&g), pgs__buffer_slice(&c->floor_value)),
+		pgs__op_put(pgs__key_slice(&t), number),
+		pgs__op_put(pgs__key_slice(&e), number),
+		pgs__op_put(pgs__key_slice(&z), (pgs_slice){0}),
+	};
+	const pgs_kv_op get = pgs__op_get(pgs__key_slice(name), 0);
+	pgs_kv_txn txn = {.compares = &absent,
+			  .compare_count = 1,
+			  .success = puts,
+			  .success_count = sizeof puts / sizeof *puts,
+			  .failure = &get,
+			  .failure_count = 1};
+	pgs_kv *kv = store->backend.kv;
+	int result = kv->vtable->txn(kv, &txn, 1, deadline_ms, err);
+	if (result == PGS_OK && !txn.succeeded) {
+		const pgs_kv_pair *pair = pgs__got(&txn, 0);
+		/* Ours, if an attempt's reply was lost. */
+		if (!pair || !pgs__slice_equal(pair->value, pgs__buffer_slice(&c->name_value)))
+			result = pgs__error(err, PGS_EEXIST, "database %s exists already", printable);
+	}
+	kv->vtable->release(kv, &txn, 1);
+	return result;
+}
+
+static int create(pgs_db **out, pgs_store *store, const void *name, size_t name_size, const pgs_db_options *o,
+		  pgs_error *err)
+{
+	uint64_t deadline = store_deadline(store);
+	pgs__key key = pgs__key_name(name, name_size);
+	char printable[4 * PGS_DB_NAME_MAX + 1];
+	creation c;
+	pgs__printable(printable, sizeof printable, name, name_size);
+	int result = creation_init(&c, o, err);
+	if (result == PGS_OK) {
+		do
+			result = creation_send(&c, store, &key, printable, deadline, err);
+		while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+	}
+	if (result == PGS_OK)
+		result = db_new(out, store, printable, c.prefix, &c.meta, o, err);
+	if (result == PGS_OK)
+		*out = publish(store, *out);
+	creation_free(&c);
+	return result;
+}
+
+int pgs_db_create(pgs_db **out, pgs_store *store, const void *name, size_t name_size, const pgs_db_options *options,
+		  pgs_error *err)
+{
+	const pgs_db_options defaults = PGS_DB_OPTIONS_INIT;
+	const pgs_db_options *o = options ? options : &defaults;
+	*out = NULL;
+	int result = check_name(name, name_size, err);
+	if (result == PGS_OK)
+		result = check_options(o, err);
+	if (result == PGS_OK && store->read_only)
+		result = pgs__error(err, PGS_EREADONLY, "the store was opened read-only");
+	return result == PGS_OK ? create(out, store, name, name_size, o, err) : result;
+}
+
+/* --- listing ---------------------------------------------------------------------------------------- */
+
+/* Names from *from on, at most LIST_PAGE; *from moves past them. *done when that was all. */
+static int list_page(pgs_store *store, pgs__key *from, bool *done, pgs_db_lister lister, void *ctx, pgs_error *err)
+{
+	pgs_kv_op op = pgs__op_range(pgs__key_slice(from), (pgs_slice){"n0", 2}, 0); /* '0' follows '/' */
+	op.limit = LIST_PAGE;
+	op.keys_only = true;
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(&store->backend, &txn, &op, 1, store_deadline(store), err);
+	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
+	for (size_t i = 0; r && result == PGS_OK && i < r->count; i++) {
+		pgs_slice key = r->pairs[i].key;
+		result = lister(ctx, (const char *)key.data + 2, key.size - 2);
+	}
+	*done = !r || !r->more || r->count == 0;
+	if (r && r->count && !*done) {
+		pgs_slice last = r->pairs[r->count - 1].key;
+		pgs__key key = pgs__key_name((const char *)last.data + 2, last.size - 2);
+		*from = pgs__key_after(&key);
+	}
+	pgs__kv_release(&store->backend, &txn, 1);
+	return result;
+}
+
+int pgs_db_list(pgs_store *store, pgs_db_lister lister, void *ctx, pgs_error *err)
+{
+	pgs__key from = {.size = 2, .bytes = "n/"};
+	bool done = false;
+	int result = PGS_OK;
+	while (result == PGS_OK && !done)
+		result = list_page(store, &from, &done, lister, ctx, err);
+	return result;
+}
+
+/* --- dropping ------------------------------------------------------------------------------------------ */
+
+/* "D/<prefix>": dropped, to be swept. */
+#define DROPPED_KEY_SIZE (2 + PGS__PREFIX_SIZE)
+static void dropped_key(uint8_t out[DROPPED_KEY_SIZE], const uint8_t *prefix)
+{
+	out[0] = 'D';
+	out[1] = '/';
+	memcpy(out + 2, prefix, PGS__PREFIX_SIZE);
+}
+
+/* The name, the metadata and the floor go at once: from then on no transaction of the database commits or begins. */
+static int unname(pgs_store *store, const pgs__key *name, const uint8_t *prefix, uint64_t revision,
+		  const char *printable, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__key m = pgs__key_single(prefix, 'm'), g = pgs__key_single(prefix, 'g'), t = pgs__key_single(prefix, 't');
+	uint8_t marker[DROPPED_KEY_SIZE];
+	dropped_key(marker, prefix);
+	const pgs_kv_compare same = pgs__if_mod(pgs__key_slice(name), PGS_KV_EQUAL, revision);
+	const pgs_kv_op ops[] = {
+		pgs__op_delete(pgs__key_slice(name), (pgs_slice){0}),
+		pgs__op_delete(pgs__key_slice(&m), (pgs_slice){0}),
+		pgs__op_delete(pgs__key_slice(&g), (pgs_slice){0}),
+		pgs__op_delete(pgs__key_slice(&t), (pgs_slice){0}),
+		pgs__op_put((pgs_slice){marker, sizeof marker}, (pgs_slice){0}),
+	};
+	const pgs_kv_op get = pgs__op_get((pgs_slice){marker, sizeof marker}, 0);
+	pgs_kv_txn txn = {.compares = &same,
+			  .compare_count = 1,
+			  .success = ops,
+			  .success_count = sizeof ops / sizeof *ops,
+			  .failure = &get,
+			  .failure_count = 1};
+	pgs_kv *kv = store->backend.kv;
+	int result = kv->vtable->txn(kv, &txn, 1, deadline_ms, err);
+	if (result == PGS_OK && !txn.succeeded && !pgs__got(&txn, 0))
+		result = pgs__error(err, PGS_ENOTFOUND, "database %s was dropped by another", printable);
+	kv->vtable->release(kv, &txn, 1);
+	return result;
+}
+
+/* Delete the first keys below the prefix; *done when there are none. */
+static int sweep_keys(pgs_store *store, const uint8_t *prefix, bool *done)
+{
+	pgs__key end = pgs__key_prefix_end(prefix);
+	pgs_kv_op read = pgs__op_range((pgs_slice){prefix, PGS__PREFIX_SIZE}, pgs__key_slice(&end), 0);
+	read.limit = LIST_PAGE;
+	read.keys_only = true;
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(&store->backend, &txn, &read, 1, store_deadline(store), NULL);
+	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
+	*done = !r || r->count == 0;
+	if (!*done) {
+		uint8_t after[512];
+		pgs_slice last = r->pairs[r->count - 1].key;
+		size_t size = last.size < sizeof after - 1 ? last.size : sizeof after - 1;
+		memcpy(after, last.data, size);
+		after[size] = 0; /* the smallest key after it */
+		pgs_kv_op delete = pgs__op_delete(r->pairs[0].key, (pgs_slice){after, size + 1});
+		pgs_kv_txn removal;
+		result = pgs__kv_read(&store->backend, &removal, &delete, 1, store_deadline(store), NULL);
+		pgs__kv_release(&store->backend, &removal, 1);
+	}
+	pgs__kv_release(&store->backend, &txn, 1);
+	return result;
+}
+
+typedef struct names {
+	char (*list)[PGS_BLOB_NAME_MAX + 1];
+	size_t count, capacity;
+} names;
+
+static int collect_name(void *ctx, const char *name, uint64_t size)
+{
+	names *n = ctx;
+	(void)size;
+	if (pgs__grow(&n->list, &n->capacity, n->count + 1, sizeof *n->list) != PGS_OK)
+		return PGS_ENOMEM;
+	strncpy(n->list[n->count], name, PGS_BLOB_NAME_MAX);
+	n->list[n->count++][PGS_BLOB_NAME_MAX] = '\0';
+	return 0;
+}
+
+static int sweep_blobs(pgs_store *store, const uint8_t *prefix)
+{
+	pgs_blob *blob = store->backend.blob;
+	char folder[PGS__BLOB_NAME_SIZE];
+	names n = {0};
+	pgs__blob_name(folder, prefix, "");
+	int result = blob->vtable->list(blob, folder, collect_name, &n, store_deadline(store), NULL);
+	for (size_t i = 0; result == PGS_OK && i < n.count; i++)
+		result = blob->vtable->remove(blob, n.list[i], store_deadline(store), NULL);
+	pgs__free(n.list);
+	return result;
+}
+
+static int sweep(pgs_store *store, const uint8_t *prefix)
+{
+	bool done = false;
+	int result = PGS_OK;
+	while (result == PGS_OK && !done)
+		result = sweep_keys(store, prefix, &done);
+	if (result == PGS_OK)
+		result = sweep_blobs(store, prefix);
+	if (result != PGS_OK)
+		return result;
+	uint8_t marker[DROPPED_KEY_SIZE];
+	dropped_key(marker, prefix);
+	pgs_kv_op delete = pgs__op_delete((pgs_slice){marker, sizeof marker}, (pgs_slice){0});
+	pgs_kv_txn txn;
+	result = pgs__kv_read(&store->backend, &txn, &delete, 1, store_deadline(store), NULL);
+	pgs__kv_release(&store->backend, &txn, 1);
+	return result;
+}
+
+int pgs_db_drop(pgs_store *store, const void *name, size_t name_size, pgs_error *err)
+{
+	uint64_t deadline = store_deadline(store), revision;
+	uint8_t prefix[PGS__PREFIX_SIZE];
+	char printable[4 * PGS_DB_NAME_MAX + 1];
+	int result = check_name(name, name_size, err);
+	if (result == PGS_OK && store->read_only)
+		result = pgs__error(err, PGS_EREADONLY, "the store was opened read-only");
+	if (result != PGS_OK)
+		return result;
+	pgs__printable(printable, sizeof printable, name, name_size);
+	result = find_prefix(store, name, name_size, printable, prefix, &revision, deadline, err);
+	if (result != PGS_OK)
+		return result;
+	pgs__key key = pgs__key_name(name, name_size);
+	do
+		result = unname(store, &key, prefix, revision, printable, deadline, err);
+	while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+	if (result == PGS_OK && sweep(store, prefix) != PGS_OK)
+		pgs__log(store, PGS_LOG_WARN, "database %s is dropped, but not all of it is removed yet", printable);
+	return result;
+}

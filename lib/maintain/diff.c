@@ -1,0 +1,121 @@
+/* Which pages differ between two revisions: those the commits between them wrote, whose pointers then differ. */
+#include <string.h>
+
+#include <pagestore/history.h>
+
+#include "txn/changes.h"
+#include "txn/snapshot.h"
+#include "util/alloc.h"
+#include "util/error.h"
+#include "util/map.h"
+
+#define CHUNK 256
+
+typedef struct diff {
+	pgs__snapshot older, newer;
+	pgs__map candidates;
+	uint64_t truncated_to; /* the lowest; UINT64_MAX = never */
+	uint64_t deadline_ms;
+	pgs_diff_visitor visitor;
+	void *ctx;
+	pgs_error *err;
+} diff;
+
+static int add_run(diff *d, uint64_t first, uint64_t end)
+{
+	for (uint64_t page = first; page < end; page++)
+		if (pgs__map_set(&d->candidates, page, 0, NULL) != PGS_OK)
+			return pgs__error_nomem(d->err, "diff");
+	return PGS_OK;
+}
+
+static int collect_change(void *ctx, uint64_t revision, const pgs__change *change, pgs_slice runs)
+{
+	diff *d = ctx;
+	pgs__runs_reader reader;
+	pgs__page_run run;
+	int result = PGS_OK;
+	(void)revision;
+	if (change->truncated && change->truncated_to < d->truncated_to)
+		d->truncated_to = change->truncated_to;
+	if (pgs__runs_open(runs, &reader) != PGS_OK)
+		return pgs__error(d->err, PGS_ECORRUPT, "a changelog entry of database %s is damaged", d->older.db->name);
+	while (result == PGS_OK && pgs__runs_next(&reader, &run))
+		result = add_run(d, run.first, run.first + run.count);
+	return result;
+}
+
+static bool is_zero(const pgs__page_ref *ref)
+{
+	return ref->kind == PGS__POINTER_ABSENT || ref->kind == PGS__POINTER_ZERO;
+}
+
+static bool same_content(const pgs__page_ref *a, const pgs__page_ref *b)
+{
+	if (is_zero(a) || is_zero(b))
+		return is_zero(a) && is_zero(b);
+	return pgs__page_id_equal(&a->id, &b->id);
+}
+
+static int compare_chunk(diff *d, const uint64_t *pages, size_t count)
+{
+	pgs__arena arena = {0};
+	pgs__resolved *a = pgs__arena_calloc(&arena, count, sizeof *a);
+	pgs__resolved *b = pgs__arena_calloc(&arena, count, sizeof *b);
+	int result = a && b ? PGS_OK : pgs__error_nomem(d->err, "diff");
+	if (result == PGS_OK)
+		result = pgs__pointers_read(&d->older, pages, count, a, &arena, d->deadline_ms, d->err);
+	if (result == PGS_OK)
+		result = pgs__pointers_read(&d->newer, pages, count, b, &arena, d->deadline_ms, d->err);
+	for (size_t i = 0; result == PGS_OK && i < count; i++)
+		if (!same_content(&a[i].ref, &b[i].ref))
+			result = d->visitor(d->ctx, pages[i]);
+	pgs__arena_free(&arena);
+	return result;
+}
+
+static int compare_candidates(diff *d)
+{
+	size_t count;
+	uint64_t *pages = pgs__map_sorted_keys(&d->candidates, &count);
+	if (!pages && d->candidates.count)
+		return pgs__error_nomem(d->err, "diff");
+	int result = PGS_OK;
+	for (size_t i = 0; result == PGS_OK && i < count; i += CHUNK)
+		result = compare_chunk(d, pages + i, count - i < CHUNK ? count - i : CHUNK);
+	pgs__free(pages);
+	return result;
+}
+
+static int run(diff *d)
+{
+	int result = pgs__changes_read(d->older.db, d->older.commit_revision, d->newer.commit_revision, d->deadline_ms,
+				       collect_change, d, d->err);
+	/* What a truncation cut off lay below the older extent, or was written and is among the runs. */
+	if (result == PGS_OK && d->truncated_to < d->older.extent)
+		result = add_run(d, d->truncated_to, d->older.extent);
+	return result == PGS_OK ? compare_candidates(d) : result;
+}
+
+int pgs_diff(pgs_db *db, uint64_t revision_a, uint64_t revision_b, pgs_diff_visitor visitor, void *ctx,
+	     pgs_error *err)
+{
+	uint64_t low = revision_a < revision_b ? revision_a : revision_b;
+	uint64_t high = revision_a < revision_b ? revision_b : revision_a;
+	diff d = {.truncated_to = UINT64_MAX,
+		  .deadline_ms = pgs__db_deadline(db, 0),
+		  .visitor = visitor,
+		  .ctx = ctx,
+		  .err = err};
+	if (low == 0)
+		return pgs__error(err, PGS_EINVAL, "revision 0 is before every commit");
+	int result = pgs__snapshot_open(&d.older, db, low, d.deadline_ms, err);
+	if (result == PGS_OK)
+		result = pgs__snapshot_open(&d.newer, db, high, d.deadline_ms, err);
+	if (result == PGS_OK)
+		result = run(&d);
+	pgs__map_free(&d.candidates);
+	pgs__snapshot_close(&d.older);
+	pgs__snapshot_close(&d.newer);
+	return result;
+}

@@ -1,0 +1,96 @@
+/* Facts about a database, counted when asked. */
+#include <string.h>
+
+#include "content/contents.h"
+#include "txn/snapshot.h"
+#include "util/error.h"
+
+static const char kinds[] = {'p', 'c', 'o', 'x'};
+#define KIND_COUNT (sizeof kinds)
+
+static int count_keys(pgs_db *db, uint64_t counts[KIND_COUNT], uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__key first[KIND_COUNT], end[KIND_COUNT];
+	pgs_kv_op ops[KIND_COUNT];
+	pgs_kv_txn txn;
+	for (size_t i = 0; i < KIND_COUNT; i++) {
+		first[i] = pgs__key_kind(pgs__db_prefix(db), kinds[i]);
+		end[i] = pgs__key_kind_end(pgs__db_prefix(db), kinds[i]);
+		ops[i] = pgs__op_range(pgs__key_slice(&first[i]), pgs__key_slice(&end[i]), 0);
+		ops[i].count_only = true;
+	}
+	int result = pgs__kv_read(pgs__db_backend(db), &txn, ops, KIND_COUNT, deadline_ms, err);
+	for (size_t i = 0; result == PGS_OK && i < KIND_COUNT; i++)
+		counts[i] = txn.results[i].total;
+	pgs__kv_release(pgs__db_backend(db), &txn, 1);
+	return result;
+}
+
+static int add_blob(void *ctx, const char *name, uint64_t size)
+{
+	pgs_db_stat *stat = ctx;
+	(void)name;
+	stat->blob_count++;
+	stat->blob_bytes += size;
+	return 0;
+}
+
+static int count_files(pgs_db *db, pgs_db_stat *stat, uint64_t deadline_ms, pgs_error *err)
+{
+	const pgs__backend *backend = pgs__db_backend(db);
+	char folder[PGS__BLOB_NAME_SIZE];
+	int result = pgs__levels_refresh(&db->contents.levels, backend, pgs__db_prefix(db), deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	pgs__file_map *map = pgs__levels_map(&db->contents.levels);
+	stat->file_count = map->count;
+	for (size_t i = 0; i < map->count; i++)
+		stat->file_bytes += map->files[i]->index.file_size;
+	pgs__file_map_release(map);
+	pgs__blob_name(folder, pgs__db_prefix(db), "");
+	return backend->blob->vtable->list(backend->blob, folder, add_blob, stat, deadline_ms, err);
+}
+
+static void add_cache(pgs_db *db, pgs_db_stat *stat)
+{
+	pgs__cache_stat cache;
+	pgs__cache_stat_get(db->contents.cache, &cache);
+	stat->cache_used_bytes = cache.used_bytes;
+	stat->cache_limit_bytes = cache.limit_bytes;
+	stat->cache_overhead_bytes = cache.overhead_bytes;
+	stat->cache_hits = cache.hits;
+	stat->cache_misses = cache.misses;
+}
+
+int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err)
+{
+	uint64_t deadline = pgs__db_deadline(db, 0), counts[KIND_COUNT] = {0};
+	pgs__snapshot snapshot;
+	pgs_kv_stat kv = {0};
+	pgs_kv *backend = pgs__db_backend(db)->kv;
+	if (stat->struct_size != sizeof *stat)
+		return pgs__error(err, PGS_EINVAL, "pgs_db_stat: struct_size is not set; use PGS_DB_STAT_INIT");
+	*stat = (pgs_db_stat)PGS_DB_STAT_INIT;
+	int result = pgs__snapshot_open(&snapshot, db, 0, deadline, err);
+	if (result == PGS_OK)
+		result = count_keys(db, counts, deadline, err);
+	if (result == PGS_OK)
+		result = count_files(db, stat, deadline, err);
+	if (result == PGS_OK)
+		result = backend->vtable->stat(backend, &kv, deadline, err);
+	stat->page_size_bytes = db->contents.page_size;
+	stat->order = db->order;
+	stat->created_ms = db->created_ms;
+	stat->revision = snapshot.commit_revision;
+	stat->commit_count = snapshot.commit_count ? snapshot.commit_count - 1 : 0; /* the first put made it */
+	stat->page_count = snapshot.extent;
+	stat->floor_revision = snapshot.floor;
+	stat->pointer_count = counts[0];
+	stat->kv_content_count = counts[1];
+	stat->pack_count = counts[2];
+	stat->changelog_count = counts[3];
+	stat->store_kv_bytes = kv.size_bytes;
+	add_cache(db, stat);
+	pgs__snapshot_close(&snapshot);
+	return result;
+}

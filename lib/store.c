@@ -1,0 +1,217 @@
+/* Opening and closing stores. */
+#include <pagestore/store.h>
+
+#include <string.h>
+
+#include "backends/url.h"
+#include "txn/db.h"
+#include "util/alloc.h"
+#include "util/clock.h"
+#include "util/error.h"
+#include "util/random.h"
+
+#define OPEN_TIMEOUT_MS 30000
+#define IDENTITY_BLOB "identity"
+
+/* --- backends given --------------------------------------------------------------- */
+
+/* Every slot up to the ones this version knows must be there. */
+static int check_slots(const void *vtable, size_t size, size_t first_slot, const char *what, pgs_error *err)
+{
+	for (size_t at = first_slot; at + sizeof(void *) <= size; at += sizeof(void *)) {
+		void *slot;
+		memcpy(&slot, (const char *)vtable + at, sizeof slot);
+		if (!slot)
+			return pgs__error(err, PGS_EINVAL, "the %s backend's vtable lacks the slot at offset %zu", what,
+					  at);
+	}
+	return PGS_OK;
+}
+
+static int check_vtable(uint32_t version, uint32_t known, uint32_t size, size_t needed, const char *what,
+			pgs_error *err)
+{
+	if (version != known)
+		return pgs__error(err, PGS_EVERSION, "the %s backend is for vtable version %u; this library has %u",
+				  what, version, known);
+	if (size < needed)
+		return pgs__error(err, PGS_EINVAL, "the %s backend's vtable has %u bytes; this library needs %zu", what,
+				  size, needed);
+	return PGS_OK;
+}
+
+static int check_backends(const pgs_kv *kv, const pgs_blob *blob, pgs_error *err)
+{
+	if (!kv || !blob || !kv->vtable || !blob->vtable)
+		return pgs__error(err, PGS_EINVAL, "a store needs a KV and a blob store");
+	int result = check_vtable(kv->vtable->version, PGS_KV_VERSION, kv->vtable->struct_size, sizeof *kv->vtable,
+				  "KV", err);
+	if (result == PGS_OK)
+		result = check_slots(kv->vtable, sizeof *kv->vtable, offsetof(pgs_kv_vtable, txn), "KV", err);
+	if (result == PGS_OK)
+		result = check_vtable(blob->vtable->version, PGS_BLOB_VERSION, blob->vtable->struct_size,
+				      sizeof *blob->vtable, "blob", err);
+	if (result == PGS_OK)
+		result = check_slots(blob->vtable, sizeof *blob->vtable, offsetof(pgs_blob_vtable, put), "blob", err);
+	return result;
+}
+
+/* --- identity ------------------------------------------------------------------------ */
+
+static int decode_identity(pgs_slice value, pgs__identity *out, pgs_error *err)
+{
+	int result = pgs__identity_decode(value, out);
+	if (result == PGS_EVERSION)
+		return pgs__error(err, result, "the store was written by a newer version of pagestore; update to open it");
+	if (result != PGS_OK)
+		return pgs__error(err, result, "the value of key i, the store's identity, is damaged");
+	return PGS_OK;
+}
+
+/* Read the identity, or put a new one if there is none. */
+static int get_identity(pgs_store *store, bool create, pgs__identity *out, uint64_t deadline_ms, pgs_error *err)
+{
+	const pgs__backend *backend = &store->backend;
+	pgs__key key = pgs__key_identity();
+	pgs__buffer value = {0};
+	pgs__identity fresh = {.format_version = 1};
+	if (pgs__random_bytes(fresh.random, sizeof fresh.random) != PGS_OK)
+		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
+	pgs__identity_encode(&fresh, &value);
+	if (value.failed)
+		return pgs__error_nomem(err, "identity");
+	const pgs_kv_compare absent = pgs__if_absent(pgs__key_slice(&key));
+	const pgs_kv_op put = pgs__op_put(pgs__key_slice(&key), pgs__buffer_slice(&value));
+	const pgs_kv_op get = pgs__op_get(pgs__key_slice(&key), 0);
+	pgs_kv_txn txn = {.success = &get, .success_count = 1};
+	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	if (result == PGS_OK && !pgs__got(&txn, 0) && create) {
+		backend->kv->vtable->release(backend->kv, &txn, 1);
+		txn = (pgs_kv_txn){.compares = &absent,
+				   .compare_count = 1,
+				   .success = &put,
+				   .success_count = 1,
+				   .failure = &get,
+				   .failure_count = 1};
+		result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	}
+	if (result == PGS_OK && txn.succeeded && txn.compare_count)
+		*out = fresh;
+	else if (result == PGS_OK && pgs__got(&txn, 0))
+		result = decode_identity(pgs__got(&txn, 0)->value, out, err);
+	else if (result == PGS_OK)
+		result = pgs__error(err, PGS_ENOTFOUND, "there is no pagestore store here yet");
+	backend->kv->vtable->release(backend->kv, &txn, 1);
+	pgs__buffer_free(&value);
+	return result;
+}
+
+static int read_random(void *ctx, uint64_t offset, void *buffer, size_t size)
+{
+	memcpy(buffer, ((const pgs__identity *)ctx)->random + offset, size);
+	return PGS_OK;
+}
+
+/* The blob store keeps a copy, so that a KV and a blob store that do not belong together are not mixed. */
+static int check_blob_identity(pgs_store *store, pgs__identity *identity, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs_blob *blob = store->backend.blob;
+	uint8_t random[sizeof identity->random];
+	pgs_blob_range range = {.name = IDENTITY_BLOB, .size = sizeof random, .buffer = random};
+	int result = blob->vtable->get(blob, &range, 1, deadline_ms, err);
+	if (result == PGS_ENOTFOUND && store->read_only)
+		return PGS_OK;
+	if (result == PGS_ENOTFOUND)
+		return blob->vtable->put(blob, IDENTITY_BLOB, sizeof identity->random, read_random, identity,
+					 deadline_ms, err);
+	if (result == PGS_OK && memcmp(random, identity->random, sizeof random) != 0)
+		return pgs__error(err, PGS_ECORRUPT,
+				  "the KV and the blob store belong to different stores: check both halves of the URL");
+	return result;
+}
+
+static int identify(pgs_store *store, bool must_exist, pgs_error *err)
+{
+	pgs__identity identity;
+	uint64_t deadline = pgs__now_ms() + (store->timeout_ms ? store->timeout_ms : OPEN_TIMEOUT_MS);
+	int result;
+	do /* a lost reply is asked for again: what is there by then is the answer */
+		result = get_identity(store, !must_exist && !store->read_only, &identity, deadline, err);
+	while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+	if (result == PGS_OK)
+		result = check_blob_identity(store, &identity, deadline, err);
+	return result;
+}
+
+/* --- opening ----------------------------------------------------------------------------- */
+
+static int check_options(const pgs_store_options *o, pgs_error *err)
+{
+	if (o->struct_size == sizeof *o)
+		return PGS_OK;
+	return pgs__error(err, PGS_EINVAL, "pgs_store_options: struct_size is not set; use PGS_STORE_OPTIONS_INIT");
+}
+
+static void close_backends(pgs_kv *kv, pgs_blob *blob)
+{
+	if (kv && kv->vtable && kv->vtable->close)
+		kv->vtable->close(kv);
+	if (blob && blob->vtable && blob->vtable->close)
+		blob->vtable->close(blob);
+}
+
+int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_options *options, pgs_error *err)
+{
+	const pgs_store_options defaults = PGS_STORE_OPTIONS_INIT;
+	const pgs_store_options *o = options ? options : &defaults;
+	*out = NULL;
+	int result = check_options(o, err);
+	if (result == PGS_OK)
+		result = check_backends(kv, blob, err);
+	pgs_store *store = result == PGS_OK ? pgs__calloc(1, sizeof *store) : NULL;
+	if (!store) {
+		close_backends(kv, blob);
+		return result == PGS_OK ? pgs__error_nomem(err, "store") : result;
+	}
+	store->backend.kv = kv;
+	store->backend.blob = blob;
+	kv->vtable->limits(kv, &store->backend.limits);
+	store->timeout_ms = o->timeout_ms;
+	store->read_only = o->read_only;
+	store->logger = o->logger;
+	store->logger_ctx = o->logger_ctx;
+	pthread_mutex_init(&store->lock, NULL);
+	result = identify(store, o->must_exist, err);
+	if (result != PGS_OK) {
+		pgs_close(store);
+		return result;
+	}
+	*out = store;
+	return PGS_OK;
+}
+
+int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options, pgs_error *err)
+{
+	const pgs_store_options defaults = PGS_STORE_OPTIONS_INIT;
+	const pgs_store_options *o = options ? options : &defaults;
+	pgs_kv *kv;
+	pgs_blob *blob;
+	*out = NULL;
+	int result = check_options(o, err);
+	if (result == PGS_OK && !url)
+		result = pgs__error(err, PGS_EINVAL, "no store URL was given; try dir:/path");
+	if (result == PGS_OK)
+		result = pgs__backends_open(url, o->read_only, o->must_exist, &kv, &blob, err);
+	if (result == PGS_OK)
+		result = pgs_open_with(out, kv, blob, o, err);
+	return result == PGS_OK ? PGS_OK : pgs__error_prefix(err, result, "opening %s", url ? url : "a store");
+}
+
+void pgs_close(pgs_store *store)
+{
+	if (!store)
+		return;
+	close_backends(store->backend.kv, store->backend.blob);
+	pthread_mutex_destroy(&store->lock);
+	pgs__free(store);
+}
