@@ -66,8 +66,8 @@ static int fault_stat(pgs_blob *blob, const char *name, uint64_t *size_bytes, ui
 	return fail(err, "stat");
 }
 
-static int fault_list(pgs_blob *blob, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms,
-	pgs_error *err)
+static int fault_list(
+	pgs_blob *blob, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms, pgs_error *err)
 {
 	fault_blob *w = wrapper_of(blob);
 	fate decided = decide(w, "list", deadline_ms);

@@ -85,8 +85,8 @@ static void fault_release(pgs_kv *kv, pgs_kv_txn *txns, size_t count)
 
 /* --- watches ------------------------------------------------------------ */
 
-static int fault_watch_open(pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out,
-	pgs_error *err)
+static int fault_watch_open(
+	pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out, pgs_error *err)
 {
 	fault_kv *w = wrapper_of(kv);
 	*out = NULL;

@@ -248,8 +248,8 @@ static object *acquire_after(blob_store *store, const object *last, const char *
 }
 
 /* Looks for its place again at each name: the lister may put and remove. */
-static int memory_list(pgs_blob *blob, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms,
-	pgs_error *err)
+static int memory_list(
+	pgs_blob *blob, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms, pgs_error *err)
 {
 	blob_store *store = store_of(blob);
 	int status = PGS_OK;

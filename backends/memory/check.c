@@ -81,8 +81,8 @@ static bool deletes_a_put(const pgs_kv_op *op, const pgs_kv_op *const *puts, siz
 	return low < count && pgs__mem_in_range(puts[low]->key, op->key, op->range_end);
 }
 
-static int check_sorted(const pgs_kv_op *ops, size_t op_count, const pgs_kv_op *const *puts, size_t count,
-	pgs_error *err)
+static int check_sorted(
+	const pgs_kv_op *ops, size_t op_count, const pgs_kv_op *const *puts, size_t count, pgs_error *err)
 {
 	for (size_t i = 1; i < count; i++)
 		if (pgs__slice_equal(puts[i - 1]->key, puts[i]->key))

@@ -73,8 +73,8 @@ static void memory_release(pgs_kv *kv, pgs_kv_txn *txns, size_t count)
 		pgs__mem_release(&txns[i]);
 }
 
-static int memory_watch_open(pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out,
-	pgs_error *err)
+static int memory_watch_open(
+	pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from_revision, pgs_kv_watch **out, pgs_error *err)
 {
 	return pgs__mem_watch_open(store_of(kv), key, range_end, from_revision, out, err);
 }

@@ -94,7 +94,7 @@ static void unchain(pgs__mem_map *map, const pgs__mem_key *key)
 static pgs__mem_key *descend(const pgs__mem_map *map, pgs_slice bytes, pgs__mem_key **path[PGS__MEM_LEVELS])
 {
 	pgs__mem_key *const *links = map->head;
-	const pgs__mem_key *known = NULL; /* compared one level up, not below `bytes`: stop there without comparing again */
+	const pgs__mem_key *known = NULL; /* not below `bytes`: compared one level up, so stop there */
 	for (int level = PGS__MEM_LEVELS - 1; level >= 0; level--) {
 		const pgs__mem_key *key = links[level];
 		while (key && key != known && pgs__slice_compare(pgs__mem_key_bytes(key), bytes) < 0) {
@@ -180,28 +180,46 @@ int pgs__mem_reserve_version(pgs__mem_key *key)
 	return key->versions ? PGS_OK : PGS_ENOMEM;
 }
 
+void pgs__mem_push(pgs__mem_key *key, pgs__mem_version *version)
+{
+	key->versions[key->first + key->count++] = version;
+	key->newest = version;
+}
+
+void pgs__mem_pop(pgs__mem_key *key)
+{
+	pgs__free(key->newest);
+	key->count--;
+	key->newest = key->count ? key->versions[key->first + key->count - 1] : NULL;
+}
+
 void pgs__mem_drop_oldest(pgs__mem_key *key)
 {
 	pgs__free(key->versions[key->first]);
 	key->first++;
 	key->count--;
+	if (key->count == 0)
+		key->newest = NULL;
+}
+
+/* The newest version at or below `revision`, or NULL. */
+static const pgs__mem_version *version_at(const pgs__mem_key *key, uint64_t revision)
+{
+	pgs__mem_version *const *versions = key->versions + key->first;
+	size_t low = 0, above = key->count; /* versions[above] and all after it are newer than `revision` */
+	while (low < above) {
+		size_t middle = low + (above - low) / 2;
+		if (versions[middle]->mod_revision <= revision)
+			low = middle + 1;
+		else
+			above = middle;
+	}
+	return above ? versions[above - 1] : NULL;
 }
 
 const pgs__mem_version *pgs__mem_visible(const pgs__mem_key *key, uint64_t revision)
 {
-	pgs__mem_version *const *versions = key->versions + key->first;
-	size_t above = key->count; /* versions[above] and all after it are newer than `revision` */
-	if (revision) {
-		size_t low = 0;
-		while (low < above) {
-			size_t middle = low + (above - low) / 2;
-			if (versions[middle]->mod_revision <= revision)
-				low = middle + 1;
-			else
-				above = middle;
-		}
-	}
-	const pgs__mem_version *version = above ? versions[above - 1] : NULL;
+	const pgs__mem_version *version = revision ? version_at(key, revision) : key->newest;
 	return version && version->count ? version : NULL;
 }
 

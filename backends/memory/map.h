@@ -39,6 +39,7 @@ typedef struct pgs__mem_version {
 typedef struct pgs__mem_key {
 	struct pgs__mem_key *chain;  /* the next key of the bucket */
 	uint64_t hash;
+	pgs__mem_version *newest;    /* the last of the versions; beside the hash, because most reads want no other */
 	pgs__mem_version **versions; /* [first, first + count), oldest first */
 	size_t first;                /* compaction drops from the front without moving the rest */
 	size_t count;
@@ -59,11 +60,6 @@ typedef struct pgs__mem_map {
 static inline pgs_slice pgs__mem_key_bytes(const pgs__mem_key *key)
 {
 	return (pgs_slice){&key->next[key->levels], key->size};
-}
-
-static inline pgs__mem_version *pgs__mem_newest(const pgs__mem_key *key)
-{
-	return key->versions[key->first + key->count - 1];
 }
 
 /* PGS_OK or PGS_ENOMEM. */
@@ -87,6 +83,12 @@ void pgs__mem_remove(pgs__mem_map *map, pgs__mem_key *key);
 
 /* Makes room for one more version. PGS_OK or PGS_ENOMEM. */
 int pgs__mem_reserve_version(pgs__mem_key *key);
+
+/* Adds the newest version; room was made for it. */
+void pgs__mem_push(pgs__mem_key *key, pgs__mem_version *version);
+
+/* Frees the newest version. */
+void pgs__mem_pop(pgs__mem_key *key);
 
 /* Frees the oldest version. */
 void pgs__mem_drop_oldest(pgs__mem_key *key);

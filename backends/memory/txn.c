@@ -110,14 +110,13 @@ static int append_version(pgs__mem_store *store, pgs__mem_key *key, const pgs_sl
 		return PGS_ENOMEM;
 	*version = (pgs__mem_version){.mod_revision = store->revision + 1, .value_size = size};
 	if (value) {
-		const pgs__mem_version *before = key->count ? pgs__mem_newest(key) : NULL;
-		bool exists = before && before->count;
-		version->create_revision = exists ? before->create_revision : version->mod_revision;
-		version->count = exists ? before->count + 1 : 1;
+		const pgs__mem_version *before = pgs__mem_visible(key, 0);
+		version->create_revision = before ? before->create_revision : version->mod_revision;
+		version->count = before ? before->count + 1 : 1;
 	}
 	if (size)
 		memcpy(version->value, value->data, size);
-	key->versions[key->first + key->count++] = version;
+	pgs__mem_push(key, version);
 	store->log[store->log_end++] = (pgs__mem_change){key, version};
 	store->size_bytes += version_cost(version);
 	return PGS_OK;
@@ -165,8 +164,7 @@ static void undo(pgs__mem_store *store, size_t count_before)
 	while (store->log_end - store->log_first > count_before) {
 		pgs__mem_change change = store->log[--store->log_end];
 		store->size_bytes -= version_cost(change.version);
-		change.key->count--; /* it is the newest: a transaction changes a key once (K3) */
-		pgs__free(change.version);
+		pgs__mem_pop(change.key); /* it is the newest: a transaction changes a key once (K3) */
 		if (change.key->count == 0)
 			remove_key(store, change.key);
 	}

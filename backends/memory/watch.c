@@ -208,7 +208,7 @@ static int wait_for_events(memory_watch *watch, uint32_t timeout_ms, pgs_kv_even
 			continue;
 		}
 		/* One more look after the timeout: what was committed before it is delivered. */
-		timed_out = timeout_ms == 0 || pthread_cond_timedwait(&store->changed, &store->lock, &until) == ETIMEDOUT;
+		timed_out = pthread_cond_timedwait(&store->changed, &store->lock, &until) == ETIMEDOUT;
 	}
 }
 

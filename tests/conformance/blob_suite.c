@@ -180,8 +180,8 @@ static void test_blob__names_are_checked(void **state)
 	char long_name[PGS_BLOB_NAME_MAX + 2];
 	memset(long_name, 'n', sizeof long_name - 1);
 	long_name[sizeof long_name - 1] = '\0';
-	const char *const bad[] = {"", "/", "/a", "a/", "a//b", ".", "..", "a/.", "../a", "a/../b", "a b", "a\\b", "a:b",
-		"a\nb", "\xc3\xa9", "*", long_name};
+	const char *const bad[] = {"", "/", "/a", "a/", "a//b", ".", "..", "a/.", "../a", "a/../b", "a b", "a\\b",
+		"a:b", "a\nb", "\xc3\xa9", "*", long_name};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		uint64_t size;
 		char byte;
@@ -377,7 +377,8 @@ static void *work(void *arg)
 		w->wrong += bytes[2999] != pattern_byte(round, 2999);
 		int status = get_range(w->blob, "shared", 0, bytes, 3000);
 		w->wrong += status != PGS_OK && status != PGS_ENOTFOUND;
-		w->wrong += status == PGS_OK && (bytes[0] != pattern_byte(7, 0) || bytes[2999] != pattern_byte(7, 2999));
+		w->wrong +=
+			status == PGS_OK && (bytes[0] != pattern_byte(7, 0) || bytes[2999] != pattern_byte(7, 2999));
 		w->wrong += round % 3 == 0 && w->blob->vtable->remove(w->blob, "shared", 0, NULL) != PGS_OK;
 		listing list = {.stop_after = 5, .stop_with = 1};
 		w->wrong += w->blob->vtable->list(w->blob, "t", add_to_listing, &list, 0, NULL) < 0;

@@ -45,7 +45,8 @@ static void test_kv__two_puts_of_a_key_are_refused(void **state)
 	kv_put(kv, "present", "1");
 	pgs_kv_op same[] = {op_put("a", "1"), op_put("a", "1")};
 	expect_overlap(kv, same, 2);
-	pgs_kv_op apart[] = {op_put("z", "1"), op_put("a", "1"), op_range("a", NULL), op_put("m", "1"), op_put("z", "2")};
+	pgs_kv_op apart[] = {
+		op_put("z", "1"), op_put("a", "1"), op_range("a", NULL), op_put("m", "1"), op_put("z", "2")};
 	expect_overlap(kv, apart, 5);
 }
 
@@ -143,8 +144,7 @@ static void test_kv__operations_are_limited_per_list(void **state)
 static void test_kv__sizes_are_limited(void **state)
 {
 	kv_fixture *fixture = *state;
-	kv_suite_limit(fixture,
-		(pgs_kv_limits){.max_key_bytes = 8, .max_value_bytes = 16, .max_request_bytes = 60});
+	kv_suite_limit(fixture, (pgs_kv_limits){.max_key_bytes = 8, .max_value_bytes = 16, .max_request_bytes = 60});
 	pgs_kv *kv = fixture->kv;
 	pgs_kv_limits limits;
 	kv->vtable->limits(kv, &limits);

@@ -54,7 +54,7 @@ extern const kv_suite_part kv_history_part;
 extern const kv_suite_part kv_watch_part;
 extern const kv_suite_part kv_sharing_part;
 
-#define KV_SUITE_PART(variable, title, tests)                                                                        \
+#define KV_SUITE_PART(variable, title, tests)                                                                          \
 	const kv_suite_part variable = {title, tests, sizeof(tests) / sizeof *(tests)}
 
 #endif

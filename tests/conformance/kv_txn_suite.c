@@ -142,8 +142,8 @@ static void test_kv__compares_of_numbers(void **state)
 		for (pgs_kv_target target = PGS_KV_MOD; target <= PGS_KV_VERSION_COUNT; target++) {
 			for (pgs_kv_relation relation = PGS_KV_EQUAL; relation <= PGS_KV_GREATER; relation++) {
 				uint64_t stored = number_of(&pair, target);
-				expect_compare(kv, compare_number(subjects[s], target, relation, stored),
-					holds(relation, 0));
+				expect_compare(
+					kv, compare_number(subjects[s], target, relation, stored), holds(relation, 0));
 				expect_compare(kv, compare_number(subjects[s], target, relation, stored + 1),
 					holds(relation, -1));
 				if (stored)

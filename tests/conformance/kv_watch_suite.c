@@ -150,8 +150,7 @@ static void test_watch__to_the_end_watches_all_above(void **state)
 	pgs_kv *kv = kv_of(state);
 	uint64_t base = kv_revision(kv);
 	pgs_kv_watch *watch = NULL;
-	assert_int_equal(
-		kv->vtable->watch_open(kv, bytes_of("m"), PGS_KV_TO_END, base + 1, &watch, NULL), PGS_OK);
+	assert_int_equal(kv->vtable->watch_open(kv, bytes_of("m"), PGS_KV_TO_END, base + 1, &watch, NULL), PGS_OK);
 	kv_put(kv, "l", "1");
 	kv_put(kv, "m", "2");
 	kv_put(kv, "z", "3");

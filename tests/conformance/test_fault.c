@@ -37,8 +37,7 @@ int main(void)
 	pgs_fault *fault;
 	if (pgs_fault_new(&fault, NULL, NULL) != PGS_OK)
 		return EXIT_FAILURE;
-	kv_factory kv = {
-		.name = "fault", .ctx = fault, .open = open_kv, .open_limited = open_limited_kv, .steps = 500};
+	kv_factory kv = {.name = "fault", .ctx = fault, .open = open_kv, .open_limited = open_limited_kv, .steps = 500};
 	blob_factory blob = {.name = "fault", .ctx = fault, .open = open_blob};
 	int failed = kv_suite_run(&kv) + blob_suite_run(&blob);
 	pgs_fault_free(fault);

@@ -271,8 +271,8 @@ void kv_model_apply(kv_model *model, const model_step *step)
 
 /* --- reads -------------------------------------------------------------- */
 
-static void check_pair(const kv_model *model, size_t key, const model_cell *cell, const pgs_kv_op *op,
-	const pgs_kv_pair *pair)
+static void check_pair(
+	const kv_model *model, size_t key, const model_cell *cell, const pgs_kv_op *op, const pgs_kv_pair *pair)
 {
 	assert_true(pgs__slice_equal(pair->key, model->keys[key]));
 	assert_int_equal(pair->mod_revision, cell->mod_revision);

@@ -206,8 +206,7 @@ static void test_fault__reading_calls_fail_whatever_the_kind(void **state)
 		pgs_fault_at(f->fault, 1, kind);
 		assert_int_equal(f->kv->vtable->identity(f->kv, identity, 0, NULL), PGS_EIO);
 		pgs_fault_at(f->fault, 1, kind);
-		assert_int_equal(
-			f->kv->vtable->watch_open(f->kv, bytes_of("a"), NO_END, 0, &watch, NULL), PGS_EIO);
+		assert_int_equal(f->kv->vtable->watch_open(f->kv, bytes_of("a"), NO_END, 0, &watch, NULL), PGS_EIO);
 		assert_null(watch);
 	}
 }

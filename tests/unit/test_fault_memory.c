@@ -54,8 +54,8 @@ static bool delay_with_failure(pgs_fault *fault, pgs_kv *kv, size_t nth)
 	pgs_kv_op ops[] = {op_put("a", "1"), op_put("b", "2"), op_range("a", "z")};
 	ops[1].value = (pgs_slice){large, sizeof large};
 	pgs_kv_compare compare = compare_value("c", PGS_KV_EQUAL, "3");
-	pgs_kv_txn txns[] = {txn_of(ops, 3),
-		{.compares = &compare, .compare_count = 1, .failure = ops, .failure_count = 3}};
+	pgs_kv_txn txns[] = {
+		txn_of(ops, 3), {.compares = &compare, .compare_count = 1, .failure = ops, .failure_count = 3}};
 	size_t live = failing_alloc_live();
 	pgs_fault_at(fault, 1, PGS_FAULT_DELAY);
 	failing_alloc_begin(nth);

@@ -270,7 +270,8 @@ static bool run_blobs(size_t nth)
 {
 	pgs_blob *blob;
 	assert_int_equal(pgs_blob_memory_new(&blob, NULL), PGS_OK);
-	static const char *const names[] = {"c", "a", "b", "d", "h", "g", "f", "e", "i"}; /* more than the first array holds */
+	static const char *const names[] = {
+		"c", "a", "b", "d", "h", "g", "f", "e", "i"}; /* more than the first array holds */
 	failing_alloc_begin(nth);
 	size_t done = 0;
 	int status = PGS_OK;
