@@ -28,7 +28,6 @@ typedef struct memory_watch {
 	pgs_slice key;
 	pgs_slice range_end;
 	uint64_t next;    /* the first revision not delivered */
-	int failed;       /* sticky */
 	pgs__arena batch; /* the events last delivered */
 } memory_watch;
 
@@ -167,11 +166,9 @@ static int copy_batch(memory_watch *watch, span batch, pgs_kv_events *out)
 static int collect(memory_watch *watch, pgs_kv_events *out, pgs_error *err)
 {
 	const pgs__mem_store *store = watch->store;
-	if (watch->next < store->compacted) {
-		watch->failed = PGS_EOLDREV;
+	if (watch->next < store->compacted) /* and so it stays: `compacted` only rises */
 		return pgs__error(err, PGS_EOLDREV, "watched revision %llu was compacted: the oldest is %llu",
 			(unsigned long long)watch->next, (unsigned long long)store->compacted);
-	}
 	span batch = plan_batch(watch);
 	if (batch.matching && copy_batch(watch, batch, out) != PGS_OK)
 		return pgs__error_nomem(err, "a watch's events");
@@ -217,8 +214,6 @@ int pgs__mem_watch_next(pgs_kv_watch *handle, uint32_t timeout_ms, pgs_kv_events
 	memory_watch *watch = (memory_watch *)handle;
 	*out = (pgs_kv_events){0};
 	pgs__arena_free(&watch->batch);
-	if (watch->failed)
-		return pgs__error(err, watch->failed, "the watch has failed before");
 	pthread_mutex_lock(&watch->store->lock);
 	int status = wait_for_events(watch, timeout_ms, out, err);
 	uint64_t revision = watch->store->revision;

@@ -93,6 +93,32 @@ static void test_fault__a_delay_out_of_memory_is_refused(void **state)
 	failing_alloc_uninstall();
 }
 
+static void test_fault__lost_replies_are_freed(void **state)
+{
+	(void)state;
+	failing_alloc_install();
+	pgs_fault *fault;
+	pgs_kv *kv;
+	pgs_blob *blob;
+	assert_int_equal(build(&fault, &kv, &blob), PGS_OK);
+	kv_put(kv, "a", "1");
+	size_t live = failing_alloc_live();
+	pgs_kv_op op = op_range("a", "b");
+	pgs_kv_txn txns[] = {txn_of(&op, 1), txn_of(&op, 1)};
+	pgs_fault_at(fault, 1, PGS_FAULT_LOSE_REPLY);
+	assert_int_equal(kv->vtable->txn(kv, txns, 2, 0, NULL), PGS_EUNKNOWN);
+	assert_int_equal(failing_alloc_live(), live); /* nobody will release what nobody got */
+	pgs_fault_at(fault, 1, PGS_FAULT_DELAY);
+	assert_int_equal(kv->vtable->txn(kv, txns, 2, 0, NULL), PGS_EUNKNOWN);
+	assert_int_equal(pgs_fault_deliver(fault), 2);
+	assert_int_equal(failing_alloc_live(), live);
+	kv->vtable->close(kv);
+	blob->vtable->close(blob);
+	pgs_fault_free(fault);
+	assert_int_equal(failing_alloc_live(), 0);
+	failing_alloc_uninstall();
+}
+
 static void test_fault__a_watch_out_of_memory_leaks_nothing(void **state)
 {
 	(void)state;
@@ -125,6 +151,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_fault__constructors_out_of_memory_leak_nothing),
 		cmocka_unit_test(test_fault__a_delay_out_of_memory_is_refused),
+		cmocka_unit_test(test_fault__lost_replies_are_freed),
 		cmocka_unit_test(test_fault__a_watch_out_of_memory_leaks_nothing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
