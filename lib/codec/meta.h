@@ -1,4 +1,5 @@
-/* The small values: metadata, identity, floor, numbers, attributes, locks. All sealed (codec/seal.h).
+/* The small values: metadata, identity, floor, numbers, attributes, locks. All sealed (codec/seal.h). z is not
+ * here: only its mod revision counts.
  *
  * m, metadata:
  *     4 "PGSM"   u16 format version   u8 hash kind (1)   u8 order (0 revision, 1 counter)
@@ -7,7 +8,7 @@
  *     know and refuses those >= 0x80 with PGS_EVERSION. Tag 0x81: parent of a branch.   seal
  * i, identity:  4 "PGSI"   u16 format version   16 random   seal
  * g, floor:     u64be floor   u64be previous floor   seal          (compared in the KV: "g < floor + 1")
- * t, e, z:      u64be number   seal                                 (compared in the KV: "e < number")
+ * t, e:         u64be number   seal                                 (compared in the KV: "e < number")
  * a/:           bytes   seal
  * k/, lock:     u8 1   16 owner   16 boot id   varint pid   varint process start   varint lease ms   seal
  */
