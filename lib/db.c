@@ -193,6 +193,8 @@ static int read_meta(pgs_store *store, const uint8_t *prefix, const char *name, 
 	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
 	if (pair) {
 		result = pgs__meta_decode(pair->value, meta);
+		if (result == PGS_OK && meta->parent.size)
+			result = PGS_EVERSION; /* a branch: its pages are in a database we would not look in */
 		meta->parent = (pgs_slice){0}; /* borrowed from the reply */
 	} else if (result == PGS_OK) {
 		result = pgs__error(err, PGS_ENOTFOUND, "database %s was dropped", name);

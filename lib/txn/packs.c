@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "codec/seal.h"
 #include "util/alloc.h"
 #include "util/arena.h"
 #include "util/error.h"
@@ -343,7 +342,7 @@ static int read_block(const pack *p, const pgs__backend *backend, size_t index, 
 	if (!*bytes)
 		return pgs__error_nomem(err, "index block");
 	int result = read_blob(backend, p->blob_name, row.offset, *bytes, row.length, deadline_ms, err);
-	if (result == PGS_OK && pgs__check32(*bytes, row.length) != row.check)
+	if (result == PGS_OK && pgs__index_block_check((pgs_slice){*bytes, row.length}, &row) != PGS_OK)
 		result = pgs__error(err, PGS_ECORRUPT, "block %zu of index file %s is damaged", index, p->blob_name);
 	if (result != PGS_OK) {
 		pgs__free(*bytes);

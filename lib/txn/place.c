@@ -319,7 +319,7 @@ int pgs__txn_upload_frames(pgs_txn *t, uint64_t deadline_ms, pgs_error *err)
 	pgs__sorted_item *items = pgs__calloc(t->write_count + 1, sizeof *items);
 	int result = writes && items ? PGS_OK : pgs__error_nomem(err, "sorted files");
 	size_t count = result == PGS_OK ? collect_frames(t, writes, items) : 0;
-	size_t next = 0, used;
+	size_t next = 0, used = 0;
 	for (size_t done = 0; result == PGS_OK && done < count; done += used) {
 		result = upload_file(t, items + done, count - done, &used, deadline_ms, err);
 		if (result == PGS_OK)

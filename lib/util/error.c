@@ -84,16 +84,15 @@ int pgs__error_prefix(pgs_error *err, int code, const char *format, ...)
 {
 	if (!err)
 		return code;
+	uint64_t page = err->page;
 	char text[sizeof err->message], rest[sizeof err->message];
 	va_list args;
 	va_start(args, format);
 	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
 	memcpy(rest, err->message, sizeof rest);
-	size_t used = strnlen(text, sizeof text - 1);
-	memcpy(err->message, text, used);
-	snprintf(err->message + used, sizeof err->message - used, ": %s", rest);
-	err->code = code;
+	pgs__error(err, code, "%s: %s", text, rest);
+	err->page = page;
 	return code;
 }
 
