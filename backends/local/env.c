@@ -192,7 +192,8 @@ void pgs__env_view_end(pgs__env *env, pgs__view *view)
 }
 
 /* Handles of different durability share an environment, so that the choice is
- * made per transaction.
+ * made per transaction: LMDB's flags are the environment's, but it looks at
+ * them when it commits, and only one transaction writes at a time.
  *
  * Full: the pages are synced, then the meta page that points to them is written
  * and synced. Lazy: the meta page is left to the kernel, to be synced with the
@@ -206,13 +207,29 @@ static unsigned sync_flags(pgs_sync sync)
 	return sync == PGS_SYNC_OFF ? MDB_NOSYNC : sync == PGS_SYNC_LAZY ? MDB_NOMETASYNC : 0;
 }
 
+static int choose_sync(pgs__env *env, pgs_sync sync)
+{
+	unsigned wanted = sync_flags(sync);
+	if (wanted == env->sync_flags)
+		return 0;
+	int rc = mdb_env_set_flags(env->mdb, MDB_NOSYNC | MDB_NOMETASYNC, 0);
+	if (!rc && wanted)
+		rc = mdb_env_set_flags(env->mdb, wanted, 1);
+	if (!rc)
+		env->sync_flags = wanted;
+	return rc;
+}
+
 int pgs__env_write_begin(pgs__env *env, pgs_sync sync, MDB_txn **out, pgs_error *err)
 {
 	for (int attempt = 0;; attempt++) {
+		*out = NULL;
 		pthread_rwlock_rdlock(&env->map_lock);
-		int rc = mdb_txn_begin(env->mdb, NULL, sync_flags(sync), out);
-		if (!rc)
+		int rc = mdb_txn_begin(env->mdb, NULL, 0, out);
+		if (!rc && !(rc = choose_sync(env, sync)))
 			return PGS_OK;
+		if (*out)
+			mdb_txn_abort(*out);
 		pthread_rwlock_unlock(&env->map_lock);
 		if (rc != MDB_MAP_RESIZED || attempt == 10)
 			return pgs__env_error(env, rc, "cannot begin a transaction", err);

@@ -32,6 +32,7 @@ typedef struct pgs__env {
 	MDB_dbi versions;
 	MDB_dbi log;
 	MDB_dbi meta;
+	unsigned sync_flags; /* LMDB's; changed by whoever has the write transaction */
 	uint8_t identity[16];
 	pthread_rwlock_t map_lock;
 

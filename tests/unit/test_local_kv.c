@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +31,33 @@
 #define MAP_BYTES ((uint64_t)256 << 20)
 
 #define SLICE(text) ((pgs_slice){(text), strlen(text)})
+
+/* --- what LMDB asks of the kernel ------------------------------------------ */
+
+/* These take the place of libc's for LMDB's shared library. */
+static unsigned sync_count;
+static bool fail_syncs;
+static bool fail_meta_writes;
+
+int fdatasync(int fd)
+{
+	__atomic_fetch_add(&sync_count, 1, __ATOMIC_RELAXED);
+	if (fail_syncs) {
+		errno = EIO;
+		return -1;
+	}
+	return (int)syscall(SYS_fdatasync, fd);
+}
+
+ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+	/* The meta pages are the file's first two, and what is written of them is no whole page. */
+	if (fail_meta_writes && offset < 8192 && size < 4096) {
+		errno = EIO;
+		return -1;
+	}
+	return syscall(SYS_pwrite64, fd, data, size, offset);
+}
 
 /* --- helpers ------------------------------------------------------------- */
 
@@ -538,6 +566,75 @@ static void test_full__the_disk_says_so_and_loses_nothing(void **state)
 	assert_int_equal(reopened, revision);
 }
 
+/* --- syncing ---------------------------------------------------------------- */
+
+static unsigned syncs_of_a_put(pgs_kv *kv)
+{
+	sync_count = 0;
+	assert_true(put(kv, "a", SLICE("1")) > 0);
+	return sync_count;
+}
+
+/* The meta page's own write is synchronous besides, when it is. */
+static void test_sync__is_each_handles_own(void **state)
+{
+	(void)state;
+	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
+	pgs_kv *full = open_with("sync", options);
+	options.sync = PGS_SYNC_LAZY;
+	pgs_kv *lazy = open_with("sync", options);
+	options.sync = PGS_SYNC_OFF;
+	pgs_kv *off = open_with("sync", options);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(syncs_of_a_put(full), 1);
+		assert_int_equal(syncs_of_a_put(off), 0);
+		assert_int_equal(syncs_of_a_put(lazy), 1);
+		assert_int_equal(syncs_of_a_put(off), 0);
+	}
+	sync_count = 0;
+	get(full, "a");
+	assert_int_equal(sync_count, 0);
+	close_kv(full);
+	close_kv(lazy);
+	close_kv(off);
+}
+
+static void test_sync__that_fails_applies_nothing(void **state)
+{
+	(void)state;
+	pgs_kv *kv = open_kv("nosync");
+	assert_int_equal(put(kv, "a", SLICE("1")), 2);
+	fail_syncs = true;
+	int64_t failed = put(kv, "a", SLICE("2"));
+	fail_syncs = false;
+	assert_int_equal(failed, PGS_EIO);
+	assert_int_equal(get(kv, "a"), 1);
+	assert_int_equal(put(kv, "a", SLICE("3")), 3);
+	close_kv(kv);
+}
+
+static void test_sync__a_failed_last_write_is_unknown(void **state)
+{
+	(void)state;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_kv *kv = open_kv("unknown");
+	assert_int_equal(put(kv, "a", SLICE("1")), 2);
+	pgs_kv_op op = {.kind = PGS_KV_PUT, .key = SLICE("a"), .value = SLICE("2")};
+	pgs_kv_txn txn = {.success = &op, .success_count = 1};
+	fail_meta_writes = true;
+	int status = run(kv, &txn, &err);
+	fail_meta_writes = false;
+	kv->vtable->release(kv, &txn, 1);
+	assert_int_equal(status, PGS_EUNKNOWN);
+	assert_non_null(strstr(err.message, "open it again"));
+	assert_int_equal(put(kv, "a", SLICE("3")), PGS_EIO);
+	close_kv(kv);
+	kv = open_kv("unknown");
+	assert_true(get(kv, "a") == 1 || get(kv, "a") == 2);
+	assert_true(put(kv, "a", SLICE("3")) >= 3);
+	close_kv(kv);
+}
+
 /* --- transactions ----------------------------------------------------------- */
 
 static void test_txn__requests_of_one_call_do_not_harm_each_other(void **state)
@@ -894,6 +991,9 @@ int main(void)
 		cmocka_unit_test(test_damage__a_truncated_file_is_an_error_not_a_crash),
 		cmocka_unit_test(test_full__the_map_says_how_to_go_on),
 		cmocka_unit_test(test_full__the_disk_says_so_and_loses_nothing),
+		cmocka_unit_test(test_sync__is_each_handles_own),
+		cmocka_unit_test(test_sync__that_fails_applies_nothing),
+		cmocka_unit_test(test_sync__a_failed_last_write_is_unknown),
 		cmocka_unit_test(test_txn__requests_of_one_call_do_not_harm_each_other),
 		cmocka_unit_test(test_txn__a_large_one_is_checked_quickly),
 		cmocka_unit_test(test_txn__keys_of_any_bytes_keep_their_order),
