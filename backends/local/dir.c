@@ -10,7 +10,6 @@
 #include "util/alloc.h"
 #include "util/error.h"
 
-#define MAP_DEFAULT ((uint64_t)64 << 30)
 #define MAP_MIN ((uint64_t)1 << 20)
 #define MAP_MAX ((uint64_t)1 << 46)
 
@@ -30,7 +29,7 @@ int pgs__local_options(pgs_local_options *out, const pgs_local_options *options,
 		return pgs__error(
 			err, PGS_EINVAL, "opening '%s': sync is %d, not a PGS_SYNC_ value", path, (int)out->sync);
 	if (out->map_bytes == 0)
-		out->map_bytes = MAP_DEFAULT;
+		out->map_bytes = PGS__LOCAL_MAP_DEFAULT;
 	if (out->map_bytes < MAP_MIN || out->map_bytes > MAP_MAX)
 		return pgs__error(err, PGS_EINVAL,
 			"opening '%s': a map of %llu bytes: from 1 MiB to 64 TiB are possible", path,

@@ -4,6 +4,8 @@
 
 #include <pagestore/backends.h>
 
+#define PGS__LOCAL_MAP_DEFAULT ((uint64_t)64 << 30)
+
 /* The caller's options, or the defaults; PGS_EINVAL for a value out of range. */
 int pgs__local_options(pgs_local_options *out, const pgs_local_options *options, const char *path, pgs_error *err);
 

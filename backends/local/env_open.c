@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +22,9 @@
 #include "util/random.h"
 
 #define READERS_MAX 1024
+
+/* What the default map shrinks to at most. */
+#define MAP_LEAST ((uint64_t)1 << 30)
 
 /* More missing than this was not left out by LMDB: see pgs__env_extend(). */
 #define SHORT_PAGES_MAX 4096
@@ -78,6 +82,20 @@ static int open_with(pgs__env *env, const pgs_local_options *options, unsigned f
 	return rc;
 }
 
+/* Where a process may not map the default (a limit on address space, valgrind), a smaller one does; a size that was
+ * asked for is given or refused. */
+static int open_mapped(pgs__env *env, const pgs_local_options *options, unsigned flags)
+{
+	pgs_local_options o = *options;
+	int rc = open_with(env, &o, flags);
+	while ((rc == EINVAL || rc == ENOMEM) && options->map_bytes == PGS__LOCAL_MAP_DEFAULT &&
+		o.map_bytes > MAP_LEAST) {
+		o.map_bytes /= 8;
+		rc = open_with(env, &o, flags);
+	}
+	return rc;
+}
+
 /* A read-only handle opens the files for writing when it may, so that it can
  * share the environment with handles that write. Else LMDB's read-only mode,
  * which still needs to write the lock file, except on a read-only file system.
@@ -90,7 +108,7 @@ static int open_files(pgs__env *env, const pgs_local_options *options, pgs_error
 	size_t allowed = options->read_only ? 3 : 1;
 	int rc = 0;
 	for (size_t i = 0; i < allowed; i++) {
-		rc = open_with(env, options, modes[i]);
+		rc = open_mapped(env, options, modes[i]);
 		if (rc != EACCES && rc != EROFS && rc != EPERM)
 			break;
 	}
@@ -380,6 +398,15 @@ int pgs__env_create(pgs__env **out, const char *path, const pgs_local_options *o
 	return PGS_OK;
 }
 
+/* LMDB gives up the old map before it has the new one: ask first. */
+static bool can_map(size_t size)
+{
+	void *at = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (at != MAP_FAILED)
+		munmap(at, size);
+	return at != MAP_FAILED;
+}
+
 /* The first handle chose the map; a later one may want more (L3). */
 static int enlarge_map(pgs__env *env, const pgs_local_options *options, pgs_error *err)
 {
@@ -387,8 +414,10 @@ static int enlarge_map(pgs__env *env, const pgs_local_options *options, pgs_erro
 	size_t page = (size_t)sysconf(_SC_PAGESIZE), wanted = ((size_t)options->map_bytes + page - 1) / page * page;
 	pthread_rwlock_wrlock(&env->map_lock);
 	int rc = mdb_env_info(env->mdb, &info);
-	if (!rc && info.me_mapsize < wanted)
+	if (!rc && info.me_mapsize < wanted && can_map(wanted))
 		rc = mdb_env_set_mapsize(env->mdb, wanted);
+	else if (!rc && info.me_mapsize < wanted && options->map_bytes != PGS__LOCAL_MAP_DEFAULT)
+		rc = ENOMEM;
 	pthread_rwlock_unlock(&env->map_lock);
 	return rc ? pgs__env_error(env, rc, "cannot enlarge the map", err) : PGS_OK;
 }

@@ -54,7 +54,7 @@ typedef enum pgs_sync {
 typedef struct pgs_local_options {
 	uint32_t struct_size;
 	pgs_sync sync;
-	uint64_t map_bytes;  /* address space for the KV, which is its largest size; 0 = 64 GiB */
+	uint64_t map_bytes;  /* address space for the KV, which is its largest size; 0 = 64 GiB, or what the process may map */
 	bool read_only;
 	bool must_exist;     /* PGS_ENOTFOUND instead of creating */
 } pgs_local_options;

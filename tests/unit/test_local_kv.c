@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -29,6 +30,16 @@
 
 /* Small enough for every sanitizer and for valgrind. */
 #define MAP_BYTES ((uint64_t)256 << 20)
+
+/* The sanitizers' own maps are beyond any limit on address space. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define MAP_IS_HUGE_ANYWAY true
+#endif
+#endif
+#ifndef MAP_IS_HUGE_ANYWAY
+#define MAP_IS_HUGE_ANYWAY false
+#endif
 
 #define SLICE(text) ((pgs_slice){(text), strlen(text)})
 
@@ -269,6 +280,31 @@ static void test_open__handles_of_a_process_share_the_environment(void **state)
 	close_kv(one);
 	assert_int_equal(put(two, "a", SLICE("3")), 4);
 	close_kv(two);
+}
+
+/* A process with little address space gets a smaller default, not an error, and no larger one later. */
+static void test_open__the_default_map_fits_the_process(void **state)
+{
+	(void)state;
+	if (MAP_IS_HUGE_ANYWAY)
+		return;
+	pid_t child = fork();
+	if (child == 0) {
+		struct rlimit limit = {(rlim_t)16 << 30, (rlim_t)16 << 30};
+		pgs_local_options options = PGS_LOCAL_OPTIONS_INIT, large = PGS_LOCAL_OPTIONS_INIT;
+		pgs_kv *kv, *again, *refused;
+		large.map_bytes = (uint64_t)32 << 30;
+		if (setrlimit(RLIMIT_AS, &limit) || pgs_kv_local_open(&kv, path_of("fits"), &options, NULL) ||
+			pgs_kv_local_open(&again, path_of("fits"), &options, NULL))
+			_exit(1);
+		if (pgs_kv_local_open(&refused, path_of("fits"), &large, NULL) != PGS_ENOMEM)
+			_exit(2);
+		bool works = put(again, "a", SLICE("1")) == 2 && stat_of(kv).quota_bytes == (uint64_t)8 << 30;
+		close_kv(kv);
+		close_kv(again);
+		_exit(works ? 0 : 3);
+	}
+	wait_for(child);
 }
 
 static void test_open__says_what_is_missing(void **state)
@@ -877,6 +913,36 @@ static void test_threads__share_commits_and_lose_none(void **state)
 	close_kv(kv);
 }
 
+static void test_processes__follow_a_map_that_another_enlarged(void **state)
+{
+	(void)state;
+	static char big[300000];
+	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
+	options.map_bytes = 1 << 20;
+	int go[2];
+	char byte = 1;
+	assert_int_equal(pipe(go), 0);
+	pid_t child = fork();
+	if (child == 0) {
+		pgs_kv *kv = read(go[0], &byte, 1) == 1 ? open_kv("grown") : NULL;
+		for (int i = 0; i < 10; i++)
+			if (put(kv, "big", (pgs_slice){big, sizeof big}) < 0)
+				_exit(1);
+		close_kv(kv);
+		_exit(0);
+	}
+	pgs_kv *kv = open_with("grown", options);
+	assert_int_equal(put(kv, "a", SLICE("1")), 2);
+	assert_int_equal(write(go[1], &byte, 1), 1);
+	wait_for(child);
+	assert_int_equal(get(kv, "a"), 1);
+	assert_int_equal(put(kv, "a", SLICE("2")), 13);
+	assert_true(stat_of(kv).quota_bytes > 3000000);
+	close_kv(kv);
+	close(go[0]);
+	close(go[1]);
+}
+
 static void test_processes__count_together(void **state)
 {
 	(void)state;
@@ -979,6 +1045,7 @@ int main(void)
 		cmocka_unit_test(test_open__a_new_store_is_at_revision_1),
 		cmocka_unit_test(test_open__what_was_put_is_there_again),
 		cmocka_unit_test(test_open__handles_of_a_process_share_the_environment),
+		cmocka_unit_test(test_open__the_default_map_fits_the_process),
 		cmocka_unit_test(test_open__says_what_is_missing),
 		cmocka_unit_test(test_read_only__reads_and_refuses_writes),
 		cmocka_unit_test(test_read_only__works_in_a_directory_that_cannot_be_written),
@@ -1002,6 +1069,7 @@ int main(void)
 		cmocka_unit_test(test_watch__sees_every_commit_of_another_process),
 		cmocka_unit_test(test_watch__batches_are_bounded_and_fail_after_compaction),
 		cmocka_unit_test(test_threads__share_commits_and_lose_none),
+		cmocka_unit_test(test_processes__follow_a_map_that_another_enlarged),
 		cmocka_unit_test(test_processes__count_together),
 		cmocka_unit_test(test_processes__a_stopped_writer_does_not_stop_others_for_good),
 		cmocka_unit_test(test_crash__nothing_acknowledged_is_lost),
