@@ -71,13 +71,10 @@ static inline const pgs_kv_pair *pgs__got(const pgs_kv_txn *txn, size_t op)
 	return op < txn->result_count && txn->results[op].count ? &txn->results[op].pairs[0] : NULL;
 }
 
-/* Run the operations without compares. The caller releases *txn, also after an error. */
-static inline int pgs__kv_read(const pgs__backend *b, pgs_kv_txn *txn, const pgs_kv_op *ops, size_t count,
-			       uint64_t deadline_ms, pgs_error *err)
-{
-	*txn = (pgs_kv_txn){.success = ops, .success_count = count};
-	return b->kv->vtable->txn(b->kv, txn, 1, deadline_ms, err);
-}
+/* Run operations without compares that may run twice: reads, and deletes of what nobody needs. A lost reply is asked
+ * for again, so the result is never PGS_EUNKNOWN. The caller releases *txn, also after an error. */
+int pgs__kv_read(const pgs__backend *b, pgs_kv_txn *txn, const pgs_kv_op *ops, size_t count, uint64_t deadline_ms,
+		 pgs_error *err);
 
 static inline void pgs__kv_release(const pgs__backend *b, pgs_kv_txn *txns, size_t count)
 {

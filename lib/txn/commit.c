@@ -81,7 +81,7 @@ static void fill_compares(attempt *a)
 				    .target = PGS_KV_CREATE,
 				    .relation = PGS_KV_EQUAL,
 				    .number = c->lock.held};
-	if (c->t->extent_read)
+	if (c->t->extent_checked)
 		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.e), PGS_KV_EQUAL, c->t->snapshot.extent_revision);
 	else if (c->put_extent)
 		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.e), (pgs_slice){a->extent, PGS__NUMBER_SIZE});
@@ -191,10 +191,10 @@ static int judge_extent(pgs__commit *c, const pgs_kv_txn *txn)
 	if (!e || pgs__number_decode(e->value, &extent) != PGS_OK)
 		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key e, extent, is damaged",
 				  c->t->db->name);
-	if (c->t->extent_read && e->mod_revision != c->t->snapshot.extent_revision)
+	if (c->t->extent_checked && e->mod_revision != c->t->snapshot.extent_revision)
 		return pgs__error(c->err, PGS_ECONFLICT, "the page count of database %s was changed by another transaction",
 				  c->t->db->name);
-	if (!c->t->extent_read && c->put_extent && extent >= c->t->page_count)
+	if (!c->t->extent_checked && c->put_extent && extent >= c->t->page_count)
 		c->put_extent = false; /* someone grew it further */
 	return PGS_OK;
 }

@@ -64,7 +64,7 @@ struct pgs_txn {
 	pgs__map reads;         /* page → mod revision of its p/ key as seen */
 	pgs__attr_read *attr_reads;
 	size_t attr_read_count, attr_read_capacity;
-	bool extent_read;
+	bool extent_checked;    /* the commit compares the page count unchanged */
 
 	pgs__map write_index;   /* page → index in writes */
 	pgs__write *writes;

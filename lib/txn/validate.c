@@ -40,7 +40,7 @@ static size_t collect_checks(pgs__commit *c, pgs__page_check *out)
 	for (size_t i = 0; i < c->write_count; i++) {
 		pgs__write *w = c->writes[i];
 		bool wanted = w->depends || t->isolation == PGS_SNAPSHOT;
-		if (!wanted || pgs__map_get(&t->reads, w->page_no) || w->page_no >= t->snapshot.extent)
+		if (!wanted || pgs__map_get(&t->reads, w->page_no))
 			continue;
 		/* Under snapshot isolation a written page is checked for its own sake. */
 		out[count++] = (pgs__page_check){w->page_no, w->seen_revision,

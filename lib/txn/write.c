@@ -101,7 +101,7 @@ int pgs_truncate(pgs_txn *txn, uint64_t page_count)
 		return pgs__error(&txn->error, PGS_EINVAL, "page count %llu is past the largest",
 				  (unsigned long long)page_count);
 	drop_writes_from(txn, page_count);
-	txn->extent_read = true;
+	txn->extent_checked = true;
 	if (page_count < txn->snapshot.extent && (!txn->truncated || page_count < txn->truncated_to)) {
 		txn->truncated = true;
 		txn->truncated_to = page_count;
@@ -112,7 +112,8 @@ int pgs_truncate(pgs_txn *txn, uint64_t page_count)
 
 int pgs_page_count(pgs_txn *txn, uint64_t *page_count)
 {
-	txn->extent_read = true;
+	if (txn->tracks_reads)
+		txn->extent_checked = true;
 	*page_count = txn->page_count;
 	return PGS_OK;
 }
@@ -165,15 +166,15 @@ static int not_found(pgs_txn *t, pgs_slice name)
 			  pgs__printable(text, sizeof text, name.data, name.size));
 }
 
-/* Read the attribute at the snapshot; it joins the read set. */
-static int read_attr(pgs_txn *t, pgs_slice name, void *value, size_t capacity, size_t *size)
+/* Read the attribute at the snapshot; tracked, the commit compares it unchanged. */
+static int read_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size_t capacity, size_t *size)
 {
 	pgs__key key = pgs__key_attr(pgs__db_prefix(t->db), name.data, name.size);
 	pgs_kv_op op = pgs__op_get(pgs__key_slice(&key), t->snapshot.kv_revision);
 	pgs_kv_txn txn;
 	int result = pgs__kv_read(pgs__db_backend(t->db), &txn, &op, 1, pgs__txn_deadline(t), &t->error);
 	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
-	if (result == PGS_OK && t->writes_allowed)
+	if (result == PGS_OK && tracked)
 		result = note_attr_read(t, name, pair ? pair->mod_revision : 0);
 	if (result == PGS_OK) {
 		pgs_slice stored = pair ? pair->value : (pgs_slice){0};
@@ -200,7 +201,7 @@ int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, 
 	const pgs__attr_write *own = find_attr_write(txn, slice);
 	if (own)
 		return own->removed ? not_found(txn, slice) : copy_value(own->value, value, capacity, size);
-	return read_attr(txn, slice, value, capacity, size);
+	return read_attr(txn, slice, txn->tracks_reads, value, capacity, size);
 }
 
 /* Under snapshot isolation the first committer of an attribute wins, so its revision must be known. */
@@ -209,7 +210,7 @@ static int note_blind_attr(pgs_txn *t, pgs_slice name)
 	size_t size;
 	if (t->isolation != PGS_SNAPSHOT)
 		return PGS_OK;
-	int result = read_attr(t, name, NULL, 0, &size);
+	int result = read_attr(t, name, true, NULL, 0, &size);
 	return result == PGS_ENOTFOUND ? PGS_OK : result;
 }
 
