@@ -24,6 +24,7 @@
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/kv_check.h"
 
 /* One LMDB transaction takes no more batches once it has so many requests. */
 #define GROUP_MAX 1024
@@ -75,7 +76,7 @@ static void run_reads(pgs__local_kv *kv, pgs_kv_txn *txns, size_t count, pgs_err
 	pgs_error why = PGS_ERROR_INIT;
 	int begun = PGS_OK;
 	for (size_t i = 0; i < count; i++) {
-		if (txns[i].status || pgs__txn_mutates(&txns[i]))
+		if (txns[i].status || pgs__kv_mutates(&txns[i]))
 			continue;
 		if (!view && !begun)
 			begun = begin_reading(kv->env, &run, &view, &why);
@@ -326,9 +327,11 @@ static size_t check_all(pgs__local_kv *kv, pgs_kv_txn *txns, size_t count, uint6
 	size_t writes = 0;
 	pgs_error why = PGS_ERROR_INIT;
 	bool late = pgs__deadline_passed(deadline_ms);
+	pgs_kv_limits limits;
+	kv->base.vtable->limits(&kv->base, &limits);
 	for (size_t i = 0; i < count; i++) {
-		bool mutates = pgs__txn_mutates(&txns[i]);
-		int status = pgs__check_txn(&txns[i], &why);
+		bool mutates = pgs__kv_mutates(&txns[i]);
+		int status = pgs__kv_check(&txns[i], &limits, &why);
 		if (!status && mutates && kv->read_only)
 			status = pgs__error(
 				&why, PGS_EREADONLY, "a write to '%s', which is open read-only", kv->env->path);
@@ -350,11 +353,11 @@ static void run_writes(
 	if (writes > 1)
 		batch.items = pgs__malloc(writes * sizeof *batch.items);
 	for (size_t i = 0; i < count && batch.items; i++)
-		if (!txns[i].status && pgs__txn_mutates(&txns[i]))
+		if (!txns[i].status && pgs__kv_mutates(&txns[i]))
 			batch.items[batch.count++].txn = &txns[i];
 	int failed = batch.items ? submit(kv->env, &batch, deadline_ms, &why) : pgs__error_nomem(&why, "a transaction");
 	for (size_t i = 0, at = 0; i < count; i++) {
-		if (failed && !txns[i].status && pgs__txn_mutates(&txns[i]))
+		if (failed && !txns[i].status && pgs__kv_mutates(&txns[i]))
 			note(txns, count, i, failed, &why, err);
 		else if (!failed && at < batch.count && batch.items[at].txn == &txns[i]) {
 			note(txns, count, i, txns[i].status, &batch.items[at].err, err);

@@ -1,7 +1,6 @@
 /* The local KV, shared by its parts.
  *
  *   kv.c        open, close, limits, stat
- *   check.c     is a request well formed (K3, K4)
  *   run.c       run one request in an LMDB transaction
  *   commit.c    which LMDB transaction: reads, writes, and writes of several threads together
  *   watch.c     history, then what comes
@@ -20,14 +19,6 @@ typedef struct pgs__local_kv {
 	pgs_sync sync;
 	bool read_only;
 } pgs__local_kv;
-
-/* --- check.c --- */
-
-/* PGS_OK, EINVAL (K3, empty key, unknown kind) or ELIMIT (K4), for both branches. */
-int pgs__check_txn(const pgs_kv_txn *txn, pgs_error *err);
-
-/* Does either branch put or delete? */
-bool pgs__txn_mutates(const pgs_kv_txn *txn);
 
 /* --- run.c --- */
 

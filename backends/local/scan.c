@@ -12,18 +12,10 @@
 #include <string.h>
 
 #include "util/error.h"
+#include "util/kv_check.h"
 
 /* A seek costs about as much as this many steps. */
 #define STEPS_MAX 4
-
-bool pgs__range_open(pgs_slice first, pgs_slice range_end, pgs_slice key)
-{
-	if (range_end.size == 0)
-		return pgs__slice_equal(first, key);
-	if (range_end.size == 1 && *(const char *)range_end.data == '\0')
-		return true;
-	return pgs__slice_compare(key, range_end) < 0;
-}
 
 void pgs__scan_start(pgs__scan *scan, MDB_cursor *cursor, pgs_slice key, pgs_slice range_end, uint64_t revision)
 {
@@ -108,7 +100,7 @@ int pgs__scan_next(pgs__scan *scan, pgs__record *out, bool *found, pgs_error *er
 		scan->rc = leave_last(scan, &k, &v);
 		int status = scan->rc ? PGS_EIO : PGS_OK;
 		if (!status && k.mv_size > 8 &&
-			!pgs__range_open(scan->key, scan->range_end, (pgs_slice){k.mv_data, k.mv_size - 8}))
+			!pgs__kv_in_range((pgs_slice){k.mv_data, k.mv_size - 8}, scan->key, scan->range_end))
 			return PGS_OK;
 		if (!status)
 			status = visible(scan, &k, &v, out, found, err);

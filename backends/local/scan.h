@@ -37,7 +37,4 @@ static inline void pgs__scan_moved(pgs__scan *scan)
 	scan->jump = true;
 }
 
-/* Is `key` before the end of the range that starts at `first`? */
-bool pgs__range_open(pgs_slice first, pgs_slice range_end, pgs_slice key);
-
 #endif

@@ -16,6 +16,7 @@
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/kv_check.h"
 
 /* A batch ends with the revision that reaches one of these. */
 #define BATCH_EVENTS 1000
@@ -93,7 +94,7 @@ static int add_revision(pgs_kv_watch *w, MDB_cursor *versions, uint64_t revision
 	pgs_slice key;
 	size_t first = w->count;
 	while (pgs__log_next(&r, &key)) {
-		if (pgs__slice_compare(key, w->key) < 0 || !pgs__range_open(w->key, w->range_end, key))
+		if (!pgs__kv_in_range(key, w->key, w->range_end))
 			continue;
 		int status = add_key(w, versions, key, revision, err);
 		if (status)

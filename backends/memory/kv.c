@@ -10,11 +10,11 @@
 
 #include <pagestore/backends.h>
 
-#include "check.h"
 #include "store.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/kv_check.h"
 #include "util/random.h"
 
 typedef struct memory_kv {
@@ -45,7 +45,7 @@ static int run_one(pgs__mem_store *store, pgs_kv_txn *txn, uint64_t deadline_ms,
 	txn->response = NULL;
 	int status = check_deadline(deadline_ms, err);
 	if (status == PGS_OK)
-		status = pgs__mem_check(txn, &store->limits, err);
+		status = pgs__kv_check(txn, &store->limits, err);
 	if (status != PGS_OK)
 		return status;
 	pthread_mutex_lock(&store->lock);

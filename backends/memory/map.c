@@ -10,6 +10,7 @@
 
 #include "util/alloc.h"
 #include "util/cursor.h"
+#include "util/kv_check.h"
 
 #define BUCKETS_MIN 64
 
@@ -236,7 +237,7 @@ pgs__mem_key *pgs__mem_first(pgs__mem_range *range, const pgs__mem_map *map, pgs
 {
 	range->end = range_end;
 	range->single = range_end.size == 0;
-	range->to_end = pgs__mem_is_to_end(range_end);
+	range->to_end = pgs__kv_is_to_end(range_end);
 	if (range->single)
 		return pgs__mem_find(map, key);
 	return inside(range, pgs__mem_lower_bound(map, key));
@@ -245,12 +246,4 @@ pgs__mem_key *pgs__mem_first(pgs__mem_range *range, const pgs__mem_map *map, pgs
 pgs__mem_key *pgs__mem_next(const pgs__mem_range *range, const pgs__mem_key *key)
 {
 	return range->single ? NULL : inside(range, key->next[0]);
-}
-
-bool pgs__mem_in_range(pgs_slice key, pgs_slice from, pgs_slice range_end)
-{
-	if (range_end.size == 0)
-		return pgs__slice_equal(key, from);
-	return pgs__slice_compare(key, from) >= 0 &&
-	       (pgs__mem_is_to_end(range_end) || pgs__slice_compare(key, range_end) < 0);
 }

@@ -109,13 +109,4 @@ typedef struct pgs__mem_range {
 pgs__mem_key *pgs__mem_first(pgs__mem_range *range, const pgs__mem_map *map, pgs_slice key, pgs_slice range_end);
 pgs__mem_key *pgs__mem_next(const pgs__mem_range *range, const pgs__mem_key *key);
 
-/* True when `key` lies in [from, range_end). */
-bool pgs__mem_in_range(pgs_slice key, pgs_slice from, pgs_slice range_end);
-
-/* True for PGS_KV_TO_END. */
-static inline bool pgs__mem_is_to_end(pgs_slice range_end)
-{
-	return range_end.size == 1 && *(const uint8_t *)range_end.data == 0;
-}
-
 #endif

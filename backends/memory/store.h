@@ -47,7 +47,7 @@ typedef struct pgs__mem_store {
 	uint8_t identity[16];
 } pgs__mem_store;
 
-/* One transaction, already checked by pgs__mem_check(), under the lock. Fills
+/* One transaction, already checked by pgs__kv_check(), under the lock. Fills
  * the response. PGS_OK, PGS_EOLDREV, PGS_EINVAL (a future revision) or
  * PGS_ENOMEM; then nothing has changed. */
 int pgs__mem_run(pgs__mem_store *store, pgs_kv_txn *txn, pgs_error *err);

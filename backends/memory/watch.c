@@ -16,6 +16,7 @@
 #include "util/arena.h"
 #include "util/cursor.h"
 #include "util/error.h"
+#include "util/kv_check.h"
 
 /* A batch ends with the revision that passes one of these. */
 #define BATCH_EVENTS 1024
@@ -79,7 +80,7 @@ static size_t find_change(const pgs__mem_store *store, uint64_t revision)
 
 static bool is_watched(const memory_watch *watch, const pgs__mem_change *change)
 {
-	return pgs__mem_in_range(pgs__mem_key_bytes(change->key), watch->key, watch->range_end);
+	return pgs__kv_in_range(pgs__mem_key_bytes(change->key), watch->key, watch->range_end);
 }
 
 typedef struct span {

@@ -1,9 +1,8 @@
 /* Rules K3 (no overlapping changes) and K4 (limits, empty keys). */
-#include "check.h"
+#include "util/kv_check.h"
 
 #include <stdlib.h>
 
-#include "map.h"
 #include "util/alloc.h"
 #include "util/cursor.h"
 #include "util/error.h"
@@ -20,9 +19,9 @@ static int check_key(checker *c, pgs_slice key, pgs_slice range_end)
 {
 	size_t max = c->limits->max_key_bytes;
 	if (key.size == 0)
-		return pgs__error(c->err, PGS_EINVAL, "an empty key");
+		return pgs__error(c->err, PGS_EINVAL, "a key is empty");
 	if (max && (key.size > max || range_end.size > max))
-		return pgs__error(c->err, PGS_ELIMIT, "a key of more than %zu bytes", max);
+		return pgs__error(c->err, PGS_ELIMIT, "a key or a range's end has more than %zu bytes", max);
 	c->bytes += key.size + range_end.size;
 	return PGS_OK;
 }
@@ -67,6 +66,14 @@ static int by_key(const void *a, const void *b)
 	return pgs__slice_compare((*x)->key, (*y)->key);
 }
 
+bool pgs__kv_in_range(pgs_slice key, pgs_slice from, pgs_slice range_end)
+{
+	if (range_end.size == 0)
+		return pgs__slice_equal(key, from);
+	return pgs__slice_compare(key, from) >= 0 &&
+	       (pgs__kv_is_to_end(range_end) || pgs__slice_compare(key, range_end) < 0);
+}
+
 /* True when a put's key lies in the range that `op` deletes; `puts` are sorted. */
 static bool deletes_a_put(const pgs_kv_op *op, const pgs_kv_op *const *puts, size_t count)
 {
@@ -78,7 +85,7 @@ static bool deletes_a_put(const pgs_kv_op *op, const pgs_kv_op *const *puts, siz
 		else
 			high = middle;
 	}
-	return low < count && pgs__mem_in_range(puts[low]->key, op->key, op->range_end);
+	return low < count && pgs__kv_in_range(puts[low]->key, op->key, op->range_end);
 }
 
 static int check_sorted(
@@ -137,7 +144,7 @@ static int check_branch(checker *c, const pgs_kv_op *ops, size_t count)
 	return check_overlaps(ops, count, c->err);
 }
 
-int pgs__mem_check(const pgs_kv_txn *txn, const pgs_kv_limits *limits, pgs_error *err)
+int pgs__kv_check(const pgs_kv_txn *txn, const pgs_kv_limits *limits, pgs_error *err)
 {
 	checker c = {limits, 0, err};
 	size_t max = limits->max_txn_ops;
@@ -155,4 +162,17 @@ int pgs__mem_check(const pgs_kv_txn *txn, const pgs_kv_limits *limits, pgs_error
 		return pgs__error(err, PGS_ELIMIT, "request is too large: %llu bytes of keys and values, at most %zu",
 			(unsigned long long)c.bytes, limits->max_request_bytes);
 	return status;
+}
+
+static bool mutates(const pgs_kv_op *ops, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ops[i].kind != PGS_KV_RANGE)
+			return true;
+	return false;
+}
+
+bool pgs__kv_mutates(const pgs_kv_txn *txn)
+{
+	return mutates(txn->success, txn->success_count) || mutates(txn->failure, txn->failure_count);
 }
