@@ -1,0 +1,160 @@
+/* create, list, drop, stat: databases as a whole. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "args.h"
+#include "cli.h"
+#include "format.h"
+#include "json.h"
+#include "report.h"
+
+int cli_create(cli *c)
+{
+	pgs_db_options options = PGS_DB_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	const char *name = c->operands[0];
+	const char *page_size = c->values[CLI_OPT_PAGE_SIZE];
+	if (page_size && cli_take_page_size(page_size, &options.page_size_bytes) != CLI_OK)
+		return CLI_USAGE;
+	if (cli_open_store(c, CLI_MAKE) != CLI_OK)
+		return CLI_FAILED;
+	int rc = pgs_db_create(&c->db, c->store, name, strlen(name), &options, &err);
+	if (rc != PGS_OK)
+		return cli_fail_pgs(&err,
+			rc == PGS_EEXIST ? "Choose another name, or `pagestore drop DB` the old one first." : NULL,
+			"cannot create the database %s", cli_quote(name).text);
+	if (!c->json) {
+		printf("created %s with pages of %" PRIu32 " bytes\n", cli_quote(name).text, pgs_db_page_size(c->db));
+		return CLI_OK;
+	}
+	json j;
+	json_begin(&j);
+	json_string(&j, "db", name);
+	json_count(&j, "page_size_bytes", pgs_db_page_size(c->db));
+	return json_finish(&j);
+}
+
+static int list_text(void *ctx, const void *name, size_t name_size)
+{
+	(void)ctx;
+	cli_print_text(stdout, name, name_size);
+	putchar('\n');
+	return 0;
+}
+
+static int list_json(void *ctx, const void *name, size_t name_size)
+{
+	json_text(ctx, NULL, name, name_size);
+	return 0;
+}
+
+int cli_list(cli *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	json j;
+	if (cli_open_store(c, CLI_READ) != CLI_OK)
+		return CLI_FAILED;
+	if (!c->json) {
+		if (pgs_db_list(c->store, list_text, NULL, &err) != PGS_OK)
+			return cli_fail_pgs(&err, NULL, "cannot list the databases of the store");
+		return CLI_OK;
+	}
+	json_begin(&j);
+	json_open(&j, "databases", '[');
+	if (pgs_db_list(c->store, list_json, &j, &err) != PGS_OK) {
+		json_discard(&j);
+		return cli_fail_pgs(&err, NULL, "cannot list the databases of the store");
+	}
+	json_close(&j, ']');
+	return json_finish(&j);
+}
+
+int cli_drop(cli *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	const char *name = c->operands[0];
+	if (cli_open_store(c, CLI_WRITE) != CLI_OK)
+		return CLI_FAILED;
+	int rc = pgs_db_drop(c->store, name, strlen(name), &err);
+	if (rc != PGS_OK)
+		return cli_fail_pgs(&err,
+			rc == PGS_ENOTFOUND ? "`pagestore list` shows the databases of the store." : NULL,
+			"cannot drop the database %s", cli_quote(name).text);
+	if (!c->json) {
+		printf("dropped %s\n", cli_quote(name).text);
+		return CLI_OK;
+	}
+	json j;
+	json_begin(&j);
+	json_string(&j, "db", name);
+	json_bool(&j, "dropped", true);
+	return json_finish(&j);
+}
+
+static const char *order_name(uint32_t order)
+{
+	return order == PGS_ORDER_COUNTER ? "counter" : "revision";
+}
+
+static void stat_text(const char *name, const pgs_db_stat *s)
+{
+	const uint64_t extent_bytes = s->page_count * s->page_size_bytes;
+	printf("database             %s\n", cli_quote(name).text);
+	printf("created              %s\n", cli_time_local(s->created_ms).text);
+	printf("revision             %" PRIu64 ", after %" PRIu64 " commits ordered by %s\n", s->revision,
+		s->commit_count, order_name(s->order));
+	if (s->floor_revision)
+		printf("readable from        revision %" PRIu64 "\n", s->floor_revision);
+	else
+		printf("readable from        the beginning\n");
+	printf("pages                %" PRIu64 " of %" PRIu32 " bytes: %s\n", s->page_count, s->page_size_bytes,
+		cli_size(extent_bytes).text);
+	printf("page pointers        %" PRIu64 ", and %" PRIu64 " packs not yet folded\n", s->pointer_count,
+		s->pack_count);
+	printf("contents in the KV   %" PRIu64 "\n", s->kv_content_count);
+	printf("sorted files         %" PRIu64 ", %s\n", s->file_count, cli_size(s->file_bytes).text);
+	printf("blobs                %" PRIu64 ", %s\n", s->blob_count, cli_size(s->blob_bytes).text);
+	printf("commits in the log   %" PRIu64 "\n", s->changelog_count);
+	if (s->store_kv_bytes)
+		printf("KV of whole store    %s, history included\n", cli_size(s->store_kv_bytes).text);
+}
+
+static int stat_json(const char *name, const pgs_db_stat *s)
+{
+	json j;
+	json_begin(&j);
+	json_string(&j, "db", name);
+	json_number(&j, "created_ms", s->created_ms);
+	json_count(&j, "revision", s->revision);
+	json_count(&j, "commit_count", s->commit_count);
+	json_string(&j, "order", order_name(s->order));
+	json_count(&j, "floor_revision", s->floor_revision);
+	json_count(&j, "page_size_bytes", s->page_size_bytes);
+	json_count(&j, "page_count", s->page_count);
+	json_count(&j, "pointer_count", s->pointer_count);
+	json_count(&j, "pack_count", s->pack_count);
+	json_count(&j, "kv_content_count", s->kv_content_count);
+	json_count(&j, "file_count", s->file_count);
+	json_count(&j, "file_bytes", s->file_bytes);
+	json_count(&j, "blob_count", s->blob_count);
+	json_count(&j, "blob_bytes", s->blob_bytes);
+	json_count(&j, "changelog_count", s->changelog_count);
+	json_count(&j, "store_kv_bytes", s->store_kv_bytes);
+	return json_finish(&j);
+}
+
+int cli_stat(cli *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_db_stat stat = {.struct_size = sizeof(stat)};
+	const char *name = c->operands[0];
+	if (cli_open_db(c, CLI_READ) != CLI_OK)
+		return CLI_FAILED;
+	if (pgs_stat(c->db, &stat, &err) != PGS_OK)
+		return cli_fail_pgs(&err, NULL, "cannot take the facts of the database %s", cli_quote(name).text);
+	if (c->json)
+		return stat_json(name, &stat);
+	stat_text(name, &stat);
+	return CLI_OK;
+}

@@ -1,0 +1,264 @@
+/* log, diff, verify: a database over time. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "args.h"
+#include "cli.h"
+#include "format.h"
+#include "json.h"
+#include "parse.h"
+#include "progress.h"
+#include "report.h"
+
+/* --- log ---------------------------------------------------------------- */
+
+static int log_text(void *ctx, const pgs_log_entry *e)
+{
+	bool *any = ctx;
+	if (!*any)
+		printf("%10s  %-19s  %8s  %10s  %10s  %s\n", "revision", "time", "pages", "KV", "blobs", "note");
+	*any = true;
+	printf("%10" PRIu64 "  %s  %8" PRIu64 "  %10s  %10s  ", e->revision, cli_time_local(e->time_ms).text,
+		e->pages_written, cli_size(e->kv_bytes).text, cli_size(e->blob_bytes).text);
+	if (e->truncated)
+		printf("[cut to %" PRIu64 " pages] ", e->page_count);
+	cli_print_text(stdout, e->note, e->note_size);
+	putchar('\n');
+	return ferror(stdout) ? PGS_EIO : 0;
+}
+
+static int log_json(void *ctx, const pgs_log_entry *e)
+{
+	json *j = ctx;
+	char uuid[33] = "";
+	for (size_t i = 0; e->uuid && i < 16; i++)
+		snprintf(uuid + 2 * i, 3, "%02x", e->uuid[i]);
+	json_open(j, NULL, '{');
+	json_count(j, "revision", e->revision);
+	json_string(j, "time", cli_time_utc(e->time_ms).text);
+	json_number(j, "time_ms", e->time_ms);
+	json_string(j, "uuid", uuid);
+	json_count(j, "pages_written", e->pages_written);
+	json_count(j, "attrs_written", e->attrs_written);
+	json_bool(j, "truncated", e->truncated);
+	json_count(j, "page_count", e->page_count);
+	json_count(j, "kv_bytes", e->kv_bytes);
+	json_count(j, "blob_bytes", e->blob_bytes);
+	if (e->note)
+		json_text(j, "note", e->note, e->note_size);
+	else
+		json_null(j, "note");
+	json_close(j, '}');
+	return 0;
+}
+
+int cli_log(cli *c)
+{
+	pgs_log_options options = PGS_LOG_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	const char *name = c->operands[0];
+	const char *max = c->values[CLI_OPT_MAX];
+	bool any = false;
+	json j;
+	if (max && (!cli_parse_number(max, &options.max_entries) || options.max_entries == 0))
+		return cli_misused("It is how many commits to show, such as -n 10.", "%s is not a number from 1 on",
+			cli_quote(max).text);
+	if (cli_open_db(c, CLI_READ) != CLI_OK)
+		return CLI_FAILED;
+	if (!c->json) {
+		if (pgs_log(c->db, &options, log_text, &any, &err) != PGS_OK)
+			return cli_fail_pgs(&err, NULL, "cannot read the log of the database %s", cli_quote(name).text);
+		if (!any)
+			printf("no commits yet\n");
+		return CLI_OK;
+	}
+	json_begin(&j);
+	json_string(&j, "db", name);
+	json_open(&j, "commits", '[');
+	if (pgs_log(c->db, &options, log_json, &j, &err) != PGS_OK) {
+		json_discard(&j);
+		return cli_fail_pgs(&err, NULL, "cannot read the log of the database %s", cli_quote(name).text);
+	}
+	json_close(&j, ']');
+	return json_finish(&j);
+}
+
+/* --- diff --------------------------------------------------------------- */
+
+/* Page numbers come one at a time and go out as ranges. */
+typedef struct diff {
+	json *json; /* NULL = as text */
+	uint64_t first, last;
+	uint64_t count;
+	int column;
+} diff;
+
+static void diff_emit(diff *d)
+{
+	char range[48];
+	if (d->json) {
+		json_open(d->json, NULL, '[');
+		json_count(d->json, NULL, d->first);
+		json_count(d->json, NULL, d->last);
+		json_close(d->json, ']');
+		return;
+	}
+	int size = d->first == d->last ? snprintf(range, sizeof(range), "%" PRIu64, d->first)
+				       : snprintf(range, sizeof(range), "%" PRIu64 "-%" PRIu64, d->first, d->last);
+	if (d->column && d->column + size >= 78) {
+		putchar('\n');
+		d->column = 0;
+	}
+	d->column += printf("%s%s", d->column ? " " : "", range);
+}
+
+static int diff_page(void *ctx, uint64_t page_no)
+{
+	diff *d = ctx;
+	if (d->count && page_no == d->last + 1) {
+		d->last = page_no;
+	} else {
+		if (d->count)
+			diff_emit(d);
+		d->first = d->last = page_no;
+	}
+	d->count++;
+	return 0;
+}
+
+int cli_diff(cli *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	uint64_t a, b;
+	json j;
+	diff d = {.json = c->json ? &j : NULL};
+	if (cli_take_revision(c->operands[1], &a) != CLI_OK || cli_take_revision(c->operands[2], &b) != CLI_OK)
+		return CLI_USAGE;
+	if (cli_open_db(c, CLI_READ) != CLI_OK)
+		return CLI_FAILED;
+	if (c->json) {
+		json_begin(&j);
+		json_string(&j, "db", c->operands[0]);
+		json_count(&j, "from_revision", a);
+		json_count(&j, "to_revision", b);
+		json_open(&j, "ranges", '[');
+	}
+	int rc = pgs_diff(c->db, a, b, diff_page, &d, &err);
+	if (rc == PGS_OK && d.count)
+		diff_emit(&d);
+	if (!c->json && d.count)
+		putchar('\n');
+	if (rc != PGS_OK) {
+		if (c->json)
+			json_discard(&j);
+		return cli_fail_pgs(&err, "`pagestore log DB` shows the revisions there are.",
+			"cannot compare revisions %" PRIu64 " and %" PRIu64 " of the database %s", a, b,
+			cli_quote(c->operands[0]).text);
+	}
+	if (!c->json) {
+		printf("%" PRIu64 " page%s differ%s between revisions %" PRIu64 " and %" PRIu64 "\n", d.count,
+			d.count == 1 ? "" : "s", d.count == 1 ? "s" : "", a, b);
+		return CLI_OK;
+	}
+	json_close(&j, ']');
+	json_count(&j, "pages_differing", d.count);
+	return json_finish(&j);
+}
+
+/* --- verify ------------------------------------------------------------- */
+
+typedef struct verify {
+	json *json; /* NULL = as text */
+	cli_progress progress;
+} verify;
+
+static int verify_finding(void *ctx, const pgs_verify_finding *f)
+{
+	verify *v = ctx;
+	bool bar = v->progress.shown;
+	if (bar)
+		fputs("\r\033[K", stderr);
+	fprintf(stderr, "%s ", pgs_error_name(f->code));
+	if (f->page != PGS_NO_PAGE)
+		fprintf(stderr, "page %" PRIu64 " ", f->page);
+	fprintf(stderr, "revision %" PRIu64 ": ", f->revision);
+	cli_print_text(stderr, f->message, strlen(f->message));
+	fputc('\n', stderr);
+	if (!v->json)
+		return 0;
+	json_open(v->json, NULL, '{');
+	json_string(v->json, "code", pgs_error_name(f->code));
+	if (f->page != PGS_NO_PAGE)
+		json_count(v->json, "page", f->page);
+	else
+		json_null(v->json, "page");
+	json_count(v->json, "revision", f->revision);
+	json_string(v->json, "message", f->message);
+	json_close(v->json, '}');
+	return 0;
+}
+
+static int verify_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	verify *v = ctx;
+	cli_progress_update(&v->progress, done, total);
+	return 0;
+}
+
+static int verify_summary_json(json *j, const pgs_verify_report *r)
+{
+	json_count(j, "findings_count", r->findings);
+	json_count(j, "from_revision", r->from_revision);
+	json_count(j, "to_revision", r->to_revision);
+	json_count(j, "pointers_checked", r->pointers_checked);
+	json_count(j, "contents_checked", r->contents_checked);
+	json_count(j, "bytes_checked", r->bytes_checked);
+	return json_finish(j);
+}
+
+static void verify_summary_text(const char *name, const pgs_verify_report *r)
+{
+	printf("%s: revisions %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pointers, %" PRIu64 " contents, %s checked: ",
+		cli_quote(name).text, r->from_revision, r->to_revision, r->pointers_checked, r->contents_checked,
+		cli_size(r->bytes_checked).text);
+	if (r->findings)
+		printf("%" PRIu64 " finding%s\n", r->findings, r->findings == 1 ? "" : "s");
+	else
+		printf("no damage\n");
+}
+
+int cli_verify(cli *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_verify_report report = {.struct_size = sizeof(report)};
+	pgs_verify_options options = PGS_VERIFY_OPTIONS_INIT;
+	json j;
+	verify v = {.json = c->json ? &j : NULL};
+	const char *name = c->operands[0];
+	if (cli_open_db(c, CLI_READ) != CLI_OK)
+		return CLI_FAILED;
+	if (c->json) {
+		json_begin(&j);
+		json_string(&j, "db", name);
+		json_open(&j, "findings", '[');
+	}
+	options.finding = verify_finding;
+	options.progress = verify_progress;
+	options.ctx = &v;
+	cli_progress_begin(&v.progress, "verifying");
+	int rc = pgs_verify(c->db, &options, &report, &err);
+	cli_progress_end(&v.progress);
+	if (rc != PGS_OK && (rc != PGS_ECORRUPT || report.findings == 0)) {
+		if (c->json)
+			json_discard(&j);
+		return cli_fail_pgs(&err, NULL, "cannot verify the database %s", cli_quote(name).text);
+	}
+	if (!c->json) {
+		verify_summary_text(name, &report);
+		return report.findings ? CLI_FAILED : CLI_OK;
+	}
+	json_close(&j, ']');
+	int status = verify_summary_json(&j, &report);
+	return report.findings ? CLI_FAILED : status;
+}

@@ -1,0 +1,164 @@
+/* pagestore: the command-line tool
+ *
+ *     pagestore [-s URL] COMMAND ...
+ *
+ * Exit status: 0 done, 1 failed, 2 wrong usage; an interrupted import or export
+ * dies of its signal after cleaning up. Facts go to stdout, as text or (--json)
+ * as one JSON object; errors, warnings and progress bars go to stderr.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "args.h"
+#include "cli.h"
+#include "format.h"
+#include "interrupt.h"
+#include "report.h"
+
+static const cli_command commands[] = {
+	{"create", "DB", 1, CLI_TAKES(CLI_OPT_PAGE_SIZE), cli_create, "make an empty database",
+		"Makes the database DB, and the store itself if it is new. The page size cannot be\n"
+		"changed later.\n"},
+	{"list", "", 0, 0, cli_list, "show the databases", "Prints the names of the store's databases, one a line.\n"},
+	{"drop", "DB", 1, 0, cli_drop, "remove a database and its history",
+		"Removes DB with every revision of it. There is no way back.\n"},
+	{"import", "DB FILE", 2, CLI_TAKES(CLI_OPT_PAGE_SIZE) | CLI_TAKES(CLI_OPT_NOTE), cli_import,
+		"commit a file as the newest version",
+		"Makes DB hold exactly what FILE holds, as one commit of the pages that changed. DB is\n"
+		"made if it is absent; its page size is then that of the SQLite database in FILE, else\n"
+		"--page-size. A last page that FILE fills in part is filled with zeros; the exact size\n"
+		"is kept in the attribute \"size\". FILE may be - for stdin.\n"
+		"\n"
+		"FILE must not change meanwhile. Of an SQLite database in WAL mode only what has been\n"
+		"checkpointed is in FILE: PRAGMA wal_checkpoint(TRUNCATE) first.\n"},
+	{"export", "DB FILE", 2, CLI_TAKES(CLI_OPT_AT) | CLI_TAKES(CLI_OPT_TIME), cli_export,
+		"write a version to a file",
+		"Writes the newest version, or that of --at or --time, to FILE, which is replaced once\n"
+		"all of it is written. FILE may be - for stdout, then without --json.\n"
+		"\n"
+		"--time T takes the last commit at or before T, by the committers' clocks. T is Unix\n"
+		"seconds, or \"2026-01-31\", \"2026-01-31 12:00\", \"2026-01-31T12:00:00Z\",\n"
+		"\"2026-01-31T12:00:00+01:00\": local time unless it says otherwise, and to the end of\n"
+		"the second, minute or day it names.\n"},
+	{"log", "DB", 1, CLI_TAKES(CLI_OPT_MAX), cli_log, "show the commits, newest first",
+		"For each commit: its revision and time, the pages it changed, the bytes it put into\n"
+		"the KV and into the blob store, and its note.\n"
+		"JSON: {\"db\", \"commits\": [{\"revision\", \"time\", ...}, ...]}.\n"},
+	{"diff", "DB REV REV", 3, 0, cli_diff, "show the pages that differ between two revisions",
+		"Prints the numbers of the pages whose contents differ, as ranges, and how many.\n"
+		"JSON: \"ranges\" is an array of [first, last].\n"},
+	{"stat", "DB", 1, 0, cli_stat, "show facts about a database",
+		"Sizes and counts of what is stored for DB. JSON sizes are in bytes, times in Unix ms.\n"},
+	{"verify", "DB", 1, 0, cli_verify, "re-hash every content of every retained revision",
+		"Reads everything that is stored for DB and checks it. What is wrong is printed on\n"
+		"stderr, one finding a line, and makes the exit status 1.\n"},
+};
+
+enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
+
+static const unsigned common_options =
+	CLI_TAKES(CLI_OPT_STORE) | CLI_TAKES(CLI_OPT_JSON) | CLI_TAKES(CLI_OPT_HELP) | CLI_TAKES(CLI_OPT_VERSION);
+
+static void print_usage(FILE *out)
+{
+	fputs("usage: pagestore [-s URL] COMMAND ...\n\n", out);
+	for (size_t i = 0; i < COMMAND_COUNT; i++)
+		fprintf(out, "  %-7s %-11s  %s\n", commands[i].name, commands[i].operands, commands[i].summary);
+	fprintf(out, "  %-7s %-11s  %s\n\n", "help", "[COMMAND]", "say more about a command");
+	cli_print_options(out, common_options);
+	fputs("\nOptions may stand anywhere; -- ends them. Exit status: 0 done, 1 failed, 2 wrong usage.\n"
+	      "For example: pagestore -s dir:/tmp/store import mydb file.db --note 'first version'\n",
+		out);
+}
+
+static void print_command_help(const cli_command *command)
+{
+	printf("usage: pagestore [-s URL] %s%s%s%s\n\n%s", command->name, command->operands[0] ? " " : "",
+		command->operands, command->options ? " [OPTION ...]" : "", command->details);
+	fputc('\n', stdout);
+	cli_print_options(stdout, command->options | common_options);
+}
+
+static const cli_command *find_command(const char *name)
+{
+	for (size_t i = 0; i < COMMAND_COUNT; i++) {
+		if (strcmp(commands[i].name, name) == 0)
+			return &commands[i];
+	}
+	return NULL;
+}
+
+static int unknown_command(const char *name)
+{
+	return cli_misused(NULL, "unknown command %s", cli_quote(name).text);
+}
+
+/* help, help COMMAND, COMMAND --help, --help, --version: what opens no store. */
+static int help(const char *name)
+{
+	const cli_command *command = name ? find_command(name) : NULL;
+	if (name && !command && strcmp(name, "help") != 0)
+		return unknown_command(name);
+	if (command)
+		print_command_help(command);
+	else
+		print_usage(stdout);
+	return CLI_OK;
+}
+
+static const char *choose_url(const cli *c)
+{
+	const char *url = c->values[CLI_OPT_STORE];
+	if (!url)
+		url = getenv("PAGESTORE_URL");
+	return url && url[0] ? url : NULL;
+}
+
+static int run(cli *c, const char *name)
+{
+	if (strcmp(name, "help") == 0)
+		return help(c->operand_count ? c->operands[0] : NULL);
+	c->command = find_command(name);
+	if (!c->command)
+		return unknown_command(name);
+	if (c->values[CLI_OPT_HELP])
+		return help(name);
+	if (cli_check_args(c) != CLI_OK)
+		return CLI_USAGE;
+	if (c->operand_count && cli_take_name(c->operands[0]) != CLI_OK)
+		return CLI_USAGE;
+	c->url = choose_url(c);
+	if (!c->url)
+		return cli_misused("Name it with -s URL or in PAGESTORE_URL: pagestore -s dir:/var/lib/shop list",
+			"%s: which store?", name);
+	int status = c->command->run(c);
+	pgs_db_close(c->db);
+	pgs_close(c->store);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	cli c = {0};
+	const char *name;
+	int status = cli_parse_args(&c, argc, argv, &name);
+	if (status == CLI_OK) {
+		if (c.values[CLI_OPT_VERSION]) {
+			printf("pagestore %s\n", pgs_version());
+		} else if (name) {
+			status = run(&c, name);
+		} else if (c.values[CLI_OPT_HELP]) {
+			print_usage(stdout);
+		} else {
+			print_usage(stderr);
+			status = CLI_USAGE;
+		}
+	}
+	if ((fflush(stdout) != 0 || ferror(stdout)) && status == CLI_OK)
+		status = cli_fail(
+			"Look at what stdout is connected to: a full disk?", "cannot write the result to stdout");
+	if (status != CLI_OK)
+		cli_interrupt_raise();
+	return status;
+}
