@@ -1,0 +1,487 @@
+#!/bin/sh
+# test_cli.sh: the command-line tool, from outside
+#
+#   sh test_cli.sh PAGESTORE
+#
+# Each check says what it checks; the first few lines of what went wrong follow a
+# failed one. Exit status: 0 when all passed, 77 when it cannot run here.
+# shellcheck disable=SC2016 # check() evaluates its second argument
+set -u
+
+[ $# -eq 1 ] || { echo "usage: test_cli.sh PAGESTORE" >&2; exit 2; }
+case $1 in
+/*) tool=$1 ;;
+*) tool=$PWD/$1 ;;
+esac
+command -v sqlite3 >/dev/null || { echo "skipped: there is no sqlite3" >&2; exit 77; }
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/pagestore-cli.XXXXXX") || exit 1
+trap 'chmod -R u+w "$work" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+cd "$work" || exit 1
+unset PAGESTORE_URL
+export LC_ALL=C TZ=UTC TERM=dumb
+url="dir:$work/store?sync=off"
+passed=0 failures=0
+
+# --- checking ------------------------------------------------------------
+
+pass() {
+	passed=$((passed + 1))
+}
+
+not_ok() {
+	failures=$((failures + 1))
+	printf 'FAILED: %s\n' "$1"
+	head -n 5 out err 2>/dev/null | sed 's/^/    /'
+}
+
+check() {
+	if eval "$2"; then pass; else not_ok "$1"; fi
+}
+
+# Run the tool on the store: its exit status in $status, its output in the files out and err.
+call() {
+	"$tool" -s "$url" "$@" >out 2>err
+	status=$?
+}
+
+ok() {
+	call "$@"
+	check "pagestore $* succeeds (got $status)" '[ $status -eq 0 ]'
+	check "pagestore $* says nothing on stderr" '[ ! -s err ]'
+}
+
+# fails STATUS TEXT ARGUMENTS…: with that exit status, TEXT in the message, nothing on stdout
+fails() {
+	wanted=$1 text=$2
+	shift 2
+	call "$@"
+	check "pagestore $* exits with $wanted (got $status)" '[ $status -eq $wanted ]'
+	check "pagestore $* says \"$text\"" 'grep -qF -e "$text" err'
+	check "pagestore $* prints nothing on stdout" '[ ! -s out ]'
+}
+
+# A fact of the JSON in `out`: fact '$.revision'
+fact() {
+	sqlite3 :memory: "SELECT json_extract(CAST(readfile('out') AS TEXT), '$1')"
+}
+
+is_json() {
+	check "$1 prints valid JSON" \
+		'[ "$(sqlite3 :memory: "SELECT json_valid(CAST(readfile('"'out'"') AS TEXT))")" = 1 ]'
+}
+
+# random SIZE [SEED]: that many bytes, the same each time
+random() {
+	awk -v size="$1" -v seed="${2:-1}" 'BEGIN { srand(seed); for (i = 0; i < size; i++) printf "%c", 33 + int(rand() * 90) }'
+}
+
+# --- the tests -----------------------------------------------------------
+
+test_help() {
+	"$tool" --version >out 2>err
+	check "--version prints a version" 'grep -q "^pagestore [0-9]" out'
+	for arguments in --help -h help; do
+		"$tool" $arguments >out 2>err
+		check "$arguments exits with 0" '[ $? -eq 0 ]'
+		for command in create list drop import export log diff stat verify; do
+			check "$arguments names $command" 'grep -q "^  $command " out'
+			"$tool" help $command >command_out 2>err
+			check "help $command shows its usage" 'grep -q "^usage: pagestore .* $command" command_out'
+		done
+	done
+	"$tool" import --help >out 2>err
+	check "import --help shows its options" 'grep -q -e --page-size out && grep -q -e --note out'
+}
+
+test_usage_errors() {
+	"$tool" >out 2>err
+	check "no command exits with 2" '[ $? -eq 2 ] && [ ! -s out ] && grep -q usage err'
+	"$tool" list >out 2>err
+	check "no URL exits with 2" '[ $? -eq 2 ] && grep -q PAGESTORE_URL err && grep -q "dir:" err'
+	"$tool" -s '' list >out 2>err
+	check "an empty URL exits with 2" '[ $? -eq 2 ] && grep -q PAGESTORE_URL err'
+	fails 2 'unknown command' frobnicate
+	fails 2 'unknown command' help frobnicate
+	fails 2 'unknown option "--frob"' list --frob
+	fails 2 'unknown option "-x"' list -x
+	fails 2 'needs a value' import db f --note
+	fails 2 'takes no value' list --json=yes
+	fails 2 'takes no option --note' list --note x
+	fails 2 'takes no option --at' import db f --at 3
+	fails 2 'one operand too many' list db
+	fails 2 'one operand too many' create db other
+	fails 2 'one operand too many' diff db 1 2 3
+	fails 2 'needs 1 operand' create
+	fails 2 'needs 2 operands' import db
+	fails 2 'needs 3 operands' diff db 1
+	fails 2 'is not a page size' create db --page-size 1000
+	fails 2 'is not a page size' create db --page-size 256
+	fails 2 'is not a page size' create db --page-size 131072
+	fails 2 'is not a page size' import db f --page-size 4k
+	fails 2 'is not a page size' create db --page-size -1
+	fails 2 'is not a revision' export db f --at 0
+	fails 2 'is not a revision' export db f --at five
+	fails 2 'is not a revision' export db f --at 99999999999999999999
+	fails 2 'is not a revision' diff db 1 x
+	fails 2 'is not a time' export db f --time yesterday
+	fails 2 'is not a time' export db f --time 2026-02-30
+	fails 2 'is not a time' export db f --time 2026-01-31T25:00
+	fails 2 'not both' export db f --at 3 --time 2026-01-31
+	fails 2 'no room' export db - --json
+	fails 2 'from 1 on' log db -n 0
+	fails 2 'from 1 on' log db -n many
+	fails 2 'database'"'"'s name' create ''
+	fails 2 'database'"'"'s name' create "$(random 256)"
+	fails 2 'the note has' import db f --note "$(random 4097)"
+	check "usage errors make no store" '[ ! -e store ]'
+}
+
+test_missing_store() {
+	fails 1 'store' list
+	check "the message names the store" 'grep -qF "$work/store" err'
+	fails 1 'store' log db
+	fails 1 'store' drop db
+	check "looking makes no store" '[ ! -e store ]'
+	"$tool" -s "dir:$work/no/such/store" create db >out 2>err
+	check "a store in no directory fails" '[ $? -eq 1 ] && grep -q "no/such" err'
+	"$tool" -s "nonsense:" create db >out 2>err
+	check "a URL of no backend fails" '[ $? -eq 1 ] && grep -q "dir:" err'
+}
+
+test_databases() {
+	ok create first
+	check "create says what it made" 'grep -q "4096" out && grep -q first out'
+	ok create second --page-size 512 --json
+	is_json create
+	check "create --json has the page size" '[ "$(fact "\$.page_size_bytes")" = 512 ]'
+	ok --page-size=65536 create third
+	fails 1 'first' create first
+	check "a name that is taken: the hint says drop" 'grep -q drop err'
+	ok create 'a name with spaces'
+	ok create -- --json
+	ok create 'größe ☃'
+	ok create "$(printf 'tab\there')"
+	ok create "$(printf 'not\377utf8')"
+	ok list
+	cat >wanted <<'LIST'
+--json
+a name with spaces
+first
+größe ☃
+not\xffutf8
+second
+tab\x09here
+third
+LIST
+	check "list prints the names in order, escaped" 'diff wanted out >err'
+	ok list --json
+	is_json list
+	check "list --json has them" '[ "$(fact "\$.databases[3]")" = "größe ☃" ] && [ "$(fact "\$.databases[7]")" = third ]'
+	ok drop first
+	ok drop second --json
+	is_json drop
+	ok list
+	check "dropped databases are gone" '! grep -q -e first -e second out'
+	fails 1 first drop first
+	check "an unknown database: the hint says list" 'grep -q "pagestore list" err'
+	fails 1 first stat first
+	fails 1 first log first
+	fails 1 first verify first
+	fails 1 first diff first 1 2
+	fails 1 first export first f
+	ok create first --page-size 1024
+	ok stat first --json
+	check "a name can be used again" '[ "$(fact "\$.page_size_bytes")" = 1024 ]'
+	ok log first
+	check "log of an empty database says so" 'grep -q "no commits" out'
+	ok export first empty
+	check "an empty database exports as an empty file" '[ -e empty ] && [ ! -s empty ]'
+}
+
+# import FILE into $db, keeping a copy by revision
+keep() {
+	ok import "$db" "$1" --json
+	is_json import
+	revision=$(fact '$.revision')
+	cp "$1" "kept.$db.$revision"
+	check "$1 is a new revision" '[ "$(fact "\$.changed")" = 1 ]'
+	size=$(wc -c <"$1")
+	check "the size of $1 is reported" '[ "$(fact "\$.file_bytes")" -eq $size ]'
+}
+
+# Every kept version comes back as it was.
+compare_kept() {
+	for kept in kept."$db".*; do
+		ok export "$db" exported --at "${kept##*.}"
+		check "$kept comes back byte for byte" 'cmp "$kept" exported >err 2>&1'
+	done
+}
+
+test_sizes() {
+	for size in 0 1 511 512 513 4095 4096 4097 65536 300001; do
+		db=size$size
+		random $size >file
+		keep file
+		ok export $db exported
+		check "$size bytes come back" 'cmp file exported >err 2>&1'
+	done
+	db=odd
+	for size in 10000 4097 4096 4095 1 0 1 8192 8191 100000 3; do
+		random $size $size >file
+		keep file
+	done
+	compare_kept
+	for page_size in 512 65536; do
+		db=pages$page_size
+		random 200000 >file
+		ok import $db file --page-size $page_size --json
+		check "--page-size $page_size is used" '[ "$(fact "\$.page_size_bytes")" = $page_size ]'
+		cp file "kept.$db.$(fact '$.revision')"
+		random 100 >>file
+		keep file
+		random 1000 2 >file
+		keep file
+		compare_kept
+	done
+	head -c 20000 /dev/zero >zeros
+	ok import zeros zeros
+	ok export zeros exported
+	check "zeros come back" 'cmp zeros exported >err 2>&1'
+}
+
+test_import() {
+	random 50000 >file
+	ok import imp file --note 'the first'
+	check "import makes the database and says what it cost" 'grep -q "13 of 13 pages" out && grep -q "in the KV" out'
+	ok import imp file
+	check "the same again: unchanged" 'grep -q unchanged out'
+	ok import imp file --json
+	is_json import
+	check "the same again, as JSON" '[ "$(fact "\$.changed")" = 0 ] && [ "$(fact "\$.pages_written")" = 0 ]'
+	printf 'X' | dd of=file bs=1 seek=20000 conv=notrunc 2>/dev/null
+	ok import imp file --json
+	check "one byte changes one page" '[ "$(fact "\$.pages_written")" = 1 ]'
+	check "which costs far less than the page" '[ "$(fact "\$.kv_bytes")" -lt 1500 ] && [ "$(fact "\$.blob_bytes")" = 0 ]'
+	ok import imp file --page-size 4096
+	fails 1 '--page-size says 8192' import imp file --page-size 8192
+	fails 1 'No such file' import imp no-such-file
+	fails 1 'no-such-file' import new no-such-file
+	fails 1 'is a directory' import imp .
+	"$tool" -s "$url" import piped - <file >out 2>err
+	check "import from stdin, a file" '[ $? -eq 0 ]'
+	# shellcheck disable=SC2002 # a pipe is what is tested
+	cat file | "$tool" -s "$url" import piped - >out 2>err
+	check "import from stdin, a pipe" '[ $? -eq 0 ] && grep -q unchanged out'
+	"$tool" -s "$url" export piped - >exported 2>err
+	check "export to stdout" '[ $? -eq 0 ] && cmp file exported'
+	(read -r _; "$tool" -s "$url" import rest -) <<'LINES' >out 2>err
+the first line
+the rest
+LINES
+	ok export rest exported
+	check "stdin is read from where it stands" '[ "$(cat exported)" = "the rest" ]'
+	mkfifo fifo
+	cat file >fifo &
+	ok import piped fifo
+	check "import from a named pipe" 'grep -q unchanged out'
+	ok list
+	check "failed imports leave no database" '! grep -qx new out'
+	if [ "$(id -u)" -ne 0 ]; then
+		chmod 0 file
+		fails 1 'Permission denied' import imp file
+		chmod 600 file
+	fi
+}
+
+test_sqlite() {
+	for page_size in 512 1024 4096 65536; do
+		rm -f s.db
+		db=sqlite$page_size
+		sqlite3 s.db "PRAGMA page_size=$page_size; CREATE TABLE t(a INTEGER PRIMARY KEY, b);
+			WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000) INSERT INTO t SELECT i, hex(i) FROM n"
+		keep s.db
+		check "the header's page size $page_size is used" '[ "$(fact "\$.page_size_bytes")" = $page_size ]'
+		sqlite3 s.db "UPDATE t SET b = 'x' WHERE a = 1500"
+		keep s.db
+		sqlite3 s.db "DELETE FROM t WHERE a > 1000; VACUUM"
+		keep s.db
+		compare_kept
+		check "integrity_check of the last" '[ "$(sqlite3 exported "PRAGMA integrity_check")" = ok ]'
+	done
+	fails 1 'its SQLite header says 65536' import another s.db --page-size 4096
+	fails 1 "the SQLite file's 65536" import sqlite4096 s.db
+	check "the message says what to do" 'grep -q "page_size=N; VACUUM" err'
+	ok list
+	check "a refused import makes no database" '! grep -qx another out'
+	sqlite3 wal.db "PRAGMA journal_mode=WAL; CREATE TABLE t(a); INSERT INTO t VALUES (1)" >/dev/null
+	printf 'not empty' >wal.db-wal
+	call import wal wal.db
+	check "a write-ahead log makes a warning" '[ $status -eq 0 ] && grep -q wal_checkpoint err'
+	rm -f wal.db-wal
+	ok import wal wal.db
+	printf 'left over' >exported-journal
+	call export wal exported
+	check "a journal beside the target makes a warning" '[ $status -eq 0 ] && grep -q "exported-journal" err'
+	rm -f exported-journal
+}
+
+test_export() {
+	db=exp
+	random 20000 1 >file
+	keep file
+	first=$revision first_time=$(date +%s)
+	sleep 2.1
+	random 20000 2 >file
+	keep file
+	second=$revision
+	fails 1 'exp' export exp f --at $((second + 1000))
+	check "the hint says log" 'grep -q "pagestore log" err'
+	fails 1 'exp' export exp f --time 2001-01-01
+	check "the hint says log" 'grep -q "pagestore log" err'
+	check "a failed export leaves nothing" '[ ! -e f ]'
+	ok export exp f --time 2100-01-01T00:00:00Z
+	check "a time to come gives the newest" 'cmp f "kept.exp.$second"'
+	ok export exp f --time "$first_time"
+	check "a Unix time gives the version of then" 'cmp f "kept.exp.$first"'
+	ok export exp f --time "$(date -u -d "@$first_time" +%Y-%m-%dT%H:%M:%SZ)"
+	check "an ISO time, UTC" 'cmp f "kept.exp.$first"'
+	ok export exp f --time "$(date -u -d "@$first_time" '+%Y-%m-%d %H:%M:%S')"
+	check "an ISO time, local" 'cmp f "kept.exp.$first"'
+	ok export exp f --time "$(date -u -d "@$((first_time + 3600))" +%Y-%m-%dT%H:%M:%S+01:00)"
+	check "an ISO time, with an offset" 'cmp f "kept.exp.$first"'
+	ok export exp f --time "$(date -u -d "@$((first_time + 86400))" +%Y-%m-%d)"
+	check "a date, to its end" 'cmp f "kept.exp.$second"'
+	logged=$("$tool" -s "$url" log exp | awk -v r="$first" '$1 == r { print $2 " " $3 }')
+	ok export exp f --time "$logged"
+	check "the time that log prints finds its commit" 'cmp f "kept.exp.$first"'
+	ok export exp f --json --at "$first"
+	is_json export
+	check "export --json has the revision" '[ "$(fact "\$.revision")" = $first ] && [ "$(fact "\$.file_bytes")" = 20000 ]'
+	chmod 640 f
+	ln -sf f link
+	ok export exp link
+	check "an existing target keeps its permissions, a link its place" \
+		'[ -L link ] && [ "$(stat -c %a f)" = 640 ] && cmp f "kept.exp.$second"'
+	fails 1 'is a directory' export exp .
+	fails 1 'no/such' export exp no/such/file
+	ok export exp /dev/null
+	if [ -e /dev/full ]; then
+		"$tool" -s "$url" export exp - >/dev/full 2>err
+		check "a full disk fails" '[ $? -eq 1 ] && grep -q "No space" err'
+		"$tool" -s "$url" log exp >/dev/full 2>err
+		check "a full stdout fails" '[ $? -eq 1 ] && grep -q stdout err'
+	fi
+	if [ "$(id -u)" -ne 0 ]; then
+		mkdir -p locked && chmod 500 locked
+		fails 1 'Permission denied' export exp locked/f
+	fi
+	check "no temporary files are left" '! ls | grep -q "^f\.\|^link\.\|^exported\."'
+}
+
+test_history() {
+	random 40960 1 >file
+	ok import hist file --note "$(printf 'the "first"\n\033[31m')"
+	printf 'AAAA' | dd of=file bs=4096 seek=2 conv=notrunc 2>/dev/null
+	printf 'AAAA' | dd of=file bs=4096 seek=3 conv=notrunc 2>/dev/null
+	printf 'AAAA' | dd of=file bs=4096 seek=7 conv=notrunc 2>/dev/null
+	ok import hist file --note 'the second'
+	head -c 4096 file >short
+	ok import hist short --note 'größe'
+	ok log hist
+	check "log prints a header and the commits, newest first" \
+		'[ "$(wc -l <out)" -eq 4 ] && sed -n 2p out | grep -q größe && sed -n 3p out | grep -q "the second"'
+	check "log escapes what a terminal would act on" 'grep -qF "the \"first\"\\x0a\\x1b[31m" out'
+	check "log marks a file that became shorter" 'sed -n 2p out | grep -q "cut to 1 page"'
+	ok log -n 1 hist
+	check "log -n 1 shows one" '[ "$(wc -l <out)" -eq 2 ] && grep -q größe out'
+	ok log hist --json
+	is_json log
+	check "log --json has the notes" '[ "$(fact "\$.commits[1].note")" = "the second" ] && [ "$(fact "\$.commits[1].pages_written")" = 3 ]'
+	check "log --json has every byte of a note" '[ "$(fact "\$.commits[2].note")" = "$(printf "the \"first\"\n\033[31m")" ]'
+	third=$(fact '$.commits[0].revision') second=$(fact '$.commits[1].revision') first=$(fact '$.commits[2].revision')
+	ok diff hist "$first" "$second"
+	check "diff prints ranges and how many" 'grep -q "^2-3 7\$" out && grep -q "^3 pages differ" out'
+	ok diff hist "$second" "$first" --json
+	is_json diff
+	check "diff --json has ranges" '[ "$(fact "\$.ranges")" = "[[2,3],[7,7]]" ] && [ "$(fact "\$.pages_differing")" = 3 ]'
+	ok diff hist "$second" "$third"
+	check "diff of a truncation" 'grep -q "^1-9\$" out'
+	ok diff hist "$first" "$first"
+	check "diff of a revision with itself" 'grep -q "^0 pages differ" out'
+	fails 1 'hist' diff hist "$first" 999999
+	ok stat hist
+	check "stat prints units" 'grep -q "4.0 KiB" out && grep -q "after 3 commits" out'
+	ok stat hist --json
+	is_json stat
+	check "stat --json" '[ "$(fact "\$.commit_count")" = 3 ] && [ "$(fact "\$.page_count")" = 1 ] && [ "$(fact "\$.revision")" = $third ]'
+	ok verify hist
+	check "verify finds nothing" 'grep -q "no damage" out'
+	ok verify hist --json
+	is_json verify
+	check "verify --json" '[ "$(fact "\$.findings_count")" = 0 ] && [ "$(fact "\$.findings")" = "[]" ] && [ "$(fact "\$.contents_checked")" -gt 0 ]'
+}
+
+# A blob that was damaged is found, named, and makes the exit status 1.
+test_damage() {
+	url="dir:$work/damaged?sync=off"
+	# Bytes that do not compress, enough for a sorted file.
+	awk 'BEGIN { srand(7); for (i = 0; i < 400000; i++) printf "%08x", int(rand() * 4294967295) }' >file
+	ok import db file
+	ok verify db
+	blob=$(find damaged -type f ! -name '*.mdb' -size +500k | head -n 1)
+	check "a large import makes a blob" '[ -n "$blob" ]'
+	[ -n "$blob" ] || return
+	chmod u+w "$blob"
+	size=$(wc -c <"$blob")
+	printf 'damage' | dd of="$blob" bs=1 seek=$((size - 1000)) conv=notrunc 2>/dev/null
+	call verify db
+	check "verify finds the damage (exit $status)" '[ $status -eq 1 ] && grep -q ECORRUPT err && grep -q "finding" out'
+	call verify db --json
+	is_json "verify --json of damage"
+	check "verify --json lists it" '[ $status -eq 1 ] && [ "$(fact "\$.findings_count")" -ge 1 ] && [ "$(fact "\$.findings[0].code")" = PGS_ECORRUPT ]'
+	call export db damaged.out
+	check "export of damage fails and writes nothing" '[ $status -eq 1 ] && [ ! -s out ] && [ ! -e damaged.out ]'
+	url="dir:$work/store?sync=off"
+}
+
+# A signal ends an import with nothing changed; stdin that never ends keeps it waiting.
+test_interrupt() {
+	random 10000 >file
+	mkfifo slow
+	(exec 3>slow; cat file >&3; exec sleep 5) &
+	writer=$!
+	# A shell ignores SIGINT in what it starts in the background; SIGTERM takes the same way.
+	"$tool" -s "$url" import interrupted slow >out 2>err &
+	importer=$!
+	sleep 1
+	kill -TERM $importer
+	wait $importer 2>/dev/null
+	status=$?
+	check "an interrupted import dies of the signal (got $status)" '[ $status -eq 143 ]'
+	check "and says that nothing was changed" 'grep -q "nothing was changed" err'
+	kill $writer 2>/dev/null
+	wait $writer 2>/dev/null
+	ok list
+	check "and leaves no database" '! grep -q interrupted out'
+}
+
+test_url() {
+	export PAGESTORE_URL="$url"
+	"$tool" list >out 2>err
+	check "PAGESTORE_URL names the store" '[ $? -eq 0 ] && grep -q first out'
+	"$tool" -s mem: create inmemory >out 2>err
+	check "-s goes before it" '[ $? -eq 0 ]'
+	"$tool" list >out 2>err
+	check "what was made in memory is not in the store" '! grep -q inmemory out'
+	"$tool" list --store="dir:$work/elsewhere" >out 2>err
+	check "--store=URL after the command" '[ $? -eq 1 ] && grep -q elsewhere err'
+	unset PAGESTORE_URL
+}
+
+for test in help usage_errors missing_store databases sizes import sqlite export history damage interrupt url; do
+	test_$test
+done
+echo "$passed checks passed, $failures failed"
+[ $failures -eq 0 ]
