@@ -68,7 +68,7 @@ int cli_misused(const char *hint, const char *format, ...)
 	vfprintf(stderr, format, args);
 	fputc('\n', stderr);
 	va_end(args);
-	say_hint(hint ? hint : "`pagestore help` lists the commands, `pagestore help COMMAND` says more.");
+	say_hint(hint ? hint : "usage: pagestore [-s URL] COMMAND ...; `pagestore help [COMMAND]` says more.");
 	return CLI_USAGE;
 }
 
