@@ -52,7 +52,8 @@ installed() {
 
 # Print the packages that are missing.
 missing_packages() {
-	command -v cc >/dev/null || command -v gcc >/dev/null || printf 'gcc libc6-dev '
+	command -v cc >/dev/null || command -v gcc >/dev/null || printf 'gcc '
+	[ -f /usr/include/stdio.h ] || printf 'libc6-dev '
 	command -v cmake >/dev/null || printf 'cmake '
 	command -v ninja >/dev/null || printf 'ninja-build '
 	command -v pkg-config >/dev/null || printf 'pkg-config '
@@ -75,10 +76,9 @@ install_missing() {
 		command -v sudo >/dev/null || fail "run it as root, or install these first: $missing"
 		as_root=sudo
 	fi
-	export DEBIAN_FRONTEND=noninteractive
 	run $as_root apt-get -qq update || fail "apt-get update failed; is the network there?"
 	# shellcheck disable=SC2086 # a list of words
-	run $as_root apt-get -qq install -y --no-install-recommends $missing >"$work/apt.log" 2>&1 ||
+	run $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >"$work/apt.log" 2>&1 ||
 		fail "could not install $missing: see $work/apt.log"
 	echo "Installed $missing"
 }
@@ -105,9 +105,10 @@ build_tool() {
 # Commit $file as the next version, with a note, and keep a copy to compare with.
 commit_version() {
 	count=$((count + 1))
-	cp "$file" "$work/versions/$count"
-	printf '$ pagestore import %s %s --note "%s"\n' "$db" "${file##*/}" "$1"
-	pagestore import "$db" "$file" --note "$1" --json >"$work/costs/$count.json" ||
+	cp "$file" "versions/$count"
+	printf '%s' "$1" >"costs/$count.note"
+	printf '$ pagestore import %s %s --note "%s"\n' "$db" "$file" "$1"
+	pagestore import "$db" "$file" --note "$1" --json >"costs/$count.json" ||
 		fail "the import of version $count failed"
 	cost_of "$count"
 }
@@ -131,39 +132,39 @@ fact() {
 }
 
 cost_table() {
-	printf '%s\n' ' version  revision   file bytes  pages changed  bytes stored  of the file'
+	printf '%s\n' ' version  revision   file bytes  pages changed  bytes stored  of the file  note'
 	i=1
 	while [ $i -le $count ]; do
 		sqlite3 :memory: "
 			WITH v(j) AS (SELECT CAST(readfile('costs/$i.json') AS TEXT)),
 			f(revision, size, pages, cost) AS (SELECT json_extract(j, '$.revision'), json_extract(j, '$.file_bytes'),
 				json_extract(j, '$.pages_written'), json_extract(j, '$.kv_bytes') + json_extract(j, '$.blob_bytes') FROM v)
-			SELECT printf('%8d  %8d %,12d %14d  %,12d %10.2f %%', $i, revision, size, pages, cost,
-				100.0 * cost / max(1, size)) FROM f"
+			SELECT printf('%8d  %8d %,12d %14d  %,12d %10.2f %%  %s', $i, revision, size, pages, cost,
+				100.0 * cost / max(1, size), CAST(readfile('costs/$i.note') AS TEXT)) FROM f"
 		i=$((i + 1))
 	done
-	files=$(cat "$work"/versions/* | wc -c)
+	files=$(cat versions/* | wc -c)
 	sqlite3 :memory: "SELECT printf('%d versions are %,d bytes of files; the store has %,d KiB on disk.', $count, $files,
-		$(du -sk "$work/store" | cut -f 1))"
+		$(du -sk store | cut -f 1))"
 }
 
 # Run SQL on the file, showing it.
 change() {
-	printf '$ sqlite3 %s "%s"\n' "${file##*/}" "$1"
+	printf '$ sqlite3 %s "%s"\n' "$file" "$1"
 	sqlite3 -bail "$file" "$1" >/dev/null || fail "sqlite3 failed on $file"
 }
 
 # --- where the versions come from ----------------------------------------
 
 unicode_versions() {
-	file=$work/unicode.db
+	file=files/unicode.db
 	rm -f "$file"
 	data=/usr/share/unicode
 	step "A database from $data: characters, blocks, and every word of every name"
 	# Comments out, columns apart at the semicolons, blanks around them gone.
-	sed 's/#.*//; /^[[:space:]]*$/d; s/[[:space:]]*;[[:space:]]*/;/g' "$data/Blocks.txt" >"$work/blocks.txt"
+	sed 's/#.*//; /^[[:space:]]*$/d; s/[[:space:]]*;[[:space:]]*/;/g' "$data/Blocks.txt" >blocks.txt
 	build_unicode_database
-	run ls -l "${file##*/}"
+	run ls -l "$file"
 
 	step "The first version"
 	commit_version 'the Unicode database'
@@ -201,7 +202,7 @@ hex_to_number() {
 
 build_unicode_database() {
 	code=$(hex_to_number code)
-	cat >"$work/build.sql" <<SQL
+	cat >build.sql <<SQL
 PRAGMA page_size = 4096;
 CREATE TEMP TABLE raw(code, name, category, combining, bidi, decomposition, decimal, digit, number, mirrored,
 	old_name, comment, upper, lower, title);
@@ -209,7 +210,7 @@ CREATE TEMP TABLE raw_block(range, name);
 .mode ascii
 .separator ";" "\n"
 .import $data/UnicodeData.txt raw
-.import $work/blocks.txt raw_block
+.import blocks.txt raw_block
 BEGIN;
 CREATE TABLE character(code INTEGER PRIMARY KEY, name TEXT, category TEXT, bidi TEXT, decomposition TEXT, decimal TEXT,
 	number TEXT, old_name TEXT, note TEXT);
@@ -228,8 +229,8 @@ CREATE INDEX character_by_category ON character(category, code);
 CREATE INDEX character_by_name ON character(name);
 COMMIT;
 SQL
-	printf '$ sqlite3 %s <build.sql\n' "${file##*/}"
-	sqlite3 -bail "$file" <"$work/build.sql" || fail "sqlite3 could not build $file"
+	printf '$ sqlite3 %s <build.sql\n' "$file"
+	sqlite3 -bail "$file" <build.sql || fail "sqlite3 could not build $file"
 }
 
 is_sqlite() {
@@ -238,16 +239,16 @@ is_sqlite() {
 
 # Copy a user's file; an SQLite write-ahead log beside it goes into the copy.
 copy_file() {
-	cp "$1" "$file"
-	rm -f "$file-wal" "$file-shm" "$file-journal"
+	rm -f "$file" "$file-wal" "$file-shm" "$file-journal"
+	cat "$1" >"$file"
 	if [ -s "$1-wal" ] && is_sqlite "$1"; then
-		cp "$1-wal" "$file-wal"
+		cat "$1-wal" >"$file-wal"
 		sqlite3 "$file" 'PRAGMA wal_checkpoint(TRUNCATE)' >/dev/null
 	fi
 }
 
 one_file_versions() {
-	file=$work/${1##*/}
+	file=files/${1##*/}
 	step "A copy of $1, as the first version"
 	copy_file "$1"
 	commit_version "$1"
@@ -276,7 +277,7 @@ one_file_versions() {
 }
 
 many_file_versions() {
-	file=$work/current
+	file=files/current
 	step "Your files, as versions of one another"
 	for version; do
 		copy_file "$version"
@@ -291,16 +292,17 @@ check_versions() {
 	i=1
 	while [ $i -le $count ]; do
 		revision=$(fact $i revision)
-		pagestore export "$db" exported --at "$revision" >/dev/null || fail "the export of revision $revision failed"
-		cmp exported "versions/$i" || fail "version $i is not what was imported"
+		pagestore export "$db" files/exported --at "$revision" >/dev/null || fail "the export of revision $revision failed"
+		cmp files/exported "versions/$i" || fail "version $i is not what was imported"
 		i=$((i + 1))
 	done
 	echo "All $count versions: identical."
-	old=$(fact $(((count + 1) / 2)) revision)
-	run pagestore export "$db" "old-${file##*/}" --at "$old"
-	run cmp "old-${file##*/}" "versions/$(((count + 1) / 2))"
-	if is_sqlite "old-${file##*/}"; then
-		run sqlite3 "old-${file##*/}" 'PRAGMA integrity_check'
+	half=$(((count + 1) / 2))
+	old=files/old-${file##*/}
+	run pagestore export "$db" "$old" --at "$(fact $half revision)"
+	run cmp "$old" "versions/$half"
+	if is_sqlite "$old"; then
+		run sqlite3 "$old" 'PRAGMA integrity_check'
 	fi
 }
 
@@ -336,9 +338,9 @@ TEXT
 main() {
 	from_unicode=$([ $# -eq 0 ] && echo yes || echo no)
 	work=${PAGESTORE_DEMO_DIR:-$(mktemp -d "${TMPDIR:-/tmp}/pagestore-demo.XXXXXX")}
-	mkdir -p "$work/versions" "$work/costs"
+	mkdir -p "$work/versions" "$work/costs" "$work/files"
 	work=$(cd "$work" && pwd)
-	rm -f "$work"/versions/* "$work"/costs/*
+	rm -f "$work"/versions/* "$work"/costs/* "$work"/files/*
 
 	step "What it needs"
 	install_missing
@@ -352,7 +354,7 @@ main() {
 		step "Dropping what the last run left"
 		run pagestore drop "$db"
 	fi
-	printf '\nThe store: PAGESTORE_URL=%s\n' "$PAGESTORE_URL"
+	printf '\nThe store: PAGESTORE_URL=%s; the files are in %s/files\n' "$PAGESTORE_URL" "$work"
 	case $# in
 	0) unicode_versions ;;
 	1) one_file_versions "$1" ;;

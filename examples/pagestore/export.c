@@ -134,10 +134,10 @@ static int report(export *ex)
 	options.from_revision = options.to_revision = ex->revision;
 	pgs_log(ex->c->db, &options, note_time, ex, &err);
 	if (!ex->c->json) {
-		printf("%s: wrote revision %" PRIu64 "%s%s, %" PRIu64 " pages, %s, to %s\n",
+		printf("%s: wrote revision %" PRIu64 "%s%s, %" PRIu64 " page%s, %s, to %s\n",
 			cli_quote(ex->c->operands[0]).text, ex->revision, ex->time_ms ? " of " : "",
-			ex->time_ms ? cli_time_local(ex->time_ms).text : "", ex->pages, cli_size(ex->size_bytes).text,
-			cli_quote(ex->c->operands[1]).text);
+			ex->time_ms ? cli_time_local(ex->time_ms).text : "", ex->pages, ex->pages == 1 ? "" : "s",
+			cli_size(ex->size_bytes).text, cli_quote(ex->c->operands[1]).text);
 		return CLI_OK;
 	}
 	json_begin(&j);
