@@ -94,8 +94,8 @@ build_tool() {
 	printf '$ cmake -S . -B build/demo -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPAGESTORE_BUILD_TESTS=OFF\n'
 	quietly cmake -S "$root" -B "$root/build/demo" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DPAGESTORE_BUILD_TESTS=OFF
-	printf '$ cmake --build build/demo\n'
-	quietly cmake --build "$root/build/demo"
+	printf '$ cmake --build build/demo --target pagestore-cli\n'
+	quietly cmake --build "$root/build/demo" --target pagestore-cli
 	PATH=$root/build/demo/examples:$PATH
 	pagestore --version
 }

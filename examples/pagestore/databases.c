@@ -147,7 +147,7 @@ static int stat_json(const char *name, const pgs_db_stat *s)
 int cli_stat(cli *c)
 {
 	pgs_error err = PGS_ERROR_INIT;
-	pgs_db_stat stat = {.struct_size = sizeof(stat)};
+	pgs_db_stat stat = PGS_DB_STAT_INIT;
 	const char *name = c->operands[0];
 	if (cli_open_db(c, CLI_READ) != CLI_OK)
 		return CLI_FAILED;

@@ -231,7 +231,7 @@ static void verify_summary_text(const char *name, const pgs_verify_report *r)
 int cli_verify(cli *c)
 {
 	pgs_error err = PGS_ERROR_INIT;
-	pgs_verify_report report = {.struct_size = sizeof(report)};
+	pgs_verify_report report = PGS_VERIFY_REPORT_INIT;
 	pgs_verify_options options = PGS_VERIFY_OPTIONS_INIT;
 	json j;
 	verify v = {.json = c->json ? &j : NULL};

@@ -6,17 +6,6 @@
 #include "format.h"
 #include "report.h"
 
-/* The URL for messages: user and password of a server stay out of them. */
-static cli_quoted shown_url(const char *url)
-{
-	cli_quoted whole = cli_quote(url);
-	char *start = strstr(whole.text, "://");
-	char *at = start ? strchr(start + 3, '@') : NULL;
-	if (at)
-		memmove(start + 3, at, strlen(at) + 1);
-	return whole;
-}
-
 int cli_open_store(cli *c, cli_access access)
 {
 	pgs_store_options options = PGS_STORE_OPTIONS_INIT;
@@ -27,13 +16,11 @@ int cli_open_store(cli *c, cli_access access)
 	if (rc == PGS_OK)
 		return CLI_OK;
 	const char *hint = NULL;
-	if (rc == PGS_ENOTFOUND && access == CLI_MAKE)
-		hint = "The directory itself is made when it is new, the one above it must be there.";
-	else if (rc == PGS_ENOTFOUND)
+	if (rc == PGS_ENOTFOUND && access != CLI_MAKE)
 		hint = "`pagestore -s URL create DB` and `import DB FILE` make a new store.";
 	else if (rc == PGS_EINVAL)
 		hint = "A URL looks like dir:/var/lib/shop or dir:/var/lib/shop?sync=lazy.";
-	return cli_fail_pgs(&err, hint, "cannot open the store %s", shown_url(c->url).text);
+	return cli_fail_pgs(&err, hint, "%s: cannot open the store", c->command->name);
 }
 
 int cli_open_db(cli *c, cli_access access)
