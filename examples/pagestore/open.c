@@ -20,6 +20,8 @@ int cli_open_store(cli *c, cli_access access)
 		hint = "`pagestore -s URL create DB` and `import DB FILE` make a new store.";
 	else if (rc == PGS_EINVAL)
 		hint = "A URL looks like dir:/var/lib/shop or dir:/var/lib/shop?sync=lazy.";
+	else if (rc == PGS_EREADONLY)
+		hint = "Look at who may write to the store's directory, and everything in it.";
 	return cli_fail_pgs(&err, hint, "%s: cannot open the store", c->command->name);
 }
 
