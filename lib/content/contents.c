@@ -208,6 +208,7 @@ static int read_kv_batch(fetch *f, job **jobs, size_t count)
 	pgs__key keys[KV_BATCH];
 	pgs_kv_op ops[KV_BATCH];
 	pgs_kv_txn txn;
+	ops[0].kind = PGS_KV_RANGE; /* count is at least 1, which compilers do not know */
 	for (size_t i = 0; i < count; i++) {
 		keys[i] = pgs__key_content(f->contents->prefix, &jobs[i]->want->id);
 		ops[i] = pgs__op_get(pgs__key_slice(&keys[i]), 0);

@@ -80,6 +80,7 @@ static int read_runs(reading *r, const run *runs, size_t count)
 	pgs__key first[OPS_MAX], end[OPS_MAX];
 	pgs_kv_op ops[OPS_MAX];
 	pgs_kv_txn txn;
+	ops[0].kind = PGS_KV_RANGE; /* count is at least 1, which compilers do not know */
 	for (size_t i = 0; i < count; i++) {
 		first[i] = pgs__key_page(pgs__db_prefix(db), r->pages[runs[i].first]);
 		end[i] = pgs__key_page(pgs__db_prefix(db), r->pages[runs[i].end - 1] + 1);
