@@ -1,8 +1,36 @@
-/* Questions about the past that other layers ask. */
+/* The changelog as a list: for the log, and for finding a revision by its time. */
 #ifndef PGS_TXN_HISTORY_H
 #define PGS_TXN_HISTORY_H
 
+#include "codec/changelog.h"
 #include "txn/db.h"
+
+/* One entry's key: a commit, or the mark of an aborted one. */
+typedef struct pgs__logged {
+	uint64_t revision;
+	uint8_t uuid[16];
+} pgs__logged;
+
+typedef struct pgs__logged_list {
+	pgs__logged *list;
+	size_t count, capacity;
+} pgs__logged_list;
+
+/* Add the changelog's keys in [from, end) and sort all by revision, newest first. out->list is the caller's to free
+ * with pgs__free(), also after an error. Errors: the KV's, ECORRUPT, ENOMEM. */
+int pgs__history_list(pgs_db *db, pgs__key from, const pgs__key *end, pgs__logged_list *out, uint64_t deadline_ms,
+		      pgs_error *err);
+
+/* Called with a decoded entry, borrowed for the call. */
+typedef int (*pgs__history_reader)(void *ctx, const pgs__logged *logged, const pgs__change *change);
+
+/* Read an entry and hand it to `read` (which may be NULL). Returns read's result; PGS_ENOTFOUND when the entry has
+ * been pruned or marks an aborted commit. Errors: the KV's, ECORRUPT, EVERSION. */
+int pgs__history_read(pgs_db *db, const pgs__logged *logged, pgs__history_reader read, void *ctx, uint64_t deadline_ms,
+		      pgs_error *err);
+
+/* PGS_OK, or PGS_ENOTFOUND when the database was dropped: a log of nothing is not the same as no database. */
+int pgs__history_check(pgs_db *db, uint64_t deadline_ms, pgs_error *err);
 
 /* The revision of the last commit at or before Unix time `time_ms`, by the committers' clocks. Errors: ENOTFOUND (no
  * commit so early), the KV's, ECORRUPT, ENOMEM. */
