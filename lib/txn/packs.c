@@ -54,9 +54,9 @@ static int load_inline(pack *p)
 	p->entries = pgs__calloc(reader.left ? (size_t)reader.left : 1, sizeof *p->entries);
 	if (!p->entries)
 		return PGS_ENOMEM;
-	inline_entry *e = p->entries;
-	while (pgs__entries_next(&reader, &e->page_no, &e->pointer))
-		e = &p->entries[++p->entry_count];
+	inline_entry e; /* also written to when there is no next one */
+	while (pgs__entries_next(&reader, &e.page_no, &e.pointer))
+		p->entries[p->entry_count++] = e;
 	return reader.reader.failed ? PGS_ECORRUPT : PGS_OK;
 }
 
