@@ -1,0 +1,67 @@
+/* The benchmarks' harness.
+ *
+ * Every benchmark measures two sides in one run, in turn (ours, baseline, ours, …), and says how they compare. Both
+ * sides are checked to give the same bytes. What fails ends the program.
+ */
+#ifndef PGS_BENCH_H
+#define PGS_BENCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <pagestore.h>
+
+typedef struct bench_env {
+	bool quick;       /* small sizes: does it run at all */
+	unsigned rounds;
+	const char *dir;  /* scratch, removed at the end */
+} bench_env;
+
+/* Medians over the rounds. */
+typedef struct bench_result {
+	double ours, baseline;
+} bench_result;
+
+typedef struct bench {
+	const char *name;
+	const char *baseline_name;
+	const char *unit;
+	double goal;
+	bool at_least;    /* ours / baseline is to be at least the goal, else at most */
+	void (*run)(const bench_env *env, bench_result *out);
+} bench;
+
+extern const bench bench_read_warm, bench_pin_warm, bench_cache_overhead;
+extern const bench bench_commit_small_local, bench_commit_small_memory, bench_commit_100_local;
+extern const bench bench_bulk_local, bench_cold_scan_local;
+extern const bench bench_bytes_4k, bench_bytes_64k;
+extern const bench bench_open_reads;
+
+/* One round of one side; returns what was measured. */
+typedef double (*bench_side)(void *ctx);
+
+/* A round of each to warm up, then env->rounds of each in turn. */
+void bench_compare(const bench_env *env, bench_side ours, bench_side baseline, void *ctx, bench_result *out);
+
+double bench_median(double *values, size_t count);
+double bench_seconds(void);
+
+void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+void bench_must(int result, const pgs_error *err, const char *what); /* a PGS_… result */
+void bench_check(bool good, const char *what);
+void *bench_alloc(size_t size);
+
+/* Random numbers, the same in every run. */
+typedef struct bench_random {
+	uint64_t state;
+} bench_random;
+uint64_t bench_random_next(bench_random *r);
+uint32_t *bench_shuffled(uint32_t count, uint64_t seed); /* 0 … count-1 in random order; freed by the caller */
+
+/* <env->dir>/<name>, in a buffer of the caller's. */
+#define BENCH_PATH_MAX 512
+const char *bench_path(const bench_env *env, const char *name, char out[BENCH_PATH_MAX]);
+void bench_remove_tree(const char *path);
+
+#endif
