@@ -13,11 +13,12 @@
 #define FOLDED 0x10
 
 #define VARINT_MAX 10
+#define SPENT_MAX 5 /* bytes of a varint below 2^32 */
 #define GROUP_SIZE (PGS__ID_SIZE - PGS__ID_HASH_SIZE)
 
 size_t pgs__pointer_size_max(uint32_t page_size)
 {
-	return (size_t)1 + VARINT_MAX + 2 * PGS__ID_HASH_SIZE + page_size + PGS__SEAL_SIZE;
+	return (size_t)1 + VARINT_MAX + SPENT_MAX + 2 * PGS__ID_HASH_SIZE + page_size + PGS__SEAL_SIZE;
 }
 
 static void put_hash(pgs__buffer *out, const pgs__page_id *id)
@@ -37,8 +38,10 @@ void pgs__pointer_encode(const pgs__pointer *p, pgs__buffer *out)
 		pgs__put_varint(out, p->folded_revision);
 	if (p->kind != PGS__POINTER_ZERO)
 		put_hash(out, &p->id);
-	if (p->has_base)
+	if (p->has_base) {
 		put_hash(out, &p->base);
+		pgs__put_varint(out, p->spent);
+	}
 	if (p->kind == PGS__POINTER_DELTA)
 		pgs__put_bytes(out, p->delta.data, p->delta.size);
 	if (folded)
@@ -61,8 +64,13 @@ static bool read_parts(pgs__reader *r, uint32_t group, bool folded, pgs__pointer
 	}
 	if (out->kind != PGS__POINTER_ZERO)
 		read_id(r, group, &out->id);
-	if (out->has_base)
+	if (out->has_base) {
 		read_id(r, group, &out->base);
+		uint64_t spent = pgs__read_varint(r);
+		if (spent > UINT32_MAX)
+			return false;
+		out->spent = (uint32_t)spent;
+	}
 	if (out->kind == PGS__POINTER_DELTA) {
 		out->delta = pgs__read_slice(r, pgs__reader_left(r));
 		if (out->delta.size == 0 || out->delta.size > PGS_PAGE_SIZE_MAX)

@@ -4,6 +4,7 @@
  *     varint     w, if folded: mod revision of the pack it came from
  *     12 bytes   hash of the page's id, if full or delta (the group is the page number's)
  *     12 bytes   hash of the base's id, if it has a base (delta only; without, the base is the zero page)
+ *     varint     spent, if it has a base: bytes of the deltas this page had against this base before
  *     rest       delta only: a zstd frame without its 4-byte magic number, of page XOR base
  *     seal       if folded (codec/seal.h)
  *
@@ -29,6 +30,7 @@ typedef struct pgs__pointer {
 	uint64_t folded_revision; /* w; 0 = not folded */
 	pgs__page_id id;          /* FULL, DELTA */
 	pgs__page_id base;        /* has_base */
+	uint32_t spent;           /* has_base: sizes of the earlier deltas against it, summed */
 	pgs_slice delta;          /* DELTA; borrowed */
 } pgs__pointer;
 

@@ -44,6 +44,7 @@ typedef struct entry {
 	uint64_t through; /* or CURRENT */
 	uint8_t id_hash[PGS__ID_HASH_SIZE];
 	uint8_t base_hash[PGS__ID_HASH_SIZE];
+	uint32_t spent;
 	uint32_t frame; /* where the content was last seen: a hint, checked against the id */
 	uint32_t next;
 	uint8_t kind;
@@ -353,6 +354,7 @@ static void entry_to_ref(const pgs__cache *cache, const entry *e, pgs__page_ref 
 	uint32_t group = pgs__page_group(e->page_no, cache->page_size);
 	ref->kind = e->kind;
 	ref->has_base = e->has_base;
+	ref->spent = e->spent;
 	ref->key_revision = e->key_revision;
 	ref->from = e->from;
 	id_from_hash(&ref->id, group, e->id_hash);
@@ -412,6 +414,7 @@ static void entry_put(pgs__cache *cache, shard *s, uint64_t page_no, const pgs__
 		e->through = through;
 	e->kind = ref->kind;
 	e->has_base = ref->has_base;
+	e->spent = ref->spent;
 	e->key_revision = ref->key_revision;
 	e->from = ref->from;
 	e->live = e->referenced = true;

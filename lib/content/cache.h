@@ -22,6 +22,7 @@ typedef struct pgs__cache pgs__cache;
 typedef struct pgs__page_ref {
 	uint8_t kind; /* pgs__pointer_kind */
 	bool has_base;
+	uint32_t spent;        /* has_base: bytes of all deltas against it, the present one included */
 	uint64_t key_revision; /* mod revision of the p/ key as seen; 0 = no such key */
 	uint64_t from;         /* valid at snapshots from this one on: the pointer's age */
 	pgs__page_id id, base;

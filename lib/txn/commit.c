@@ -359,14 +359,9 @@ static void update_caches(pgs__commit *c)
 		pgs__cache_freeze(cache, w->page_no, 1, c->revision);
 		if (pgs__txn_is_blank(t, w->page_no) && c->packed)
 			continue; /* an older p/ key may be there, and we do not know its revision */
-		const pgs__page_ref ref = {
-			.kind = (uint8_t)w->pointer.kind,
-			.has_base = w->pointer.has_base,
-			.key_revision = c->packed ? w->seen_revision : c->revision,
-			.from = c->revision,
-			.id = w->pointer.id,
-			.base = w->pointer.base,
-		};
+		pgs__page_ref ref = pgs__page_ref_of(&w->pointer);
+		ref.key_revision = c->packed ? w->seen_revision : c->revision;
+		ref.from = c->revision;
 		pgs__cache_put_new_ref(cache, w->page_no, &ref);
 		if (w->page && w->pointer.kind != PGS__POINTER_ZERO)
 			pgs__cache_put_content(cache, w->page_no, &w->pointer.id, w->page);

@@ -17,6 +17,7 @@
 #include "util/error.h"
 
 #define CHUNK 256
+#define INLINE_AGAIN_MAX 64       /* a page this small in its pointer is as good as any delta */
 #define FILE_BYTES_MIN (1u << 20) /* contents of a commit that are worth a sorted file */
 
 typedef struct placing {
@@ -76,6 +77,11 @@ static int find_old(placing *p)
 	return result;
 }
 
+static bool is_blank(const pgs__page_ref *old)
+{
+	return old->kind == PGS__POINTER_ABSENT || old->kind == PGS__POINTER_ZERO;
+}
+
 /* --- decisions that need no base ------------------------------------------------- */
 
 static bool is_zero(const uint8_t *page, size_t size)
@@ -131,7 +137,7 @@ static int place_simple(placing *p, size_t i)
 	const pgs__contents *contents = &p->t->db->contents;
 	const pgs__page_ref *old = &p->old[i];
 	w->seen_revision = old->key_revision;
-	bool was_zero = old->kind == PGS__POINTER_ABSENT || old->kind == PGS__POINTER_ZERO;
+	bool was_zero = is_blank(old);
 	if (is_zero(w->page, contents->page_size)) {
 		/* Past the extent another may be appending the page: then our zeros must not depend on its absence. */
 		if (was_zero && w->page_no < p->t->snapshot.extent)
@@ -218,21 +224,50 @@ static int keep_frame(pgs_txn *t, pgs__write *w, pgs_slice content, pgs_error *e
 	return PGS_OK;
 }
 
+/* Keep the page as a delta against its base, if there is one and the delta is small: *kept. */
+static int place_delta(placing *p, size_t i, bool *kept)
+{
+	pgs__write *w = p->writes[i];
+	const pgs__page_ref *old = &p->old[i];
+	*kept = false;
+	if (!p->base[i])
+		return PGS_OK;
+	pgs_slice delta = pgs__delta_encode(p->bench, w->page, p->base[i], p->t->db->delta_max);
+	if (delta.size == 0)
+		return PGS_OK;
+	int result = keep_delta(p, w, delta);
+	w->pointer.has_base = true;
+	w->pointer.base = *base_id(old);
+	w->pointer.spent = old->kind == PGS__POINTER_DELTA ? old->spent : 0;
+	w->depends = true;
+	*kept = true;
+	return result;
+}
+
+/* Deltas against one base grow from commit to commit. Once they have cost together what the page costs written full,
+ * it is written full and they start anew: for steady growth that is the cheapest moment (a base that serves n commits,
+ * each adding g bytes, costs F + g n^2 / 2, the least per commit where the two are equal). */
+static bool delta_is_spent(const pgs__write *w, size_t full_size)
+{
+	return w->pointer.spent > 0 && w->pointer.spent + w->pointer.delta.size >= full_size;
+}
+
 static int place_content(placing *p, size_t i)
 {
 	pgs__write *w = p->writes[i];
 	size_t max = p->t->db->delta_max;
-	if (p->base[i]) {
-		pgs_slice delta = pgs__delta_encode(p->bench, w->page, p->base[i], max);
-		if (delta.size) {
-			int result = keep_delta(p, w, delta);
-			w->pointer.has_base = true;
-			w->pointer.base = *base_id(&p->old[i]);
-			w->depends = true;
-			return result;
-		}
-	}
+	bool kept;
+	int result = place_delta(p, i, &kept);
+	/* What cannot have cost as much yet need not be compressed to know. */
+	if (result != PGS_OK || (kept && !delta_is_spent(w, max)))
+		return result;
 	pgs_slice content = pgs__compress_page(p->bench, w->page);
+	if (kept && !delta_is_spent(w, content.size))
+		return PGS_OK;
+	w->depends = false;
+	/* Inside its pointer a page is no base for later deltas. One that is known to change shall become one. */
+	if (!is_blank(&p->old[i]) && content.size > INLINE_AGAIN_MAX)
+		max = 0;
 	pgs_slice delta = pgs__delta_of_frame(content, pgs__txn_page_size(p->t), max);
 	return delta.size ? keep_delta(p, w, delta) : keep_frame(p->t, w, content, p->err);
 }

@@ -30,6 +30,17 @@ typedef struct run {
 	size_t first, end;
 } run;
 
+pgs__page_ref pgs__page_ref_of(const pgs__pointer *pointer)
+{
+	return (pgs__page_ref){
+		.kind = (uint8_t)pointer->kind,
+		.has_base = pointer->has_base,
+		.spent = pointer->has_base ? pointer->spent + (uint32_t)pointer->delta.size : 0,
+		.id = pointer->id,
+		.base = pointer->base,
+	};
+}
+
 static int take_pair(reading *r, size_t index, const pgs_kv_pair *pair)
 {
 	uint64_t page_no = r->pages[index];
@@ -40,14 +51,9 @@ static int take_pair(reading *r, size_t index, const pgs_kv_pair *pair)
 		return pgs__error_page(r->err, PGS_ECORRUPT, page_no,
 				       "page %llu: its pointer (revision %llu) in the KV is damaged",
 				       (unsigned long long)page_no, (unsigned long long)pair->mod_revision);
-	out->ref = (pgs__page_ref){
-		.kind = (uint8_t)pointer.kind,
-		.has_base = pointer.has_base,
-		.key_revision = pair->mod_revision,
-		.from = pointer.folded_revision ? pointer.folded_revision : pair->mod_revision,
-		.id = pointer.id,
-		.base = pointer.base,
-	};
+	out->ref = pgs__page_ref_of(&pointer);
+	out->ref.key_revision = pair->mod_revision;
+	out->ref.from = pointer.folded_revision ? pointer.folded_revision : pair->mod_revision;
 	if (pgs__arena_copy(r->arena, pointer.delta, &out->delta) != PGS_OK)
 		return pgs__error_nomem(r->err, "pointers");
 	return PGS_OK;
@@ -140,11 +146,10 @@ static int take_pack_answer(reading *r, size_t index, const pgs__pack_answer *an
 		return pgs__error_page(r->err, PGS_ECORRUPT, page_no,
 				       "page %llu: its pointer in the pack of revision %llu is damaged",
 				       (unsigned long long)page_no, (unsigned long long)answer->revision);
-	out->ref.kind = (uint8_t)pointer.kind;
-	out->ref.has_base = pointer.has_base;
+	uint64_t key_revision = out->ref.key_revision;
+	out->ref = pgs__page_ref_of(&pointer);
+	out->ref.key_revision = key_revision;
 	out->ref.from = answer->revision;
-	out->ref.id = pointer.id;
-	out->ref.base = pointer.base;
 	if (pgs__arena_copy(r->arena, pointer.delta, &out->delta) != PGS_OK)
 		return pgs__error_nomem(r->err, "pointers");
 	return PGS_OK;

@@ -25,6 +25,9 @@ typedef struct pgs__snapshot {
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err);
 void pgs__snapshot_close(pgs__snapshot *snapshot);
 
+/* What the cache keeps of a pointer; key_revision and from are the caller's to set. */
+pgs__page_ref pgs__page_ref_of(const pgs__pointer *pointer);
+
 /* A page's pointer; `delta` lives in the arena given. */
 typedef struct pgs__resolved {
 	pgs__page_ref ref;

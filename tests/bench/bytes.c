@@ -168,7 +168,7 @@ static int add_entry(void *ctx, const pgs_log_entry *entry)
 static void run_bank(const bench_env *env, uint32_t page_size, bench_result *out)
 {
 	pgs_error err = PGS_ERROR_INIT;
-	bank b = {.page_size = page_size, .random = {3}, .accounts = env->quick ? 2000 : 20000};
+	bank b = {.page_size = page_size, .random = {3}, .accounts = env->quick ? 20000 : 100000};
 	uint32_t transfers = env->quick ? 200 : 3000;
 	b.compressor = ZSTD_createCCtx();
 	b.frame = bench_alloc(ZSTD_compressBound(page_size));

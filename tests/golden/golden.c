@@ -146,7 +146,7 @@ static void make_pointers(golden *g)
 {
 	pgs__pointer zero = {.kind = PGS__POINTER_ZERO};
 	pgs__pointer full = {.kind = PGS__POINTER_FULL, .id = g->noise_id};
-	pgs__pointer delta = {.kind = PGS__POINTER_DELTA, .has_base = true, .base = g->noise_id,
+	pgs__pointer delta = {.kind = PGS__POINTER_DELTA, .has_base = true, .base = g->noise_id, .spent = 300,
 		.delta = {xor_frame, sizeof xor_frame}};
 	pgs__pointer tiny = {.kind = PGS__POINTER_DELTA, .delta = {tiny_frame, sizeof tiny_frame}};
 	uint8_t page[PAGE_SIZE] = "tiny";

@@ -36,6 +36,7 @@ static void assert_same(const pgs__pointer *a, const pgs__pointer *b)
 		assert_true(pgs__page_id_equal(&a->id, &b->id));
 	if (a->has_base)
 		assert_true(pgs__page_id_equal(&a->base, &b->base));
+	assert_int_equal(a->spent, b->spent);
 	assert_true(pgs__slice_equal(a->delta, b->delta));
 }
 
@@ -64,8 +65,10 @@ static void test_pointer__round_trips(void **state)
 		{.kind = PGS__POINTER_FULL, .id = id_of(1)},
 		{.kind = PGS__POINTER_DELTA, .id = id_of(2), .delta = text("x")},
 		{.kind = PGS__POINTER_DELTA, .id = id_of(3), .has_base = true, .base = id_of(4), .delta = text("delta")},
+		{.kind = PGS__POINTER_DELTA, .id = id_of(5), .has_base = true, .base = id_of(6), .spent = UINT32_MAX,
+			.delta = text("d")},
 	};
-	static const size_t sizes[] = {1, 13, 14, 30};
+	static const size_t sizes[] = {1, 13, 14, 31, 31};
 	for (size_t i = 0; i < COUNT_OF(cases); i++) {
 		for (size_t f = 0; f < COUNT_OF(foldings); f++) {
 			cases[i].folded_revision = foldings[f];
@@ -97,7 +100,7 @@ static void test_pointer__the_longest_delta(void **state)
 {
 	(void)state;
 	static uint8_t delta[PGS_PAGE_SIZE_MAX + 1];
-	pgs__pointer p = {.kind = PGS__POINTER_DELTA, .has_base = true, .folded_revision = UINT64_MAX,
+	pgs__pointer p = {.kind = PGS__POINTER_DELTA, .has_base = true, .folded_revision = UINT64_MAX, .spent = UINT32_MAX,
 		.delta = {delta, PGS_PAGE_SIZE_MAX}};
 	pgs__buffer b = encode(&p);
 	assert_int_equal(b.size, pgs__pointer_size_max(PGS_PAGE_SIZE_MAX));
@@ -123,7 +126,9 @@ static void test_pointer__malformed_ones_are_corrupt(void **state)
 		{"\2" "123456789abcd", 14},          /* full, a byte over */
 		{"\3" "123456789abc", 13},           /* delta without a delta */
 		{"\x0b" "123456789abc0123456789", 23}, /* base cut */
-		{"\x0b" "123456789abc0123456789ab", 25}, /* base, no delta */
+		{"\x0b" "123456789abc0123456789ab", 25}, /* base, nothing spent, no delta */
+		{"\x0b" "123456789abc0123456789ab\0", 26}, /* base, no delta */
+		{"\x0b" "123456789abc0123456789ab\x80\x80\x80\x80\x10" "d", 31}, /* spent 2^32 */
 		{"\x09", 1},                         /* zero with base */
 		{"\x0a" "123456789abc0123456789ab", 25}, /* full with base */
 		{"\4" "123456789abc", 13},

@@ -304,6 +304,7 @@ static void test_golden__pointers(void **state)
 	assert_int_equal(p.kind, PGS__POINTER_DELTA);
 	assert_true(p.has_base);
 	assert_memory_equal(p.base.bytes, noise_id, 16);
+	assert_int_equal(p.spent, 300);
 	assert_memory_equal(p.id.bytes, changed_id, 16);
 	noise_page(page);
 	apply_delta(p.delta, page);
