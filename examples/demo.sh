@@ -77,8 +77,10 @@ install_missing() {
 		as_root=sudo
 	fi
 	run $as_root apt-get -qq update || fail "apt-get update failed; is the network there?"
+	printf '$ %s apt-get install %s\n' "$as_root" "$missing"
 	# shellcheck disable=SC2086 # a list of words
-	run $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing >"$work/apt.log" 2>&1 ||
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $missing \
+		>"$work/apt.log" 2>&1 ||
 		fail "could not install $missing: see $work/apt.log"
 	echo "Installed $missing"
 }

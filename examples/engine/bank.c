@@ -1,6 +1,6 @@
 /* bank: a program on the table of table.h, and its test
  *
- *     bank [URL]       mem: unless told
+ *     bank [URL]       mem: unless told; a store that has no bank yet
  *
  * Opens accounts, moves money between them from several threads at once, and
  * checks that none was made or lost: now, and at every revision there was.

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "args.h"
 #include "cli.h"
@@ -14,6 +13,7 @@
 #include "progress.h"
 #include "report.h"
 #include "size_attr.h"
+#include "sqlite_file.h"
 #include "target.h"
 
 enum { BATCH_PAGES = 256 };
@@ -157,12 +157,10 @@ static void warn_of_companions(const char *path)
 {
 	static const char *const suffixes[] = {"-wal", "-journal"};
 	for (size_t i = 0; i < 2; i++) {
-		char name[4096];
-		struct stat st;
-		int size = snprintf(name, sizeof(name), "%s%s", path, suffixes[i]);
-		if (size > 0 && (size_t)size < sizeof(name) && stat(name, &st) == 0 && st.st_size > 0)
-			cli_warn("%s belongs to what was there before: remove it before opening the file with SQLite",
-				cli_quote(name).text);
+		if (sqlite_has_companion(path, suffixes[i]))
+			cli_warn("%s has a %s file beside it from what was there before:\n"
+				 "  remove that before opening the exported file with SQLite",
+				cli_quote(path).text, suffixes[i]);
 	}
 }
 

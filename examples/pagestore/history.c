@@ -25,7 +25,7 @@ static int log_text(void *ctx, const pgs_log_entry *e)
 		printf("[cut to %" PRIu64 " pages] ", e->page_count);
 	cli_print_text(stdout, e->note, e->note_size);
 	putchar('\n');
-	return ferror(stdout) ? PGS_EIO : 0;
+	return ferror(stdout) ? 1 : 0; /* main() says so */
 }
 
 static int log_json(void *ctx, const pgs_log_entry *e)
@@ -67,7 +67,7 @@ int cli_log(cli *c)
 	if (cli_open_db(c, CLI_READ) != CLI_OK)
 		return CLI_FAILED;
 	if (!c->json) {
-		if (pgs_log(c->db, &options, log_text, &any, &err) != PGS_OK)
+		if (pgs_log(c->db, &options, log_text, &any, &err) < 0)
 			return cli_fail_pgs(&err, NULL, "cannot read the log of the database %s", cli_quote(name).text);
 		if (!any)
 			printf("no commits yet\n");

@@ -3,7 +3,8 @@
  * Every page of the file is written; the library drops those that the database
  * already holds, so that the commit is as small as the change. All of it is one
  * transaction: until the commit, and after any failure, nothing has changed. The
- * one thing done before is making the database, which is undone.
+ * one thing done before is making the database, which is undone (but not when
+ * the process is killed outright: then an empty database is left).
  */
 #include <inttypes.h>
 #include <stdio.h>

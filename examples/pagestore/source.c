@@ -10,12 +10,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include <pagestore.h>
-
 #include "cli.h"
 #include "format.h"
 #include "interrupt.h"
 #include "report.h"
+#include "sqlite_file.h"
 
 static const char advise_copy[] = "Stop what writes to it, or import a copy: sqlite3 FILE \"VACUUM INTO 'copy.db'\" "
 				  "makes one of a live database.";
@@ -31,24 +30,15 @@ static int cannot(const source *s, const char *verb, const char *hint)
 		hint, "cannot %s %s: %s", verb, is_stdin(s) ? "stdin" : cli_quote(s->path).text, strerror(errno));
 }
 
-/* A file that SQLite keeps beside the database, if it holds something. */
-static bool has_companion(const char *path, const char *suffix)
-{
-	char name[PATH_MAX];
-	struct stat st;
-	int size = snprintf(name, sizeof(name), "%s%s", path, suffix);
-	return size > 0 && (size_t)size < sizeof(name) && stat(name, &st) == 0 && st.st_size > 0;
-}
-
 static void warn_of_companions(const source *s)
 {
 	if (is_stdin(s) || !s->sqlite_page_size)
 		return;
-	if (has_companion(s->path, "-wal"))
+	if (sqlite_has_companion(s->path, "-wal"))
 		cli_warn("the write-ahead log beside %s is not empty; what is in it is not imported.\n"
 			 "  Run `sqlite3 FILE 'PRAGMA wal_checkpoint(TRUNCATE)'` first to have it in the file.",
 			cli_quote(s->path).text);
-	if (has_companion(s->path, "-journal"))
+	if (sqlite_has_companion(s->path, "-journal"))
 		cli_warn("the rollback journal beside %s is not empty: a transaction is running, or was cut short.\n"
 			 "  Open the database with sqlite3 once to roll it back, then import again.",
 			cli_quote(s->path).text);
@@ -129,18 +119,6 @@ static int copy_stream(source *s)
 	return CLI_OK;
 }
 
-/* The page size in an SQLite header: bytes 16 and 17, where 1 means 65536. */
-static uint32_t sqlite_page_size(const unsigned char *header)
-{
-	if (memcmp(header, "SQLite format 3", 16) != 0)
-		return 0;
-	uint32_t size = (uint32_t)header[16] << 8 | header[17];
-	if (size == 1)
-		size = 65536;
-	bool valid = size >= PGS_PAGE_SIZE_MIN && (size & (size - 1)) == 0;
-	return valid ? size : 0;
-}
-
 static int open_file(source *s)
 {
 	s->fd = is_stdin(s) ? STDIN_FILENO : open(s->path, O_RDONLY | O_CLOEXEC);
@@ -160,7 +138,7 @@ static int open_file(source *s)
 
 int source_open(source *s, const char *path)
 {
-	unsigned char header[18];
+	unsigned char header[SQLITE_HEADER_SIZE];
 	memset(s, 0, sizeof(*s));
 	s->path = path;
 	s->fd = -1;

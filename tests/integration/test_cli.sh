@@ -323,7 +323,7 @@ test_sqlite() {
 	ok import wal wal.db
 	printf 'left over' >exported-journal
 	call export wal exported
-	check "a journal beside the target makes a warning" '[ $status -eq 0 ] && grep -q "exported-journal" err'
+	check "a journal beside the target makes a warning" '[ $status -eq 0 ] && grep -q "exported\" has a -journal file" err'
 	rm -f exported-journal
 }
 
@@ -446,6 +446,39 @@ test_damage() {
 	url="dir:$work/store?sync=off"
 }
 
+# Imports into one database at the same time: each is whole, one after the other.
+test_concurrent() {
+	db=conc
+	random 100000 >base
+	ok import $db base
+	for i in 1 2 3 4; do
+		{ head -c $((i * 20000)) base && random $((i * 3000)) $i && tail -c 5000 base; } >"conc.$i"
+		"$tool" -s "$url" import $db "conc.$i" --note "conc.$i" >"conc.out.$i" 2>&1 &
+	done
+	wait
+	check "all of them succeed" '! grep -L "revision" conc.out.? | grep -q .'
+	"$tool" -s "$url" log $db | awk '$NF ~ /^conc/ { print $1, $NF }' >commits
+	check "all of them are in the log" '[ "$(wc -l <commits)" -eq 4 ]'
+	while read -r revision file; do
+		ok export $db exported --at "$revision"
+		check "revision $revision is $file, whole" 'cmp "$file" exported >err 2>&1'
+	done <commits
+}
+
+test_changing_file() {
+	head -c 20000000 /dev/zero >growing
+	(while [ -e growing ]; do printf x >>growing; done) 2>/dev/null &
+	writer=$!
+	fails 1 'changed while it was being read' import growing growing
+	check "the message says what to do" 'grep -q "VACUUM INTO" err'
+	rm -f growing
+	kill $writer 2>/dev/null
+	wait $writer 2>/dev/null
+	rm -f growing
+	ok list
+	check "nothing is left of it" '! grep -q growing out'
+}
+
 # A signal ends an import with nothing changed; stdin that never ends keeps it waiting.
 test_interrupt() {
 	random 10000 >file
@@ -480,7 +513,7 @@ test_url() {
 	unset PAGESTORE_URL
 }
 
-for test in help usage_errors missing_store databases sizes import sqlite export history damage interrupt url; do
+for test in help usage_errors missing_store databases sizes import sqlite export history damage concurrent changing_file interrupt url; do
 	test_$test
 done
 echo "$passed checks passed, $failures failed"
