@@ -120,7 +120,7 @@ cost_of() {
 	sqlite3 :memory: "
 		WITH v(j) AS (SELECT CAST(readfile('costs/$1.json') AS TEXT))
 		SELECT CASE WHEN json_extract(j, '$.changed') THEN
-			printf('  revision %d: %d of %d pages changed, stored in %,d bytes, %.2f %% of the file',
+			printf('  revision %d: %d of %d pages changed, stored in %,d bytes, %.4f %% of the file',
 				json_extract(j, '$.revision'), json_extract(j, '$.pages_written'), json_extract(j, '$.page_count'),
 				json_extract(j, '$.kv_bytes') + json_extract(j, '$.blob_bytes'),
 				100.0 * (json_extract(j, '$.kv_bytes') + json_extract(j, '$.blob_bytes')) /
@@ -141,7 +141,7 @@ cost_table() {
 			WITH v(j) AS (SELECT CAST(readfile('costs/$i.json') AS TEXT)),
 			f(revision, size, pages, cost) AS (SELECT json_extract(j, '$.revision'), json_extract(j, '$.file_bytes'),
 				json_extract(j, '$.pages_written'), json_extract(j, '$.kv_bytes') + json_extract(j, '$.blob_bytes') FROM v)
-			SELECT printf('%8d  %8d %,12d %14d  %,12d %10.2f %%  %s', $i, revision, size, pages, cost,
+			SELECT printf('%8d  %8d %,12d %14d  %,12d %10.4f %%  %s', $i, revision, size, pages, cost,
 				100.0 * cost / max(1, size), CAST(readfile('costs/$i.note') AS TEXT)) FROM f"
 		i=$((i + 1))
 	done
