@@ -53,7 +53,7 @@ static void fill(pgs_error *err, int code, uint64_t page, const char *format, va
 	vsnprintf(err->message, sizeof err->message, format, args);
 }
 
-int pgs__error(pgs_error *err, int code, const char *format, ...)
+int (pgs__error)(pgs_error *err, int code, const char *format, ...)
 {
 	if (!err)
 		return code;
@@ -64,7 +64,7 @@ int pgs__error(pgs_error *err, int code, const char *format, ...)
 	return code;
 }
 
-int pgs__error_page(pgs_error *err, int code, uint64_t page, const char *format, ...)
+int (pgs__error_page)(pgs_error *err, int code, uint64_t page, const char *format, ...)
 {
 	if (!err)
 		return code;
@@ -75,12 +75,12 @@ int pgs__error_page(pgs_error *err, int code, uint64_t page, const char *format,
 	return code;
 }
 
-int pgs__error_nomem(pgs_error *err, const char *what)
+int (pgs__error_nomem)(pgs_error *err, const char *what)
 {
 	return pgs__error(err, PGS_ENOMEM, "out of memory (%s)", what);
 }
 
-int pgs__error_prefix(pgs_error *err, int code, const char *format, ...)
+int (pgs__error_prefix)(pgs_error *err, int code, const char *format, ...)
 {
 	if (!err)
 		return code;

@@ -19,6 +19,14 @@ int pgs__error_nomem(pgs_error *err, const char *what);
 /* Put "format: " before the message `err` already has; returns its code. */
 int pgs__error_prefix(pgs_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* clang's analyser looks at one file at a time: tell it that these return `code`. */
+#ifdef __clang_analyzer__
+#define pgs__error(err, code, ...) (pgs__error(err, code, __VA_ARGS__), (code))
+#define pgs__error_page(err, code, ...) (pgs__error_page(err, code, __VA_ARGS__), (code))
+#define pgs__error_prefix(err, code, ...) (pgs__error_prefix(err, code, __VA_ARGS__), (code))
+#define pgs__error_nomem(err, what) (pgs__error_nomem(err, what), PGS_ENOMEM)
+#endif
+
 /* The PGS_E… of a failed system call (ENOSPC, EROFS, EACCES, ENOENT, …). */
 int pgs__error_from_errno(int errnum);
 
