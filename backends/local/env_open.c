@@ -175,7 +175,7 @@ int pgs__env_extend(pgs__env *env, pgs_error *err)
 
 static int check_length(pgs__env *env, pgs_error *err)
 {
-	uint64_t have, want;
+	uint64_t have = 0, want = 0;
 	int status = file_lengths(env, &have, &want, err);
 	if (status || have >= want)
 		return status;

@@ -18,7 +18,7 @@
 
 size_t pgs__pointer_size_max(uint32_t page_size)
 {
-	return (size_t)1 + VARINT_MAX + SPENT_MAX + 2 * PGS__ID_HASH_SIZE + page_size + PGS__SEAL_SIZE;
+	return (size_t)1 + VARINT_MAX + SPENT_MAX + (size_t)2 * PGS__ID_HASH_SIZE + page_size + PGS__SEAL_SIZE;
 }
 
 static void put_hash(pgs__buffer *out, const pgs__page_id *id)

@@ -123,9 +123,9 @@ static int allocate(pgs__cache *cache)
 {
 	cache->data_size = (size_t)cache->shard_count * cache->capacity * cache->page_size;
 	/* Huge pages spare a warm read its TLB miss; where there are none this is an ordinary block. */
-	size_t align = cache->data_size >= 2 * HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
+	size_t align = cache->data_size >= (size_t)2 * HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
 	cache->block = pgs__malloc(cache->data_size + align);
-	cache->shards = pgs__malloc(cache->shard_count * sizeof(shard) + CACHE_LINE);
+	cache->shards = pgs__malloc((size_t)cache->shard_count * sizeof(shard) + CACHE_LINE);
 	if (!cache->block || !cache->shards)
 		return PGS_ENOMEM;
 	memset(cache->shards, 0, cache->shard_count * sizeof(shard));
@@ -521,7 +521,7 @@ void pgs__cache_stat_get(pgs__cache *cache, pgs__cache_stat *out)
 		pthread_mutex_lock(&s->lock);
 		out->used_bytes += (uint64_t)s->frames_used * cache->page_size;
 		out->overhead_bytes += s->frames_used * sizeof(frame) + s->entries_used * sizeof(entry) +
-				       2 * (cache->bucket_mask + 1) * sizeof(uint32_t) + sizeof(shard);
+				       (uint64_t)2 * (cache->bucket_mask + 1) * sizeof(uint32_t) + sizeof(shard);
 		out->hits += s->hits;
 		out->misses += s->misses;
 		pthread_mutex_unlock(&s->lock);

@@ -78,8 +78,8 @@ static int compare_candidates(diff *d)
 {
 	size_t count;
 	uint64_t *pages = pgs__map_sorted_keys(&d->candidates, &count);
-	if (!pages && d->candidates.count)
-		return pgs__error_nomem(d->err, "diff");
+	if (!pages)
+		return d->candidates.count ? pgs__error_nomem(d->err, "diff") : PGS_OK;
 	int result = PGS_OK;
 	for (size_t i = 0; result == PGS_OK && i < count; i += CHUNK)
 		result = compare_chunk(d, pages + i, count - i < CHUNK ? count - i : CHUNK);

