@@ -74,7 +74,7 @@ typedef struct transfer {
 static int move_money(table *t, void *ctx)
 {
 	const transfer *order = ctx;
-	int64_t from, to;
+	int64_t from = 0, to = 0;
 	int rc = get_balance(t, order->from, &from);
 	if (rc == PGS_OK)
 		rc = get_balance(t, order->to, &to);

@@ -132,7 +132,7 @@ int cli_diff(cli *c)
 	pgs_error err = PGS_ERROR_INIT;
 	uint64_t a, b;
 	json j;
-	diff d = {.json = c->json ? &j : NULL};
+	diff d = {.json = c->json ? &j : NULL}; /* cppcheck-suppress uninitvar; its address only */
 	if (cli_take_revision(c->operands[1], &a) != CLI_OK || cli_take_revision(c->operands[2], &b) != CLI_OK)
 		return CLI_USAGE;
 	if (cli_open_db(c, CLI_READ) != CLI_OK)
@@ -234,7 +234,7 @@ int cli_verify(cli *c)
 	pgs_verify_report report = PGS_VERIFY_REPORT_INIT;
 	pgs_verify_options options = PGS_VERIFY_OPTIONS_INIT;
 	json j;
-	verify v = {.json = c->json ? &j : NULL};
+	verify v = {.json = c->json ? &j : NULL}; /* cppcheck-suppress uninitvar; its address only */
 	const char *name = c->operands[0];
 	if (cli_open_db(c, CLI_READ) != CLI_OK)
 		return CLI_FAILED;

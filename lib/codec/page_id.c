@@ -17,7 +17,7 @@ pgs__page_id pgs__page_id_of(
 	pgs__store_u32be(id.bytes, pgs__page_group(page_no, page_size));
 	pgs__store_u32be(id.bytes + 4, (uint32_t)hash.high64);
 	pgs__store_u64be(id.bytes + 8, hash.low64);
-	return id;
+	return id; /* cppcheck-suppress uninitvar; filled through its array */
 }
 
 uint32_t pgs__page_id_group(const pgs__page_id *id)

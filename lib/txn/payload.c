@@ -462,10 +462,11 @@ static int add_changelog(pgs__commit *c, size_t runs_max)
 		.attrs = names,
 		.has_note = c->options->note != NULL,
 		.note = {c->options->note, c->options->note ? c->options->note_size : 0},
-		.runs = in_file ? (pgs_slice){0} : pgs__buffer_slice(&runs),
 		.file_name = {file_name, in_file ? strlen(file_name) : 0},
 		.file_size = file.size,
 	};
+	if (!in_file)
+		change.runs = pgs__buffer_slice(&runs);
 	memcpy(change.digest, c->digest, sizeof change.digest);
 	pgs_slice value = {0};
 	if (result == PGS_OK)
