@@ -8,8 +8,9 @@
  *                                  └─ conflict, floor passed, dropped ─→ not committed
  *
  * At most once (invariant 5): every attempt compares that x/<uuid> is absent and puts it. After an unknown attempt
- * only failures that can never turn into success are answered; the rest is tried until the deadline, and then the
- * answer is PGS_EUNKNOWN.
+ * a failure is answered only when that attempt can never land any more: the floor passed it, the database was dropped,
+ * or "aborted" was put at x/<uuid> (a conflict may go away: an attribute read as absent is absent again when it is
+ * removed). The rest is tried until the deadline, and then the answer is PGS_EUNKNOWN.
  */
 #include "txn/commit.h"
 
@@ -158,6 +159,7 @@ static int judge_entry(pgs__commit *c, const pgs_kv_pair *x, bool *done)
 	if (change.kind == PGS__CHANGE_ABORTED)
 		return pgs__error(c->err, PGS_ECONFLICT,
 				  "the commit was given up: pgs_commit_status() was asked about it meanwhile");
+	c->final = true;
 	if (memcmp(change.digest, c->digest, sizeof c->digest) != 0)
 		return pgs__error(c->err, PGS_ECORRUPT, "another commit has this commit's identifier");
 	c->revision = x->mod_revision;
@@ -172,16 +174,22 @@ static int judge_final(pgs__commit *c, const pgs_kv_txn *txn)
 {
 	pgs__floor floor;
 	const pgs_kv_pair *g = read_pair(txn, READ_G);
-	if (!read_pair(txn, READ_M) || !g || !read_pair(txn, READ_T) || !read_pair(txn, READ_Z))
+	if (!read_pair(txn, READ_M)) {
+		c->final = true;
 		return pgs__error(c->err, PGS_ENOTFOUND, "database %s was dropped", c->t->db->name);
+	}
+	if (!g || !read_pair(txn, READ_T) || !read_pair(txn, READ_Z))
+		return pgs__error(c->err, PGS_ECORRUPT, "database %s lacks a key it must have (%s)", c->t->db->name,
+				  !g ? "g, floor" : read_pair(txn, READ_T) ? "z, structure epoch" : "t, last write");
 	if (pgs__floor_decode(g->value, &floor) != PGS_OK)
 		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key g, floor, is damaged",
 				  c->t->db->name);
-	if (floor.floor > c->base_revision)
-		return pgs__error(c->err, PGS_EOLDREV,
-				  "the transaction began at revision %llu, which is gone; the oldest readable is %llu",
-				  (unsigned long long)c->base_revision, (unsigned long long)floor.floor);
-	return PGS_OK;
+	if (floor.floor <= c->base_revision)
+		return PGS_OK;
+	c->final = true;
+	return pgs__error(c->err, PGS_EOLDREV,
+			  "the transaction began at revision %llu, which is gone; the oldest readable is %llu",
+			  (unsigned long long)c->base_revision, (unsigned long long)floor.floor);
 }
 
 static int judge_extent(pgs__commit *c, const pgs_kv_txn *txn)
@@ -284,11 +292,8 @@ static int send(pgs__commit *c, bool *done)
 		} else if (result == PGS_OK) {
 			c->counter = counter;
 			result = judge(c, &txn, done);
-			if (result == PGS_EBUSY || result == PGS_ETIMEOUT || result == PGS_EIO)
-				result = c->unknown ? PGS_EUNKNOWN : result;
-		} else if (c->unknown) {
+		} else {
 			c->counter = counter;
-			result = PGS_EUNKNOWN; /* this attempt is known to have failed; the one before is not */
 		}
 		backend->kv->vtable->release(backend->kv, &txn, 1);
 	}
@@ -301,6 +306,30 @@ static int unknown(pgs__commit *c)
 	return pgs__error(c->err, PGS_EUNKNOWN,
 			  "the commit was sent and not confirmed before the deadline; pgs_commit_status() tells "
 			  "whether it happened");
+}
+
+/* Failures of this moment: the next attempt may do better. */
+static bool is_passing(int result)
+{
+	return result == PGS_EIO || result == PGS_ETIMEOUT || result == PGS_EBUSY || result == PGS_EAUTH ||
+	       result == PGS_ENOSPC || result == PGS_ENOMEM;
+}
+
+/* This attempt failed for good, but one before it may still be on its way: make sure that it never lands. */
+static int settle(pgs__commit *c, int result, bool *done)
+{
+	pgs_commit_token token = {.base_revision = c->base_revision};
+	int status;
+	uint64_t revision;
+	memcpy(token.uuid, c->uuid, sizeof token.uuid);
+	if (pgs__commit_status(c->t->db, &token, &status, &revision, c->deadline_ms, NULL) != PGS_OK)
+		return PGS_EUNKNOWN;
+	if (status == PGS_COMMIT_NOT_HAPPENED)
+		return result;
+	c->revision = revision;
+	c->previous = UINT64_MAX;
+	*done = true;
+	return PGS_OK;
 }
 
 /* Until it is committed, or certainly not, or the deadline. */
@@ -317,6 +346,10 @@ static int send_until_done(pgs__commit *c)
 			result = send(c, &done);
 		if (done)
 			return PGS_OK;
+		if (c->unknown && is_passing(result))
+			result = PGS_EUNKNOWN;
+		if (c->unknown && !c->final && result != PGS_OK && result != PGS_EUNKNOWN)
+			result = settle(c, result, &done);
 		if (result == PGS_EUNKNOWN && !pgs__deadline_passed(c->deadline_ms)) {
 			pgs__sleep_ms(RESEND_PAUSE_MS, c->deadline_ms);
 			result = PGS_OK;

@@ -60,9 +60,14 @@ typedef struct pgs__commit {
 	pgs__writer_lock lock;
 
 	bool unknown;        /* an attempt may have been, or may yet be, applied */
+	bool final;          /* the failure is for ever, whatever may still be on its way */
 	uint64_t revision;   /* out */
 	uint64_t previous;   /* out: the commit before, or UINT64_MAX when not known */
 } pgs__commit;
+
+/* pgs_commit_status() until a deadline. */
+int pgs__commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, uint64_t deadline_ms,
+		       pgs_error *err);
 
 /* Sort the ready writes and compute the digest. PGS_OK or PGS_ENOMEM. */
 int pgs__payload_prepare(pgs__commit *c);

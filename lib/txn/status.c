@@ -7,7 +7,7 @@
 #include <pagestore/txn.h>
 
 #include "codec/changelog.h"
-#include "txn/db.h"
+#include "txn/commit.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -75,18 +75,23 @@ static int ask(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t 
 	return result;
 }
 
-int pgs_commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, pgs_error *err)
+int pgs__commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, uint64_t deadline_ms,
+		       pgs_error *err)
 {
-	uint64_t deadline = pgs__db_deadline(db, 0);
 	*status = 0;
 	if (revision)
 		*revision = 0;
 	for (;;) {
 		bool answered = false;
-		int result = ask(db, token, status, revision, deadline, &answered, err);
+		int result = ask(db, token, status, revision, deadline_ms, &answered, err);
 		/* A lost answer is asked for again: "aborted" twice is as good as once. */
-		if (answered || result != PGS_EUNKNOWN || pgs__deadline_passed(deadline))
+		if (answered || result != PGS_EUNKNOWN || pgs__deadline_passed(deadline_ms))
 			return result;
-		pgs__sleep_ms(RETRY_PAUSE_MS, deadline);
+		pgs__sleep_ms(RETRY_PAUSE_MS, deadline_ms);
 	}
+}
+
+int pgs_commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, pgs_error *err)
+{
+	return pgs__commit_status(db, token, status, revision, pgs__db_deadline(db, 0), err);
 }
