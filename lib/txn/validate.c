@@ -42,7 +42,7 @@ static size_t collect_checks(pgs__commit *c, pgs__page_check *out)
 		bool wanted = w->depends || t->isolation == PGS_SNAPSHOT;
 		if (!wanted || pgs__map_get(&t->reads, w->page_no))
 			continue;
-		/* Under snapshot isolation a written page is checked for its own sake. */
+		/* Under snapshot isolation a written page is checked for its own sake, a new one too. */
 		out[count++] = (pgs__page_check){w->page_no, w->seen_revision,
 						 t->isolation == PGS_SNAPSHOT ? NULL : w};
 	}
