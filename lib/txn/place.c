@@ -89,16 +89,15 @@ static bool is_zero(const uint8_t *page, size_t size)
 	return page[0] == 0 && memcmp(page, page + 1, size - 1) == 0;
 }
 
-/* The page holds this already. */
+/* The page holds this already. It is checked all the same, under snapshot isolation too: there it is a write, and the
+ * first committer of a page wins. */
 static int drop(placing *p, size_t i)
 {
 	pgs_txn *t = p->t;
 	pgs__write *w = p->writes[i];
-	if (!pgs__txn_is_blank(t, w->page_no)) {
-		int result = pgs__txn_note_read(t, w->page_no, p->old[i].key_revision);
-		if (result != PGS_OK)
-			return result;
-	}
+	if (!pgs__txn_is_blank(t, w->page_no) && !pgs__map_get(&t->reads, w->page_no) &&
+	    pgs__map_set(&t->reads, w->page_no, p->old[i].key_revision, NULL) != PGS_OK)
+		return pgs__error_nomem(p->err, "read set");
 	w->state = PGS__WRITE_DROPPED;
 	pgs__map_remove(&t->write_index, w->page_no);
 	pgs__free(w->page);
