@@ -283,14 +283,19 @@ static int intersect(pgs__commit *c, uint64_t first, uint64_t count)
 	return PGS_OK;
 }
 
-/* Another truncated. What we read there has changed; and what we wrote there, believing it inside the extent, would
- * lie past it. */
+/* Another truncated. What we read there has changed; and what we wrote blindly, believing it inside the extent, now
+ * raises the extent: not to what the snapshot had, but to what our own pages need. */
 static int intersect_truncation(pgs__commit *c, uint64_t truncated_to)
 {
 	int result = intersect(c, truncated_to, UINT64_MAX - truncated_to);
-	if (result == PGS_OK && c->write_count && c->writes[c->write_count - 1]->page_no >= truncated_to)
-		result = page_conflict(c, c->writes[c->write_count - 1]->page_no);
-	return result;
+	uint64_t needed = c->write_count ? c->writes[c->write_count - 1]->page_no + 1 : 0;
+	/* Who knows the page count has e compared, and is refused there. */
+	if (result != PGS_OK || c->t->extent_read || needed <= truncated_to)
+		return result;
+	c->stale |= c->t->page_count != needed; /* the changelog entry names it */
+	c->t->page_count = needed;
+	c->put_extent = true;
+	return PGS_OK;
 }
 
 static int intersect_attrs(pgs__commit *c, const pgs__change *change)
