@@ -505,11 +505,10 @@ void pgs__cache_advance_end(pgs__cache *cache)
 
 void pgs__cache_forget(pgs__cache *cache, uint64_t to)
 {
-	uint64_t revision = pgs__cache_revision(cache);
-	if (!pgs__cache_advance_begin(cache, revision, to))
+	if (!pgs__cache_advance_begin(cache, 0, to))
 		return;
-	/* The first commit not applied may be any after C. */
-	freeze_sweep(cache, 0, UINT64_MAX, revision + 1);
+	/* The first commit not applied may be any after C, as it is now that nobody else moves it. */
+	freeze_sweep(cache, 0, UINT64_MAX, pgs__cache_revision(cache) + 1);
 	pgs__cache_advance_end(cache);
 }
 
