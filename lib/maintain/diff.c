@@ -10,6 +10,7 @@
 #include "util/map.h"
 
 #define CHUNK 256
+#define KEYS_AT_ONCE 1000
 
 typedef struct diff {
 	pgs__snapshot older, newer;
@@ -44,6 +45,53 @@ static int collect_change(void *ctx, uint64_t revision, const pgs__change *chang
 		result = add_run(d, run.first, run.first + run.count);
 	return result;
 }
+
+/* --- what a truncation cut off ------------------------------------------------ */
+
+/* The older snapshot's pages from truncated_to on. The page space is sparse: those that have a pointer, not all. */
+static int add_keys(diff *d)
+{
+	const uint8_t *prefix = pgs__db_prefix(d->older.db);
+	pgs__key from = pgs__key_page(prefix, d->truncated_to), end = pgs__key_page(prefix, d->older.extent);
+	bool more = true;
+	int result = PGS_OK;
+	while (result == PGS_OK && more) {
+		pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(&end), d->older.kv_revision);
+		op.keys_only = true;
+		op.limit = KEYS_AT_ONCE;
+		pgs_kv_txn txn;
+		uint64_t page_no = 0;
+		result = pgs__kv_read(pgs__db_backend(d->older.db), &txn, &op, 1, d->deadline_ms, d->err);
+		for (size_t i = 0; result == PGS_OK && i < txn.results[0].count; i++) {
+			if (!pgs__key_parse_page(txn.results[0].pairs[i].key, &page_no))
+				result = pgs__error(d->err, PGS_ECORRUPT, "a page's key is malformed");
+			else
+				result = add_run(d, page_no, page_no + 1);
+		}
+		more = result == PGS_OK && txn.results[0].more;
+		from = pgs__key_page(prefix, page_no + 1);
+		pgs__kv_release(pgs__db_backend(d->older.db), &txn, 1);
+	}
+	return result;
+}
+
+static int add_packed(void *ctx, uint64_t page_no, uint64_t revision, pgs_slice pointer)
+{
+	diff *d = ctx;
+	(void)revision;
+	(void)pointer;
+	return page_no >= d->truncated_to && page_no < d->older.extent ? add_run(d, page_no, page_no + 1) : PGS_OK;
+}
+
+static int add_cut_off(diff *d)
+{
+	int result = add_keys(d);
+	return result == PGS_OK ? pgs__pack_view_visit(d->older.packs, pgs__db_backend(d->older.db), d->deadline_ms,
+						       add_packed, d, d->err)
+				: result;
+}
+
+/* --- comparing ----------------------------------------------------------------- */
 
 static bool is_zero(const pgs__page_ref *ref)
 {
@@ -93,7 +141,7 @@ static int run(diff *d)
 				       collect_change, d, d->err);
 	/* What a truncation cut off lay below the older extent, or was written and is among the runs. */
 	if (result == PGS_OK && d->truncated_to < d->older.extent)
-		result = add_run(d, d->truncated_to, d->older.extent);
+		result = add_cut_off(d);
 	return result == PGS_OK ? compare_candidates(d) : result;
 }
 
