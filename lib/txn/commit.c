@@ -427,6 +427,7 @@ static int run(pgs__commit *c)
 	if (t->buffered_bytes)
 		result = pgs__txn_place(t, false, c->deadline_ms, c->err);
 	if (result != PGS_OK || changes_nothing(t)) {
+		c->nothing = true;
 		c->revision = t->snapshot.commit_revision;
 		return result;
 	}
@@ -476,7 +477,7 @@ int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revisi
 	pgs__free(c.writes);
 	pgs__free(c.checks);
 	pgs__free(c.runs);
-	if (result == PGS_OK || c.unknown)
+	if ((result == PGS_OK && !c.nothing) || c.unknown)
 		pgs__txn_free(txn); /* its files are registered, or may be */
 	else
 		pgs_abort(txn);

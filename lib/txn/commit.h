@@ -59,6 +59,7 @@ typedef struct pgs__commit {
 	size_t log_rounds;   /* lost to other commits */
 	pgs__writer_lock lock;
 
+	bool nothing;        /* there was nothing to commit */
 	bool unknown;        /* an attempt may have been, or may yet be, applied */
 	bool final;          /* the failure is for ever, whatever may still be on its way */
 	uint64_t revision;   /* out */
