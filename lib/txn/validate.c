@@ -290,7 +290,7 @@ static int intersect_truncation(pgs__commit *c, uint64_t truncated_to)
 	int result = intersect(c, truncated_to, UINT64_MAX - truncated_to);
 	uint64_t needed = c->write_count ? c->writes[c->write_count - 1]->page_no + 1 : 0;
 	/* Who knows the page count has e compared, and is refused there. */
-	if (result != PGS_OK || c->t->extent_read || needed <= truncated_to)
+	if (result != PGS_OK || c->t->extent_checked || needed <= truncated_to)
 		return result;
 	c->stale |= c->t->page_count != needed; /* the changelog entry names it */
 	c->t->page_count = needed;
