@@ -374,7 +374,11 @@ static int by_page(const void *a, const void *b)
 
 static int place_all(pgs_txn *t, pgs__write **pending, size_t count, uint64_t deadline_ms, pgs_error *err)
 {
-	placing p = {.t = t, .deadline_ms = deadline_ms, .err = err};
+	placing p; /* filled piece by piece: zeroing its arrays would cost a small commit dear */
+	p.t = t;
+	p.deadline_ms = deadline_ms;
+	p.err = err;
+	p.scratch = NULL;
 	size_t chunk = (8u << 20) / pgs__txn_page_size(t);
 	chunk = chunk < CHUNK ? chunk : CHUNK;
 	int result = PGS_OK;

@@ -1,4 +1,4 @@
-/* A list of blocks, each twice the one before up to 1 MiB; large requests get their own. */
+/* A list of blocks, each about twice the one before up to 1 MiB; large requests get their own. */
 #include "util/arena.h"
 
 #include <stdint.h>
@@ -8,7 +8,6 @@
 
 #include "util/alloc.h"
 
-#define BLOCK_MIN 1024
 #define BLOCK_MAX (1u << 20)
 
 struct pgs__arena_block {
@@ -16,6 +15,9 @@ struct pgs__arena_block {
 	size_t capacity;
 	max_align_t data[];
 };
+
+/* The first, header included, is as much as glibc's malloc gives out of its fast per-thread lists. */
+#define BLOCK_MIN (1024 - sizeof(struct pgs__arena_block))
 
 static size_t align_up(size_t size)
 {

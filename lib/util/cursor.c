@@ -95,10 +95,12 @@ pgs_slice pgs__read_slice(pgs__reader *r, size_t size)
 	return (pgs_slice){at, at ? size : 0};
 }
 
+#define BUFFER_MIN 128 /* most values need no more, and so one allocation */
+
 void *pgs__buffer_extend(pgs__buffer *b, size_t size)
 {
-	if (b->failed || size > SIZE_MAX - b->size ||
-	    pgs__grow(&b->data, &b->capacity, b->size + size, 1) != PGS_OK) {
+	size_t need = b->size + size < BUFFER_MIN ? BUFFER_MIN : b->size + size;
+	if (b->failed || size > SIZE_MAX - b->size || pgs__grow(&b->data, &b->capacity, need, 1) != PGS_OK) {
 		b->failed = true;
 		return NULL;
 	}
