@@ -450,10 +450,21 @@ bool pgs__cache_advance_begin(pgs__cache *cache, uint64_t known, uint64_t to)
 	return true;
 }
 
-static void freeze_one(entry *e, uint64_t revision)
+/* Only old snapshots want it from now on: let the hands take it first. But not a full page, the base of the deltas to
+ * come. */
+static void neglect(shard *s, entry *e)
 {
-	if (e->live && e->through == CURRENT && e->from < revision)
+	e->referenced = false;
+	if (e->kind == PGS__POINTER_DELTA && e->frame != NONE)
+		s->frames[e->frame].referenced = false; /* if the hint is stale, that page is merely taken early */
+}
+
+static void freeze_one(shard *s, entry *e, uint64_t revision)
+{
+	if (e->live && e->through == CURRENT && e->from < revision) {
 		e->through = revision - 1;
+		neglect(s, e);
+	}
 }
 
 static void freeze_page(pgs__cache *cache, uint64_t page_no, uint64_t revision)
@@ -462,7 +473,7 @@ static void freeze_page(pgs__cache *cache, uint64_t page_no, uint64_t revision)
 	pthread_mutex_lock(&s->lock);
 	for (uint32_t i = *entry_bucket(cache, s, page_no); i != NONE; i = s->entries[i].next)
 		if (s->entries[i].page_no == page_no)
-			freeze_one(&s->entries[i], revision);
+			freeze_one(s, &s->entries[i], revision);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -474,7 +485,7 @@ static void freeze_sweep(pgs__cache *cache, uint64_t first_page, uint64_t count,
 		pthread_mutex_lock(&s->lock);
 		for (uint32_t j = 0; j < s->entries_used; j++)
 			if (s->entries[j].page_no - first_page < count)
-				freeze_one(&s->entries[j], revision);
+				freeze_one(s, &s->entries[j], revision);
 		pthread_mutex_unlock(&s->lock);
 	}
 }

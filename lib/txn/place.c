@@ -184,9 +184,13 @@ static int find_bases(placing *p)
 	int result = pgs__contents_fetch(contents, wants, count, p->deadline_ms, &ignored);
 	if (result == PGS_ENOMEM)
 		return pgs__error_nomem(p->err, "placing pages");
-	for (size_t i = 0; i < count; i++)
-		if (wants[i].status == PGS_OK)
-			p->base[index[i]] = wants[i].page;
+	for (size_t i = 0; i < count; i++) {
+		if (wants[i].status != PGS_OK)
+			continue;
+		p->base[index[i]] = wants[i].page;
+		/* The next change of the page wants it again. */
+		pgs__cache_put_content(contents->cache, wants[i].page_no, &wants[i].id, wants[i].page);
+	}
 	return PGS_OK;
 }
 
