@@ -39,7 +39,7 @@ int pgs__txn_note_read(pgs_txn *t, uint64_t page_no, uint64_t seen_revision)
 /* A page that is blank was read: past the extent that makes the extent part of the read set. */
 static void note_blank(pgs_txn *t, uint64_t page_no)
 {
-	if (page_no >= t->snapshot.extent && t->tracks_reads)
+	if (page_no >= t->snapshot.extent)
 		t->extent_checked = true;
 }
 

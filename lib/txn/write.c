@@ -112,8 +112,7 @@ int pgs_truncate(pgs_txn *txn, uint64_t page_count)
 
 int pgs_page_count(pgs_txn *txn, uint64_t *page_count)
 {
-	if (txn->tracks_reads)
-		txn->extent_checked = true;
+	txn->extent_checked = true;
 	*page_count = txn->page_count;
 	return PGS_OK;
 }
