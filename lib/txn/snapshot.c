@@ -4,7 +4,7 @@
 #include "txn/changes.h"
 #include "util/error.h"
 
-enum { GET_T, GET_Z, GET_E, GET_G, GET_COUNT };
+enum { GET_T, GET_Z, GET_E, GET_G, GET_M, GET_COUNT };
 
 static int decode_numbers(pgs__snapshot *s, const pgs_kv_txn *txn, pgs_error *err)
 {
@@ -12,9 +12,9 @@ static int decode_numbers(pgs__snapshot *s, const pgs_kv_txn *txn, pgs_error *er
 			  *g = pgs__got(txn, GET_G);
 	pgs__floor floor;
 	const char *bad = NULL;
-	if (!z || !e || !g)
+	if (!t || !z || !e || !g)
 		return pgs__error(err, PGS_ECORRUPT, "database %s lacks a key it must have (%s)", s->db->name,
-				  !z ? "z, structure epoch" : !e ? "e, extent" : "g, floor");
+				  !t ? "t, last write" : !z ? "z, structure epoch" : !e ? "e, extent" : "g, floor");
 	if (pgs__number_decode(t->value, &s->counter) != PGS_OK)
 		bad = "t, last write";
 	else if (pgs__number_decode(e->value, &s->extent) != PGS_OK)
@@ -42,12 +42,11 @@ static int old_revision(const pgs__snapshot *s, uint64_t at, uint64_t oldest, pg
 
 static int judge(pgs__snapshot *s, const pgs_kv_txn *txn, uint64_t at, pgs_error *err)
 {
-	if (!pgs__got(txn, GET_T)) {
-		if (at)
-			return pgs__error(err, PGS_ENOTFOUND, "database %s did not exist at revision %llu", s->db->name,
-					  (unsigned long long)at);
+	if (!pgs__got(txn, GET_M))
 		return pgs__error(err, PGS_ENOTFOUND, "database %s was dropped", s->db->name);
-	}
+	if (!pgs__got(txn, GET_T) && at)
+		return pgs__error(err, PGS_ENOTFOUND, "database %s did not exist at revision %llu", s->db->name,
+				  (unsigned long long)at);
 	int result = decode_numbers(s, txn, err);
 	if (result != PGS_OK)
 		return result;
@@ -59,12 +58,13 @@ static int read_numbers(pgs__snapshot *s, uint64_t at, uint64_t deadline_ms, pgs
 {
 	const uint8_t *prefix = pgs__db_prefix(s->db);
 	pgs__key t = pgs__key_single(prefix, 't'), z = pgs__key_single(prefix, 'z'), e = pgs__key_single(prefix, 'e'),
-		 g = pgs__key_single(prefix, 'g');
+		 g = pgs__key_single(prefix, 'g'), m = pgs__key_single(prefix, 'm');
 	const pgs_kv_op ops[GET_COUNT] = {
 		[GET_T] = pgs__op_get(pgs__key_slice(&t), at),
 		[GET_Z] = pgs__op_get(pgs__key_slice(&z), at),
 		[GET_E] = pgs__op_get(pgs__key_slice(&e), at),
 		[GET_G] = pgs__op_get(pgs__key_slice(&g), 0),
+		[GET_M] = {.kind = PGS_KV_RANGE, .key = pgs__key_slice(&m), .keys_only = true},
 	};
 	pgs_kv_txn txn;
 	int result = pgs__kv_read(pgs__db_backend(s->db), &txn, ops, GET_COUNT, deadline_ms, err);
