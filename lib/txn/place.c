@@ -208,9 +208,11 @@ static void release_bases(placing *p)
 static int keep_delta(placing *p, pgs__write *w, pgs_slice delta)
 {
 	pgs__page_id id = w->pointer.id;
+	pgs_slice copy;
+	if (pgs__arena_copy(&p->t->arena, delta, &copy) != PGS_OK)
+		return pgs__error_nomem(p->err, "deltas"); /* still pending: the transaction may go on */
 	decide(w, PGS__POINTER_DELTA, &id);
-	if (pgs__arena_copy(&p->t->arena, delta, &w->pointer.delta) != PGS_OK)
-		return pgs__error_nomem(p->err, "deltas");
+	w->pointer.delta = copy;
 	return PGS_OK;
 }
 
@@ -239,12 +241,14 @@ static int place_delta(placing *p, size_t i, bool *kept)
 	if (delta.size == 0)
 		return PGS_OK;
 	int result = keep_delta(p, w, delta);
+	if (result != PGS_OK)
+		return result;
 	w->pointer.has_base = true;
 	w->pointer.base = *base_id(old);
 	w->pointer.spent = old->kind == PGS__POINTER_DELTA ? old->spent : 0;
 	w->depends = true;
 	*kept = true;
-	return result;
+	return PGS_OK;
 }
 
 /* Deltas against one base grow from commit to commit. Once they have cost together what the page costs written full,
@@ -267,12 +271,14 @@ static int place_content(placing *p, size_t i)
 	pgs_slice content = pgs__compress_page(p->bench, w->page);
 	if (kept && !delta_is_spent(w, content.size))
 		return PGS_OK;
-	w->depends = false;
 	/* Inside its pointer a page is no base for later deltas. One that is known to change shall become one. */
 	if (!is_blank(&p->old[i]) && content.size > INLINE_AGAIN_MAX)
 		max = 0;
 	pgs_slice delta = pgs__delta_of_frame(content, pgs__txn_page_size(p->t), max);
-	return delta.size ? keep_delta(p, w, delta) : keep_frame(p->t, w, content, p->err);
+	result = delta.size ? keep_delta(p, w, delta) : keep_frame(p->t, w, content, p->err);
+	if (result == PGS_OK)
+		w->depends = false;
+	return result;
 }
 
 static int place_chunk(placing *p)
