@@ -78,8 +78,10 @@ static int get_identity(pgs_store *store, bool create, pgs__identity *out, uint6
 	if (pgs__random_bytes(fresh.random, sizeof fresh.random) != PGS_OK)
 		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
 	pgs__identity_encode(&fresh, &value);
-	if (value.failed)
+	if (value.failed) {
+		pgs__buffer_free(&value);
 		return pgs__error_nomem(err, "identity");
+	}
 	const pgs_kv_compare absent = pgs__if_absent(pgs__key_slice(&key));
 	const pgs_kv_op put = pgs__op_put(pgs__key_slice(&key), pgs__buffer_slice(&value));
 	const pgs_kv_op get = pgs__op_get(pgs__key_slice(&key), 0);

@@ -44,8 +44,10 @@ static int ask(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t 
 	pgs__buffer value = {0};
 	pgs__store_u64be(bound, token->base_revision + 1);
 	pgs__change_encode(&(pgs__change){.kind = PGS__CHANGE_ABORTED}, &value);
-	if (value.failed)
+	if (value.failed) {
+		pgs__buffer_free(&value);
 		return pgs__error_nomem(err, "commit status");
+	}
 	const pgs_kv_compare compares[] = {
 		pgs__if_absent(pgs__key_slice(&x)),
 		pgs__if_value_less(pgs__key_slice(&g), (pgs_slice){bound, sizeof bound}),
