@@ -76,6 +76,7 @@ struct pgs__cache {
 	_Atomic uint64_t revision; /* C */
 	_Atomic uint64_t pending;
 	pthread_mutex_t advance_lock;
+	void *shard_block; /* as allocated */
 	shard *shards;
 };
 
@@ -119,17 +120,23 @@ static int shard_init(pgs__cache *cache, uint32_t index)
 	return PGS_OK;
 }
 
+static void *align_up(void *at, size_t align)
+{
+	return (void *)(((uintptr_t)at + align - 1) & ~(uintptr_t)(align - 1));
+}
+
 static int allocate(pgs__cache *cache)
 {
 	cache->data_size = (size_t)cache->shard_count * cache->capacity * cache->page_size;
 	/* Huge pages spare a warm read its TLB miss; where there are none this is an ordinary block. */
 	size_t align = cache->data_size >= (size_t)2 * HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
 	cache->block = pgs__malloc(cache->data_size + align);
-	cache->shards = pgs__malloc((size_t)cache->shard_count * sizeof(shard) + CACHE_LINE);
-	if (!cache->block || !cache->shards)
+	/* Zeroed, as freeing looks at it; and on lines of their own, so that shards do not share one. */
+	cache->shard_block = pgs__calloc(1, (size_t)cache->shard_count * sizeof(shard) + CACHE_LINE);
+	if (!cache->block || !cache->shard_block)
 		return PGS_ENOMEM;
-	memset(cache->shards, 0, cache->shard_count * sizeof(shard));
-	cache->data = (uint8_t *)(((uintptr_t)cache->block + align - 1) & ~(uintptr_t)(align - 1));
+	cache->data = align_up(cache->block, align);
+	cache->shards = align_up(cache->shard_block, CACHE_LINE);
 	if (align == HUGE_PAGE)
 		madvise(cache->data, cache->data_size, MADV_HUGEPAGE);
 	for (uint32_t i = 0; i < cache->shard_count; i++)
@@ -177,7 +184,7 @@ void pgs__cache_free(pgs__cache *cache)
 		pthread_mutex_destroy(&s->lock);
 	}
 	pthread_mutex_destroy(&cache->advance_lock);
-	pgs__free(cache->shards);
+	pgs__free(cache->shard_block);
 	pgs__free(cache->block);
 	pgs__free(cache);
 }
