@@ -427,14 +427,14 @@ int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count,
 	if (count == 0)
 		return PGS_OK;
 	fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .err = err};
+	for (size_t i = 0; i < count; i++) /* before anything fails: a status of PGS_OK says that the page is there */
+		wants[i].status = PGS_ENOTFOUND;
 	f.jobs = pgs__calloc(count, sizeof *f.jobs);
 	f.bench = pgs__workbench_take(&contents->benches);
 	int result = f.jobs && f.bench ? PGS_OK : pgs__error_nomem(err, "reading contents");
-	for (size_t i = 0; result == PGS_OK && i < count; i++) {
-		wants[i].status = PGS_ENOTFOUND;
-		f.jobs[i].want = &wants[i];
-	}
 	if (result == PGS_OK) {
+		for (size_t i = 0; i < count; i++)
+			f.jobs[i].want = &wants[i];
 		qsort(f.jobs, count, sizeof *f.jobs, by_id);
 		result = run(&f, contents->prefix);
 	}
