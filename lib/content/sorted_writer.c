@@ -97,6 +97,14 @@ int pgs__sorted_file_put(const pgs__backend *backend, const uint8_t *prefix, uin
 			 uint64_t base_revision, pgs__sorted_item *items, size_t count, uint64_t deadline_ms,
 			 pgs__sorted_file *out, pgs_error *err)
 {
+	return pgs__sorted_file_put_table(backend, prefix, page_size, level, base_revision, items, count,
+					  PGS__LEVEL_TABLE_MAX, deadline_ms, out, err);
+}
+
+int pgs__sorted_file_put_table(const pgs__backend *backend, const uint8_t *prefix, uint32_t page_size, uint8_t level,
+			       uint64_t base_revision, pgs__sorted_item *items, size_t count, size_t table_max,
+			       uint64_t deadline_ms, pgs__sorted_file *out, pgs_error *err)
+{
 	*out = (pgs__sorted_file){0};
 	if (pgs__file_name_new(out->file_name, 's', base_revision) != PGS_OK)
 		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
@@ -106,7 +114,7 @@ int pgs__sorted_file_put(const pgs__backend *backend, const uint8_t *prefix, uin
 		return pgs__error_nomem(err, "table of a sorted file");
 	s.head = head;
 	pgs_slice table = {head + PGS__SORTED_HEADER_SIZE, s.head_size - PGS__SORTED_HEADER_SIZE};
-	pgs__level_value_encode(out->size, table, PGS__LEVEL_TABLE_MAX, &out->value);
+	pgs__level_value_encode(out->size, table, table_max, &out->value);
 	out->key = pgs__key_level(prefix, level, &items[0].id, &items[count - 1].id, out->file_name);
 	pgs__blob_name(out->blob_name, prefix, out->file_name);
 	int result = out->value.failed ? pgs__error_nomem(err, "table of a sorted file") : PGS_OK;

@@ -18,6 +18,7 @@
 
 #define CHUNK 256
 #define INLINE_AGAIN_MAX 64       /* a page this small in its pointer is as good as any delta */
+#define FILE_TABLES_MAX 8         /* files whose whole tables ride in the commit's request */
 #define FILE_BYTES_MIN (1u << 20) /* contents of a commit that are worth a sorted file */
 
 typedef struct placing {
@@ -334,9 +335,10 @@ static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t
 	if (pgs__grow(&t->files, &t->file_capacity, t->file_count + 1, sizeof *t->files) != PGS_OK)
 		return pgs__error_nomem(err, "sorted files");
 	*used = pgs__sorted_file_fit(items, count);
-	int result = pgs__sorted_file_put(pgs__db_backend(t->db), pgs__db_prefix(t->db), pgs__txn_page_size(t), 0,
-					  t->snapshot.kv_revision, items, *used, deadline_ms, &t->files[t->file_count],
-					  err);
+	size_t table_max = t->file_count < FILE_TABLES_MAX ? PGS__LEVEL_TABLE_MAX : 0;
+	int result = pgs__sorted_file_put_table(pgs__db_backend(t->db), pgs__db_prefix(t->db), pgs__txn_page_size(t), 0,
+						t->snapshot.kv_revision, items, *used, table_max, deadline_ms,
+						&t->files[t->file_count], err);
 	if (result == PGS_OK)
 		t->file_bytes += t->files[t->file_count++].size;
 	return result;
