@@ -26,6 +26,7 @@
 #define SHARDS_MAX 64
 #define FRAMES_PER_SHARD_MIN 64
 #define FRAMES_MIN 64
+#define SUPERSEDED_MAX 60
 #define CACHE_LINE 64
 #define HUGE_PAGE (2u << 20)
 
@@ -53,6 +54,13 @@ typedef struct entry {
 	bool referenced;
 } entry;
 
+/* What a commit superseded, to be taken before anything else: nobody may want it any more, and the hands find the
+ * least recently used only roughly. What does not fit is left to the hands. */
+typedef struct superseded {
+	uint32_t count;
+	uint32_t index[SUPERSEDED_MAX];
+} superseded;
+
 typedef struct shard {
 	_Alignas(CACHE_LINE) pthread_mutex_t lock;
 	frame *frames;
@@ -62,6 +70,7 @@ typedef struct shard {
 	uint8_t *data;
 	uint32_t frames_used, entries_used; /* ever: the rest has not been touched */
 	uint32_t frame_hand, entry_hand;
+	superseded old_frames, old_entries;
 	uint64_t hits, misses;
 } shard;
 
@@ -189,6 +198,19 @@ void pgs__cache_free(pgs__cache *cache)
 	pgs__free(cache);
 }
 
+/* --- what was superseded ----------------------------------------------------- */
+
+static void superseded_add(superseded *old, uint32_t index)
+{
+	if (old->count < SUPERSEDED_MAX)
+		old->index[old->count++] = index;
+}
+
+static uint32_t superseded_take(superseded *old)
+{
+	return old->count ? old->index[--old->count] : NONE;
+}
+
 /* --- frames --------------------------------------------------------------- */
 
 static uint64_t mix(uint64_t x)
@@ -240,6 +262,14 @@ static uint32_t frame_take(pgs__cache *cache, shard *s)
 {
 	if (s->frames_used < cache->capacity)
 		return s->frames_used++;
+	for (uint32_t index; (index = superseded_take(&s->old_frames)) != NONE;) {
+		frame *f = &s->frames[index];
+		if (f->referenced || atomic_load_explicit(&f->pins, memory_order_acquire) > 0)
+			continue;
+		if (f->live)
+			frame_unlink(cache, s, index);
+		return index;
+	}
 	for (uint32_t step = 0; step < 2 * cache->capacity; step++) {
 		uint32_t index = s->frame_hand;
 		s->frame_hand = index + 1 == cache->capacity ? 0 : index + 1;
@@ -342,6 +372,14 @@ static uint32_t entry_take(pgs__cache *cache, shard *s)
 {
 	if (s->entries_used < cache->capacity)
 		return s->entries_used++;
+	for (uint32_t index; (index = superseded_take(&s->old_entries)) != NONE;) {
+		entry *e = &s->entries[index];
+		if (e->live && (e->referenced || e->through == CURRENT))
+			continue;
+		if (e->live)
+			entry_unlink(cache, s, index);
+		return index;
+	}
 	for (;;) { /* ends: the second round meets no referenced entry */
 		uint32_t index = s->entry_hand;
 		s->entry_hand = index + 1 == cache->capacity ? 0 : index + 1;
@@ -457,20 +495,24 @@ bool pgs__cache_advance_begin(pgs__cache *cache, uint64_t known, uint64_t to)
 	return true;
 }
 
-/* Only old snapshots want it from now on: let the hands take it first. But not a full page, the base of the deltas to
- * come. */
-static void neglect(shard *s, entry *e)
+/* Only old snapshots want it from now on. But a full page is the base of the deltas to come. */
+static void supersede(shard *s, uint32_t index)
 {
+	entry *e = &s->entries[index];
 	e->referenced = false;
-	if (e->kind == PGS__POINTER_DELTA && e->frame != NONE)
+	superseded_add(&s->old_entries, index);
+	if (e->kind == PGS__POINTER_DELTA && e->frame != NONE) {
 		s->frames[e->frame].referenced = false; /* if the hint is stale, that page is merely taken early */
+		superseded_add(&s->old_frames, e->frame);
+	}
 }
 
-static void freeze_one(shard *s, entry *e, uint64_t revision)
+static void freeze_one(shard *s, uint32_t index, uint64_t revision)
 {
+	entry *e = &s->entries[index];
 	if (e->live && e->through == CURRENT && e->from < revision) {
 		e->through = revision - 1;
-		neglect(s, e);
+		supersede(s, index);
 	}
 }
 
@@ -480,7 +522,7 @@ static void freeze_page(pgs__cache *cache, uint64_t page_no, uint64_t revision)
 	pthread_mutex_lock(&s->lock);
 	for (uint32_t i = *entry_bucket(cache, s, page_no); i != NONE; i = s->entries[i].next)
 		if (s->entries[i].page_no == page_no)
-			freeze_one(s, &s->entries[i], revision);
+			freeze_one(s, i, revision);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -492,7 +534,7 @@ static void freeze_sweep(pgs__cache *cache, uint64_t first_page, uint64_t count,
 		pthread_mutex_lock(&s->lock);
 		for (uint32_t j = 0; j < s->entries_used; j++)
 			if (s->entries[j].page_no - first_page < count)
-				freeze_one(s, &s->entries[j], revision);
+				freeze_one(s, j, revision);
 		pthread_mutex_unlock(&s->lock);
 	}
 }
