@@ -93,34 +93,25 @@ static int read_source(void *ctx, uint64_t offset, void *buffer, size_t size)
 	return PGS_OK;
 }
 
-int pgs__sorted_file_put(const pgs__backend *backend, const uint8_t *prefix, uint32_t page_size, uint8_t level,
-			 uint64_t base_revision, pgs__sorted_item *items, size_t count, uint64_t deadline_ms,
-			 pgs__sorted_file *out, pgs_error *err)
+int pgs__sorted_file_put(const pgs__sorted_target *target, pgs__sorted_item *items, size_t count,
+			 uint64_t deadline_ms, pgs__sorted_file *out, pgs_error *err)
 {
-	return pgs__sorted_file_put_table(backend, prefix, page_size, level, base_revision, items, count,
-					  PGS__LEVEL_TABLE_MAX, deadline_ms, out, err);
-}
-
-int pgs__sorted_file_put_table(const pgs__backend *backend, const uint8_t *prefix, uint32_t page_size, uint8_t level,
-			       uint64_t base_revision, pgs__sorted_item *items, size_t count, size_t table_max,
-			       uint64_t deadline_ms, pgs__sorted_file *out, pgs_error *err)
-{
+	pgs_blob *blob = target->backend->blob;
 	*out = (pgs__sorted_file){0};
-	if (pgs__file_name_new(out->file_name, 's', base_revision) != PGS_OK)
+	if (pgs__file_name_new(out->file_name, 's', target->base_revision) != PGS_OK)
 		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
 	source s = {.items = items, .count = count};
-	uint8_t *head = make_head(items, count, page_size, &s.head_size, &out->size);
+	uint8_t *head = make_head(items, count, target->page_size, &s.head_size, &out->size);
 	if (!head)
 		return pgs__error_nomem(err, "table of a sorted file");
 	s.head = head;
 	pgs_slice table = {head + PGS__SORTED_HEADER_SIZE, s.head_size - PGS__SORTED_HEADER_SIZE};
-	pgs__level_value_encode(out->size, table, table_max, &out->value);
-	out->key = pgs__key_level(prefix, level, &items[0].id, &items[count - 1].id, out->file_name);
-	pgs__blob_name(out->blob_name, prefix, out->file_name);
+	pgs__level_value_encode(out->size, table, target->table_max, &out->value);
+	out->key = pgs__key_level(target->prefix, target->level, &items[0].id, &items[count - 1].id, out->file_name);
+	pgs__blob_name(out->blob_name, target->prefix, out->file_name);
 	int result = out->value.failed ? pgs__error_nomem(err, "table of a sorted file") : PGS_OK;
 	if (result == PGS_OK)
-		result = backend->blob->vtable->put(backend->blob, out->blob_name, out->size, read_source, &s,
-						    deadline_ms, err);
+		result = blob->vtable->put(blob, out->blob_name, out->size, read_source, &s, deadline_ms, err);
 	if (result != PGS_OK)
 		pgs__buffer_free(&out->value);
 	pgs__free(head);

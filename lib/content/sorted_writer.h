@@ -26,15 +26,18 @@ typedef struct pgs__sorted_file {
 /* How many of the items, whose ids rise strictly, fit one file. */
 size_t pgs__sorted_file_fit(const pgs__sorted_item *items, size_t count);
 
-/* Upload them as one file of level `level`. Durable on PGS_OK; the caller frees out->value. `base_revision` goes
- * into the name; a table of more than `table_max` bytes is left to the file, its l/ value has fences. Errors: the blob store's, ENOMEM. */
-int pgs__sorted_file_put_table(const pgs__backend *backend, const uint8_t *prefix, uint32_t page_size, uint8_t level,
-			       uint64_t base_revision, pgs__sorted_item *items, size_t count, size_t table_max,
-			       uint64_t deadline_ms, pgs__sorted_file *out, pgs_error *err);
+/* Where a file goes, and as what. */
+typedef struct pgs__sorted_target {
+	const pgs__backend *backend;
+	const uint8_t *prefix;
+	uint32_t page_size;
+	uint8_t level;
+	uint64_t base_revision; /* goes into the name */
+	size_t table_max;       /* a table of more bytes is left to the file: its l/ value has fences */
+} pgs__sorted_target;
 
-/* The same with the usual table_max, PGS__LEVEL_TABLE_MAX. */
-int pgs__sorted_file_put(const pgs__backend *backend, const uint8_t *prefix, uint32_t page_size, uint8_t level,
-			 uint64_t base_revision, pgs__sorted_item *items, size_t count, uint64_t deadline_ms,
-			 pgs__sorted_file *out, pgs_error *err);
+/* Upload them as one file. Durable on PGS_OK; the caller frees out->value. Errors: the blob store's, ENOMEM. */
+int pgs__sorted_file_put(const pgs__sorted_target *target, pgs__sorted_item *items, size_t count,
+			 uint64_t deadline_ms, pgs__sorted_file *out, pgs_error *err);
 
 #endif

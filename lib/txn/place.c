@@ -335,10 +335,15 @@ static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t
 	if (pgs__grow(&t->files, &t->file_capacity, t->file_count + 1, sizeof *t->files) != PGS_OK)
 		return pgs__error_nomem(err, "sorted files");
 	*used = pgs__sorted_file_fit(items, count);
-	size_t table_max = t->file_count < FILE_TABLES_MAX ? PGS__LEVEL_TABLE_MAX : 0;
-	int result = pgs__sorted_file_put_table(pgs__db_backend(t->db), pgs__db_prefix(t->db), pgs__txn_page_size(t), 0,
-						t->snapshot.kv_revision, items, *used, table_max, deadline_ms,
-						&t->files[t->file_count], err);
+	const pgs__sorted_target target = {
+		.backend = pgs__db_backend(t->db),
+		.prefix = pgs__db_prefix(t->db),
+		.page_size = pgs__txn_page_size(t),
+		.level = 0,
+		.base_revision = t->snapshot.kv_revision,
+		.table_max = t->file_count < FILE_TABLES_MAX ? PGS__LEVEL_TABLE_MAX : 0,
+	};
+	int result = pgs__sorted_file_put(&target, items, *used, deadline_ms, &t->files[t->file_count], err);
 	if (result == PGS_OK)
 		t->file_bytes += t->files[t->file_count++].size;
 	return result;
