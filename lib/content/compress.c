@@ -139,7 +139,7 @@ pgs_slice pgs__delta_of_frame(pgs_slice content, uint32_t page_size, size_t max)
 
 int pgs__delta_apply(pgs__workbench *bench, pgs_slice delta, const void *base, void *page)
 {
-	if (delta.size + MAGIC_SIZE > bench->frame_capacity)
+	if (delta.size == 0 || delta.size > bench->frame_capacity - MAGIC_SIZE)
 		return PGS_ECORRUPT;
 	memcpy(bench->frame, magic, MAGIC_SIZE);
 	memcpy(bench->frame + MAGIC_SIZE, delta.data, delta.size);
