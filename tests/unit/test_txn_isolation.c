@@ -163,6 +163,40 @@ static void test_txn_isolation__a_blind_write_beside_a_read_conflict(void **stat
 	tx_conflict(a, 4);
 }
 
+/* Before the first attempt the blind page changes, before the second one that was read. */
+static void change_in_turn(stage *s, const char *operation)
+{
+	if (strcmp(operation, "txn") != 0)
+		return;
+	s->calls[0]++;
+	if (s->calls[0] <= 2)
+		tx_one(stage_other(s), s, s->calls[0] == 1 ? 20 : s->page, T(100 + s->calls[0]));
+}
+
+static void test_txn_isolation__a_read_conflict_after_a_blind_one(void **state)
+{
+	stage *s = *state;
+	for (uint64_t round = 0; round < 4; round++) { /* by one range; by key; by changelog; and one not read */
+		stage_remake(s);
+		tx_fill(s->db, s, 0, 400, PAGE_KIN(7, 0));
+		stage_other(s);
+		pgs_txn *t = tx_begin(s->db, PGS_SERIALIZABLE);
+		for (uint64_t page = round == 1 ? 8 : 0; page < (round == 2 ? 400 : 20); page += round == 2 ? 3 : 1 + round % 2)
+			tx_expect(t, s, page, PAGE_KIN(7, page));
+		tx_put(t, s, 20, PAGE_KIN(7, 500));
+		s->calls[0] = 0;
+		s->page = round == 0 ? 5 : round == 1 ? 10 : round == 2 ? 300 : 399;
+		s->before = change_in_turn;
+		if (round < 3)
+			tx_conflict(t, s->page);
+		else
+			tx_commit(t);
+		s->before = NULL;
+		assert_true(s->calls[0] >= 2);
+		stage_expect(s, 20, round < 3 ? T(101) : PAGE_KIN(7, 500));
+	}
+}
+
 /* --- equal writes ---------------------------------------------------------------- */
 
 /* Each sets its page to what the other's page holds, which it already does: dropped, they would both pass beside a
@@ -485,6 +519,7 @@ int main(void)
 		TEST(test_txn_isolation__lost_update_is_refused),
 		TEST(test_txn_isolation__blind_writes_never_conflict),
 		TEST(test_txn_isolation__a_blind_write_beside_a_read_conflict),
+		TEST(test_txn_isolation__a_read_conflict_after_a_blind_one),
 		TEST(test_txn_isolation__equal_writes_count_as_reads),
 		TEST(test_txn_isolation__equal_writes_of_zero_count_as_reads),
 		TEST(test_txn_isolation__an_equal_transaction_writes_nothing),

@@ -1,6 +1,6 @@
 /* lib/txn against a plain model: arrays of tags, one copy per commit.
  *
- * Two transactions at a time, on two handles, do random reads, writes, truncations and attributes; every read is
+ * Two transactions at a time, on two handles, and a third that gets in the middle of their commits, do random reads, writes, truncations and attributes; every read is
  * compared with the model, every commit must be refused exactly when the model says so, and at the end every
  * retained revision is read back. What "changed" means: a page whose pointer a commit rewrote (not one written with
  * what it held), or at or above a truncation; the page count, when a commit truncated or set another.
@@ -294,18 +294,52 @@ static void apply(model *m, const running *r, uint64_t revision)
 		}
 }
 
+/* --- a third one, in the middle of a commit ----------------------------------------------- */
+
+static model *intruded;
+
+/* Commits something before a transaction of the committer's, at most so often: then its attempt finds it there. */
+static void intrude(stage *s, const char *operation)
+{
+	model *m = intruded;
+	running r;
+	bool changes;
+	if (strcmp(operation, "txn") != 0 || s->calls[0] == 0 || m->count + 4 > COMMITS_MAX || roll(m, 3) == 0)
+		return;
+	s->calls[0]--;
+	start(s, m, &r, stage_other(s));
+	for (uint64_t i = roll(m, 3); i < 3; i++)
+		switch (roll(m, 8)) {
+		case 0:
+			do_truncate(m, &r);
+			break;
+		case 1:
+			do_attr(m, &r);
+			break;
+		default:
+			do_write(s, m, &r);
+		}
+	judge(m, &r, &changes);
+	uint64_t revision = tx_commit(r.t);
+	if (changes)
+		apply(m, &r, revision);
+}
+
 static void finish(stage *s, model *m, running *r)
 {
 	bool changes;
 	pgs_error err = PGS_ERROR_INIT;
 	uint64_t revision = 0;
-	(void)s;
 	if (roll(m, 12) == 0) {
 		pgs_abort(r->t);
 		return;
 	}
-	verdict v = judge(m, r, &changes);
+	intruded = m;
+	s->calls[0] = roll(m, 4);
+	s->before = intrude;
 	int result = pgs_commit(r->t, NULL, &revision, &err);
+	s->before = NULL;
+	verdict v = judge(m, r, &changes);
 	if ((result == PGS_OK) != (v == MUST_PASS) && v != MAY_FAIL)
 		fail_msg("commit %zu from %zu, isolation %u: %s, verdict %d: page %lld: %s", m->count, r->base,
 			 r->isolation, pgs_error_name(result), (int)v, (long long)err.page, err.message);
@@ -363,7 +397,7 @@ static void run_model(stage *s, uint32_t page_size, uint64_t write_buffer, uint6
 	pgs_abort(t);
 	start(s, &m, &r[0], dbs[0]);
 	start(s, &m, &r[1], dbs[1]);
-	for (size_t i = 0; i < rounds && m.count < COMMITS_MAX; i++) {
+	for (size_t i = 0; i < rounds && m.count + 8 < COMMITS_MAX; i++) {
 		size_t which = roll(&m, 2);
 		step(s, &m, &r[which]);
 		if (roll(&m, 8) == 0) {
