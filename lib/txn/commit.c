@@ -220,6 +220,10 @@ static int judge_moves(pgs__commit *c, const pgs_kv_txn *txn)
 		int result = pgs__validate_log(c, t->mod_revision);
 		if (result != PGS_OK)
 			return result;
+		if (z->mod_revision != c->epoch && c->t->truncated && !c->packs_came) {
+			c->packs_came = true; /* deleting keys does not reach into a pack: a range does */
+			c->stale = true;
+		}
 		c->epoch = z->mod_revision;
 		c->log_rounds += lost && c->mode == PGS__CHECK_LOG;
 	}

@@ -41,6 +41,7 @@ typedef struct pgs__commit {
 	pgs_kv_op *ops;
 	size_t op_count, op_capacity;
 	bool packed;     /* the pointers are in a pack */
+	bool packs_came; /* z moved since the snapshot: there may be packs that it does not know */
 	bool structural; /* z is rewritten: a pack or a truncation */
 	bool stale;      /* a pointer was changed: build again */
 	uint64_t kv_bytes, blob_bytes;

@@ -506,7 +506,7 @@ static size_t smaller(size_t a, size_t b)
 static int add_pages(pgs__commit *c, budget *b)
 {
 	const pgs_txn *t = c->t;
-	bool packs_exist = pgs__pack_view_count(t->snapshot.packs) > 0;
+	bool packs_exist = c->packs_came || pgs__pack_view_count(t->snapshot.packs) > 0;
 	bool long_truncate = t->truncated && t->snapshot.extent - t->truncated_to > TRUNCATE_KEYS_MAX;
 	bool range_in_pack = t->truncated && (packs_exist || long_truncate);
 	size_t ops = c->write_count + (range_in_pack ? 1 : count_deletes(c));

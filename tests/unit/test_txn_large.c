@@ -351,6 +351,30 @@ static void test_txn_truncate__a_page_read_before_it_conflicts(void **state)
 	stage_expect(s, 7, PAGE_ZERO);
 }
 
+/* Truncated by deleting keys when it began; a pack put since then has no keys to delete. */
+static void test_txn_truncate__reaches_a_pack_that_came_meanwhile(void **state)
+{
+	stage *s = *state;
+	small_pages(s);
+	for (uint64_t i = 0; i < 300; i += 100)
+		fill(s->db, s, i, 100, 1);
+	pgs_txn *t = tx_begin(s->db, PGS_SERIALIZABLE);
+	assert_int_equal(pgs_truncate(t, 5), PGS_OK);
+	tx_put(t, s, 60, THIN(3));
+	fill(stage_other(s), s, 50, 200, 2);
+	tx_commit(t);
+	t = tx_begin(s->db, PGS_SERIALIZABLE);
+	assert_int_equal(pgs_truncate(t, 300), PGS_OK);
+	tx_commit(t);
+	for (int i = 0; i < 2; i++) {
+		t = tx_read(i ? s->other_db : s->db);
+		tx_expect(t, s, 4, THIN(1));
+		for (uint64_t page = 5; page < 300; page++)
+			tx_expect(t, s, page, page == 60 ? THIN(3) : PAGE_ZERO);
+		pgs_abort(t);
+	}
+}
+
 static void test_txn_truncate__joins_the_page_count(void **state)
 {
 	stage *s = *state;
@@ -388,6 +412,7 @@ int main(void)
 		TEST(test_txn_large__twenty_packs_in_a_row),
 		TEST(test_txn_truncate__of_thousands_of_pages),
 		TEST(test_txn_truncate__a_page_read_before_it_conflicts),
+		TEST(test_txn_truncate__reaches_a_pack_that_came_meanwhile),
 		TEST(test_txn_truncate__joins_the_page_count),
 	};
 	return stage_run("txn_large", tests, sizeof tests / sizeof *tests, STAGE_ALL);

@@ -113,7 +113,11 @@ static void do_read_many(stage *s, model *m, running *r)
 	}
 	assert_int_equal(pgs_read_many(r->t, pages, count, dst), PGS_OK);
 	for (size_t i = 0; i < count; i++) {
-		assert_true(page_is(dst[i], s->page_size, r->view.tags[pages[i]]));
+		if (!page_is(dst[i], s->page_size, r->view.tags[pages[i]]))
+			fail_msg("read_many at revision %llu, page %llu: tag %llx, not %llx; written %d, changed %zu of %zu",
+				 (unsigned long long)pgs_txn_revision(r->t), (unsigned long long)pages[i],
+				 (unsigned long long)page_tag(dst[i]), (unsigned long long)r->view.tags[pages[i]],
+				 r->page_written[pages[i]], m->page_changed[pages[i]], r->base);
 		note_read(m, r, pages[i]);
 	}
 	assert_int_equal(pgs_prefetch(r->t, pages, roll(m, count + 1)), PGS_OK);
