@@ -416,11 +416,17 @@ static void run_model(stage *s, uint32_t page_size, uint64_t write_buffer, uint6
 	free(m.states);
 }
 
+/* TXN_SEED=n looks elsewhere. */
+static uint64_t first_seed(void)
+{
+	const char *seed = getenv("TXN_SEED");
+	return seed ? strtoull(seed, NULL, 0) : 1;
+}
+
 static void test_txn_model__random_transactions(void **state)
 {
 	stage *s = *state;
-	const char *seed = getenv("TXN_SEED");
-	uint64_t base = seed ? strtoull(seed, NULL, 0) : 1;
+	uint64_t base = first_seed();
 	run_model(s, 512, 0, base, 900);
 	run_model(s, 512, 0, base + 1, 900);
 	run_model(s, 4096, 0, base + 2, 400);
@@ -429,16 +435,16 @@ static void test_txn_model__random_transactions(void **state)
 static void test_txn_model__every_page_size(void **state)
 {
 	stage *s = *state;
-	for (uint32_t size = 1024, seed = 10; size <= 65536; size *= 2, seed++)
+	for (uint64_t size = 1024, seed = first_seed() + 10; size <= 65536; size *= 2, seed++)
 		if (size != 4096)
-			run_model(s, size, 0, seed, size > 16384 ? 60 : 150);
+			run_model(s, (uint32_t)size, 0, seed, size > 16384 ? 60 : 150);
 }
 
 static void test_txn_model__spilling(void **state)
 {
 	stage *s = *state;
-	run_model(s, 512, 4 * 512, 20, 500);
-	run_model(s, 16384, 3 * 16384, 21, 200); /* enough for files */
+	run_model(s, 512, 4 * 512, first_seed() + 20, 500);
+	run_model(s, 16384, 3 * 16384, first_seed() + 21, 200); /* enough for files */
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
