@@ -167,12 +167,14 @@ static int flush(verify *v)
 /* Remember a (page, content, delta or not); true if it is new. */
 static int note(verify *v, uint64_t page_no, const pgs__pointer *p, bool *is_new)
 {
-	uint8_t name[8 + 1 + 2 * PGS__ID_SIZE];
+	uint8_t name[8 + 1 + 2 * PGS__ID_SIZE + 8];
 	bool existed;
 	pgs__store_u64be(name, page_no);
 	name[8] = (uint8_t)p->kind;
 	memcpy(name + 9, p->id.bytes, PGS__ID_SIZE);
 	memcpy(name + 9 + PGS__ID_SIZE, p->base.bytes, PGS__ID_SIZE);
+	/* One content may be stored as several deltas, of which one is damaged. */
+	pgs__store_u64be(name + 9 + 2 * PGS__ID_SIZE, p->delta.size ? pgs__check64(p->delta.data, p->delta.size) : 0);
 	if (pgs__map_set(&v->checked, pgs__check64(name, sizeof name) >> 1, 1, &existed) != PGS_OK)
 		return pgs__error_nomem(v->err, "verification");
 	*is_new = !existed;
@@ -312,6 +314,8 @@ static int check_file(verify *v, const pgs__file *file)
 		result = file_finding(v, file, "is registered but missing");
 	else if (result == PGS_ECORRUPT)
 		result = file_finding(v, file, "is shorter than its index says");
+	else if (result == PGS_OK && pgs__sorted_header_decode(bytes, &header) == PGS_EVERSION)
+		result = file_finding(v, file, "is of a newer version");
 	else if (result == PGS_OK && (pgs__sorted_header_decode(bytes, &header) != PGS_OK ||
 				      header.count != file->index.count || header.file_size != file->index.file_size))
 		result = file_finding(v, file, "its header is damaged");
@@ -327,13 +331,12 @@ static int check_files(verify *v)
 	pgs_error e = PGS_ERROR_INIT;
 	int result = pgs__levels_refresh(&v->contents->levels, v->contents->backend, pgs__db_prefix(v->db),
 					 step_deadline(v), &e);
-	if (result == PGS_ECORRUPT || result == PGS_EVERSION)
-		return finding(v, result, PGS_NO_PAGE, 0, e.message);
-	if (result != PGS_OK) {
-		if (v->err)
-			*v->err = e;
+	if (result == PGS_ECORRUPT || result == PGS_EVERSION) /* the others are in the map */
+		result = finding(v, result, PGS_NO_PAGE, 0, e.message);
+	else if (result != PGS_OK && v->err)
+		*v->err = e;
+	if (result != PGS_OK)
 		return result;
-	}
 	pgs__file_map *map = pgs__levels_map(&v->contents->levels);
 	for (size_t i = 0; result == PGS_OK && i < map->count; i++)
 		result = check_file(v, map->files[i]);
