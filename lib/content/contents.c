@@ -283,6 +283,37 @@ static void open_span(fetch *f, job **jobs, const content_span *span, const pgs_
 	}
 }
 
+/* One of a span's contents lies past the end of its file, or worse: read them one by one, so that only those fail. */
+static int read_alone(fetch *f, job **jobs, const content_span *span)
+{
+	const pgs__backend *backend = f->contents->backend;
+	uint8_t *buffer = pgs__malloc(f->contents->page_size);
+	if (!buffer)
+		return pgs__error_nomem(f->err, "reading contents");
+	for (size_t i = span->first; i < span->end; i++) {
+		job *j = jobs[i];
+		pgs_error local = PGS_ERROR_INIT;
+		pgs_blob_range range = {.name = j->file->blob_name, .offset = j->offset, .size = j->length, .buffer = buffer};
+		const content_span one = {i, i + 1};
+		int result = backend->blob->vtable->get(backend->blob, &range, 1, f->deadline_ms, &local);
+		if (result == PGS_OK || result == PGS_ENOTFOUND) {
+			open_span(f, jobs, &one, &range);
+			continue;
+		}
+		if (result != PGS_ECORRUPT) {
+			pgs__free(buffer);
+			return pgs__error(f->err, result, "%s", local.message);
+		}
+		j->want->status = PGS_ECORRUPT;
+		j->done = true;
+		if (f->err && f->err->code == PGS_OK)
+			pgs__error_page(f->err, PGS_ECORRUPT, j->want->page_no, "page %llu: its content cannot be read: %s",
+					(unsigned long long)j->want->page_no, local.message);
+	}
+	pgs__free(buffer);
+	return PGS_OK;
+}
+
 static int read_spans(fetch *f, job **jobs, const content_span *spans, size_t count, size_t bytes)
 {
 	const pgs__backend *backend = f->contents->backend;
@@ -299,13 +330,16 @@ static int read_spans(fetch *f, job **jobs, const content_span *spans, size_t co
 		used += ranges[i].size;
 	}
 	if (result == PGS_OK) {
-		backend->blob->vtable->get(backend->blob, ranges, count, f->deadline_ms, f->err);
-		for (size_t i = 0; i < count; i++) {
+		pgs_error local = PGS_ERROR_INIT;
+		backend->blob->vtable->get(backend->blob, ranges, count, f->deadline_ms, &local);
+		for (size_t i = 0; i < count && result == PGS_OK; i++) {
 			int status = ranges[i].status;
 			if (status == PGS_OK || status == PGS_ENOTFOUND)
 				open_span(f, jobs, &spans[i], &ranges[i]);
+			else if (status == PGS_ECORRUPT)
+				result = read_alone(f, jobs, &spans[i]);
 			else
-				result = status;
+				result = pgs__error(f->err, status, "%s", local.message);
 		}
 	}
 	pgs__free(buffer);
@@ -406,19 +440,41 @@ static int first_failure(const fetch *f)
 	return PGS_OK;
 }
 
+/* The index of some file is damaged, and a content was not found elsewhere: that says why, about its page. */
+static int damaged_index(fetch *f, int damage, const pgs_error *why)
+{
+	for (size_t i = 0; i < f->count; i++)
+		if (!f->jobs[i].done) {
+			uint64_t page_no = f->jobs[i].want->page_no;
+			return pgs__error_page(f->err, damage, page_no, "page %llu: %s", (unsigned long long)page_no,
+					       why->message);
+		}
+	return first_failure(f);
+}
+
 static int run(fetch *f, const uint8_t *prefix)
 {
-	int result = PGS_OK;
+	int result = PGS_OK, damage = PGS_OK;
+	pgs_error why = PGS_ERROR_INIT;
 	if (f->err)
 		*f->err = (pgs_error)PGS_ERROR_INIT;
 	for (int i = 0; i < ATTEMPTS && result == PGS_OK && !all_done(f); i++) {
+		pgs_error local = PGS_ERROR_INIT;
 		if (i > 0)
 			result = pgs__levels_refresh(&f->contents->levels, f->contents->backend, prefix,
-						     f->deadline_ms, f->err);
-		if (result == PGS_OK)
-			result = attempt(f);
+						     f->deadline_ms, &local);
+		if (result == PGS_ECORRUPT || result == PGS_EVERSION) {
+			damage = result;
+			why = local;
+			result = PGS_OK;
+		} else if (result != PGS_OK) {
+			return pgs__error(f->err, result, "%s", local.message);
+		}
+		result = attempt(f);
 	}
-	return result == PGS_OK ? first_failure(f) : result;
+	if (result != PGS_OK)
+		return result;
+	return damage != PGS_OK ? damaged_index(f, damage, &why) : first_failure(f);
 }
 
 int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,

@@ -26,10 +26,11 @@ static int file_new(pgs__file **out, const uint8_t *prefix, pgs_slice key, pgs_s
 		return PGS_ENOMEM;
 	atomic_init(&file->references, 1);
 	file->registered = revision;
-	file->value = pgs__malloc(value.size);
+	file->value = pgs__malloc(value.size + 1); /* an emptied value is damage, not lack of memory */
 	int result = file->value ? PGS_OK : PGS_ENOMEM;
 	if (result == PGS_OK) {
-		memcpy(file->value, value.data, value.size);
+		if (value.size)
+			memcpy(file->value, value.data, value.size);
 		result = pgs__key_parse_level(key, &file->key) ? PGS_OK : PGS_ECORRUPT;
 	}
 	if (result == PGS_OK)
@@ -152,24 +153,30 @@ static int fetch_file(pgs__file **out, const pgs__backend *backend, const uint8_
 	return result;
 }
 
+/* What is damaged is left out; the first such error is the result, when all else went well. */
 static int build_map(pgs__file_map *map, const pgs__file_map *known, const pgs_kv_result *keys,
 		     const pgs__backend *backend, const uint8_t *prefix, uint64_t deadline_ms, pgs_error *err)
 {
+	int damage = PGS_OK;
 	for (size_t i = 0; i < keys->count; i++) {
 		pgs__level_key key;
 		pgs__file *file = NULL;
-		if (!pgs__key_parse_level(keys->pairs[i].key, &key))
-			return pgs__error(err, PGS_ECORRUPT, "a sorted file's key is malformed");
-		file = map_find(known, &key);
+		pgs_error local = PGS_ERROR_INIT;
 		int result = PGS_OK;
-		if (!file)
-			result = fetch_file(&file, backend, prefix, keys->pairs[i].key, deadline_ms, err);
-		if (result != PGS_OK)
-			return result;
+		if (!pgs__key_parse_level(keys->pairs[i].key, &key))
+			result = pgs__error(&local, PGS_ECORRUPT, "a sorted file's key is malformed");
+		else if (!(file = map_find(known, &key)))
+			result = fetch_file(&file, backend, prefix, keys->pairs[i].key, deadline_ms, &local);
 		if (file)
 			map_append(map, file);
+		if (result != PGS_OK && err && damage == PGS_OK)
+			*err = local;
+		if (result == PGS_ECORRUPT || result == PGS_EVERSION)
+			damage = damage == PGS_OK ? result : damage;
+		else if (result != PGS_OK)
+			return pgs__error(err, result, "%s", local.message);
 	}
-	return PGS_OK;
+	return damage;
 }
 
 int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const uint8_t *prefix, uint64_t deadline_ms,
@@ -191,7 +198,7 @@ int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const 
 		result = build_map(map, known, &txn.results[0], backend, prefix, deadline_ms, err);
 		pgs__file_map_release(known);
 	}
-	if (result == PGS_OK) {
+	if (map && (result == PGS_OK || result == PGS_ECORRUPT || result == PGS_EVERSION)) {
 		map_sort(map);
 		replace_map(levels, map);
 	} else {

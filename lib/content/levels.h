@@ -43,7 +43,8 @@ void pgs__levels_free(pgs__levels *levels);
 pgs__file_map *pgs__levels_map(pgs__levels *levels);
 void pgs__file_map_release(pgs__file_map *map);
 
-/* Read the l/ keys and the values not known yet. Errors: the KV's, ECORRUPT, EVERSION, ENOMEM. */
+/* Read the l/ keys and the values not known yet. Errors: the KV's, ENOMEM; ECORRUPT, EVERSION: of a file's value, and
+ * then the map has all others. */
 int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const uint8_t *prefix, uint64_t deadline_ms,
 			pgs_error *err);
 

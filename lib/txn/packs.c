@@ -113,10 +113,11 @@ static int pack_load(pack **out, const pgs_db *db, const pgs_kv_pair *pair, uint
 	atomic_init(&p->references, 1);
 	memcpy(p->uuid, uuid.data, 16);
 	p->revision = pair->mod_revision;
-	p->value = pgs__malloc(pair->value.size);
+	p->value = pgs__malloc(pair->value.size + 1); /* an emptied value is damage, not lack of memory */
 	int result = p->value ? PGS_OK : pgs__error_nomem(err, "pack");
 	if (result == PGS_OK) {
-		memcpy(p->value, pair->value.data, pair->value.size);
+		if (pair->value.size)
+			memcpy(p->value, pair->value.data, pair->value.size);
 		result = pgs__pack_decode((pgs_slice){p->value, pair->value.size}, &p->decoded);
 		if (result == PGS_OK && !p->decoded.in_file)
 			result = load_inline(p);
