@@ -1,0 +1,103 @@
+/* A process that writes, for tests that start several, or kill it.
+ *
+ *     helper_writer acks <folder> <seed>
+ *         Commit number after number, from the one stored on; write each to standard output once it is committed.
+ *         Runs until it is killed.
+ *     helper_writer bank <folder> <worker> <milliseconds> serializable|snapshot
+ *         Move money between the accounts; count transfers in the worker's own page. Prints how many were committed.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <pagestore.h>
+
+#include "crash/bank.h"
+#include "support/stores.h"
+#include "util/clock.h"
+
+static int fail_with(const char *what, const pgs_error *err)
+{
+	fprintf(stderr, "%s: %s: %s\n", what, pgs_error_name(err->code), err->message);
+	return 1;
+}
+
+static int open_both(const char *folder, pgs_store **store, pgs_db **db)
+{
+	char url[200];
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_db_options options = PGS_DB_OPTIONS_INIT;
+	snprintf(url, sizeof url, "dir:%s", folder);
+	options.cache_bytes = 1 << 20;
+	options.expect_page_size_bytes = TEST_PAGE_SIZE;
+	if (pgs_open(store, url, NULL, &err) != PGS_OK || pgs_db_open(db, *store, "db", 2, &options, &err) != PGS_OK)
+		return fail_with("opening", &err);
+	return 0;
+}
+
+/* Number n writes n % 7 + 1 pages after page 0, which holds n: sometimes so much that it goes to a file. */
+static int commit_number(pgs_db *db, uint64_t number)
+{
+	static uint8_t page[TEST_PAGE_SIZE];
+	pgs_txn_options options = PGS_TXN_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *txn;
+	options.write = true;
+	if (pgs_begin(&txn, db, &options, &err) != PGS_OK)
+		return fail_with("begin", &err);
+	memset(page, 0, sizeof page);
+	memcpy(page, &number, sizeof number);
+	int result = pgs_write(txn, 0, page);
+	uint64_t count = number % 16 == 15 ? 300 : number % 7 + 1;
+	for (uint64_t i = 1; result == PGS_OK && i <= count; i++) {
+		fill_page(page, (number * 1000 + i) * (number % 2 ? 256 : 1));
+		result = pgs_write(txn, i, page);
+	}
+	if (result != PGS_OK)
+		return fail_with("write", pgs_txn_error(txn));
+	if (pgs_commit(txn, NULL, NULL, &err) != PGS_OK)
+		return fail_with("commit", &err);
+	return 0;
+}
+
+static int write_acks(const char *folder)
+{
+	pgs_store *store;
+	pgs_db *db;
+	pgs_txn *txn;
+	uint8_t page[TEST_PAGE_SIZE];
+	uint64_t number;
+	if (open_both(folder, &store, &db) != 0 || pgs_begin(&txn, db, NULL, NULL) != PGS_OK ||
+	    pgs_read(txn, 0, page) != PGS_OK)
+		return 1;
+	pgs_abort(txn);
+	memcpy(&number, page, sizeof number);
+	while (commit_number(db, ++number) == 0)
+		if (write(STDOUT_FILENO, &number, sizeof number) != sizeof number)
+			return 1;
+	return 1;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc == 4 && strcmp(argv[1], "acks") == 0)
+		return write_acks(argv[2]);
+	pgs_store *store;
+	pgs_db *db;
+	if (argc != 6 || strcmp(argv[1], "bank") != 0 || open_both(argv[2], &store, &db) != 0)
+		return 2;
+	bank_worker worker = {.db = db,
+			      .number = (uint32_t)atoi(argv[3]),
+			      .end_ms = pgs__now_ms() + (uint64_t)atoi(argv[4]),
+			      .isolation = strcmp(argv[5], "snapshot") == 0 ? PGS_SNAPSHOT : PGS_SERIALIZABLE};
+	bank_run(&worker);
+	if (worker.failure[0]) {
+		fprintf(stderr, "worker %u: %s\n", worker.number, worker.failure);
+		return 1;
+	}
+	printf("%llu\n", (unsigned long long)worker.committed);
+	pgs_db_close(db);
+	pgs_close(store);
+	return 0;
+}
