@@ -453,9 +453,145 @@ static void test_commit__is_once_or_never_with_a_counter(void **state)
 	sweep(PGS_ORDER_COUNTER);
 }
 
+/* --- random faults --------------------------------------------------------------------- */
+
+#define ACCOUNTS 12
+#define TRANSFERS 150
+#define START 1000
+
+typedef struct acks {
+	uint32_t seen[TRANSFERS]; /* times in the log */
+} acks;
+
+static int count_transfer(void *ctx, const pgs_log_entry *entry)
+{
+	acks *a = ctx;
+	uint32_t number;
+	if (entry->note_size == sizeof number) {
+		memcpy(&number, entry->note, sizeof number);
+		assert_true(number < TRANSFERS);
+		a->seen[number]++;
+	}
+	return 0;
+}
+
+static int change_balance(pgs_txn *txn, uint64_t page_no, int64_t by)
+{
+	uint8_t page[TEST_PAGE_SIZE];
+	int64_t balance;
+	int result = pgs_read(txn, page_no, page);
+	memcpy(&balance, page, sizeof balance);
+	balance += by;
+	memcpy(page, &balance, sizeof balance);
+	return result == PGS_OK ? pgs_write(txn, page_no, page) : result;
+}
+
+/* Returns the commit's result, or that of what came before it. */
+static int try_transfer(run *r, uint32_t number, uint64_t random)
+{
+	pgs_txn_options options = PGS_TXN_OPTIONS_INIT;
+	pgs_commit_options commit = PGS_COMMIT_OPTIONS_INIT;
+	pgs_txn *txn;
+	uint64_t from = random % ACCOUNTS, to = (from + 1 + random / 16 % (ACCOUNTS - 1)) % ACCOUNTS;
+	options.write = true;
+	options.timeout_ms = 30;
+	commit.note = &number;
+	commit.note_size = sizeof number;
+	commit.token = &r->token;
+	int result = pgs_begin(&txn, r->faulty, &options, NULL);
+	if (result != PGS_OK)
+		return result;
+	result = change_balance(txn, from, -5);
+	if (result == PGS_OK)
+		result = change_balance(txn, to, 5);
+	if (result == PGS_OK)
+		return pgs_commit(txn, &commit, NULL, NULL);
+	pgs_abort(txn);
+	return result;
+}
+
+static void run_bank_with_faults(uint64_t seed, uint32_t order)
+{
+	static const shape plain = {.name = "bank", .old_count = 0, .truncate_to = NO_TRUNCATION};
+	run r = {.shape = &plain, .order = order};
+	pgs_fault_options faults = PGS_FAULT_OPTIONS_INIT;
+	pgs_db_options options = PGS_DB_OPTIONS_INIT;
+	acks log = {{0}};
+	bool expected[TRANSFERS] = {false};
+	uint64_t random = seed;
+	size_t unknown = 0;
+	faults.seed = seed;
+	faults.error_per_million = 60000;
+	faults.lose_reply_per_million = 300000;
+	options.page_size_bytes = TEST_PAGE_SIZE;
+	options.order = order;
+	assert_int_equal(pgs_fault_new(&r.fault, &faults, NULL), PGS_OK);
+	server_start(&r.server, NULL);
+	r.healthy_store = server_open(&r.server, NULL, NULL);
+	r.healthy = create_db(r.healthy_store, "db", &options);
+	while (!r.faulty_store) {
+		pgs_kv *kv;
+		pgs_blob *blob;
+		assert_int_equal(pgs_kv_memory_share(&kv, r.server.kv, NULL), PGS_OK);
+		assert_int_equal(pgs_blob_memory_share(&blob, r.server.blob, NULL), PGS_OK);
+		assert_int_equal(pgs_fault_wrap_kv(&kv, r.fault, kv, NULL), PGS_OK);
+		assert_int_equal(pgs_fault_wrap_blob(&blob, r.fault, blob, NULL), PGS_OK);
+		pgs_open_with(&r.faulty_store, kv, blob, NULL, NULL);
+	}
+	while (pgs_db_open(&r.faulty, r.faulty_store, "db", 2, NULL, NULL) != PGS_OK)
+		;
+	pgs_txn *txn = begin_write(r.healthy);
+	for (uint64_t i = 0; i < ACCOUNTS; i++) {
+		uint8_t page[TEST_PAGE_SIZE];
+		int64_t start = START;
+		fill_page(page, (i + 1) * 256);
+		memcpy(page, &start, sizeof start);
+		assert_int_equal(pgs_write(txn, i, page), PGS_OK);
+	}
+	commit_ok(txn);
+	for (uint32_t number = 0; number < TRANSFERS; number++) {
+		random = random * 6364136223846793005 + 1442695040888963407;
+		int result = try_transfer(&r, number, random >> 20);
+		expected[number] = result == PGS_OK;
+		if (result == PGS_EUNKNOWN) {
+			expected[number] = ask_status(&r);
+			unknown++;
+		}
+	}
+	assert_int_equal(pgs_log(r.healthy, NULL, count_transfer, &log, NULL), PGS_OK);
+	size_t done = 0;
+	for (uint32_t i = 0; i < TRANSFERS; i++) {
+		if (log.seen[i] != expected[i])
+			fail_msg("seed %u: transfer %u is %u times in the log", (unsigned)seed, i, log.seen[i]);
+		done += log.seen[i];
+	}
+	assert_true(done > TRANSFERS / 3);
+	int64_t total = 0;
+	txn = begin_write(r.healthy);
+	for (uint64_t i = 0; i < ACCOUNTS; i++) {
+		uint8_t page[TEST_PAGE_SIZE];
+		int64_t balance;
+		assert_int_equal(pgs_read(txn, i, page), PGS_OK);
+		memcpy(&balance, page, sizeof balance);
+		total += balance;
+	}
+	pgs_abort(txn);
+	assert_int_equal(total, ACCOUNTS * START);
+	close_run(&r);
+}
+
+static void test_commit__keeps_the_total_through_random_faults(void **state)
+{
+	uint64_t seeds = getenv("PGS_TEST_LONG") ? 200 : 10;
+	(void)state;
+	for (uint64_t seed = 1; seed <= seeds; seed++)
+		run_bank_with_faults(seed, seed % 2 ? PGS_ORDER_REVISION : PGS_ORDER_COUNTER);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_commit__keeps_the_total_through_random_faults),
 		cmocka_unit_test_teardown(test_commit__is_once_or_never_through_any_fault, say_where),
 		cmocka_unit_test_teardown(test_commit__is_once_or_never_with_a_counter, say_where),
 	};
