@@ -48,6 +48,15 @@ static int check_options(const pgs_db_options *o, pgs_error *err)
 	return PGS_OK;
 }
 
+/* What a failure is called after an attempt whose reply was lost: that one may have been applied, or may yet be. */
+static int after_unknown(bool unknown, int result, const char *what, const char *name, pgs_error *err)
+{
+	if (!unknown || result == PGS_OK || result == PGS_EEXIST || result == PGS_ENOTFOUND)
+		return result;
+	return pgs__error(err, PGS_EUNKNOWN, "%s database %s was sent and not confirmed; look whether it is there", what,
+			  name);
+}
+
 /* --- names ---------------------------------------------------------------------------- */
 
 static int unseal_prefix(pgs_slice value, uint8_t prefix[PGS__PREFIX_SIZE], const char *name, pgs_error *err)
@@ -333,9 +342,12 @@ static int create(pgs_db **out, pgs_store *store, const void *name, size_t name_
 	pgs__printable(printable, sizeof printable, name, name_size);
 	int result = creation_init(&c, o, err);
 	if (result == PGS_OK) {
-		do
+		bool unknown = false;
+		do {
 			result = creation_send(&c, store, &key, printable, deadline, err);
-		while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+			unknown |= result == PGS_EUNKNOWN;
+		} while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+		result = after_unknown(unknown, result, "creating", printable, err);
 	}
 	if (result == PGS_OK)
 		result = db_new(out, store, printable, c.prefix, &c.meta, o, err);
@@ -524,9 +536,12 @@ int pgs_db_drop(pgs_store *store, const void *name, size_t name_size, pgs_error 
 	if (result != PGS_OK)
 		return result;
 	pgs__key key = pgs__key_name(name, name_size);
-	do
+	bool unknown = false;
+	do {
 		result = unname(store, &key, prefix, revision, printable, deadline, err);
-	while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+		unknown |= result == PGS_EUNKNOWN;
+	} while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+	result = after_unknown(unknown, result, "dropping", printable, err);
 	if (result == PGS_OK && sweep(store, prefix) != PGS_OK)
 		pgs__log(store, PGS_LOG_WARN, "database %s is dropped, but not all of it is removed yet", printable);
 	return result;

@@ -342,9 +342,44 @@ static void test_commit__out_of_memory_after_an_unknown_attempt_is_unknown(void 
 	assert_true(failing > 10);
 }
 
+/* --- databases ---------------------------------------------------------------------------- */
+
+static void fail_this_call(fixture *f)
+{
+	pgs_fault_at(f->fault, 1, PGS_FAULT_ERROR);
+}
+
+static void test_create__an_error_after_a_delay_is_unknown(void **state)
+{
+	fixture *f = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_db *db;
+	f->kind = PGS_FAULT_DELAY;
+	f->then = fail_this_call;
+	f->calls_left = 1;
+	expect_code(pgs_db_create(&db, f->faulty_store, "new", 3, NULL, &err), PGS_EUNKNOWN, &err, "create");
+	assert_int_equal(pgs_fault_deliver(f->fault), 1);
+	pgs_db_close(open_db(f->store, "new")); /* and there it is */
+}
+
+static void test_drop__an_error_after_a_delay_is_unknown(void **state)
+{
+	fixture *f = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_db *db;
+	f->kind = PGS_FAULT_DELAY;
+	f->then = fail_this_call;
+	f->calls_left = 2; /* the first finds the name */
+	expect_code(pgs_db_drop(f->faulty_store, "db", 2, &err), PGS_EUNKNOWN, &err, "drop");
+	assert_int_equal(pgs_fault_deliver(f->fault), 1);
+	assert_int_equal(pgs_db_open(&db, f->store, "db", 2, NULL, &err), PGS_ENOTFOUND);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_create__an_error_after_a_delay_is_unknown, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_drop__an_error_after_a_delay_is_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status__of_a_token_never_sent_is_no, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status__of_a_commit_is_yes, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status__no_keeps_a_delayed_commit_out, setup, teardown),
