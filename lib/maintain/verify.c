@@ -10,8 +10,8 @@
 
 #include <pagestore/history.h>
 
-#include "codec/changelog.h"
 #include "codec/seal.h"
+#include "txn/changes.h"
 #include "txn/snapshot.h"
 #include "util/alloc.h"
 #include "util/clock.h"
@@ -282,12 +282,19 @@ static int check_attr(verify *v, const pgs_kv_pair *pair)
 static int check_change(verify *v, const pgs_kv_pair *pair)
 {
 	pgs__change change;
-	pgs_error e = PGS_ERROR_INIT;
-	if (pgs__change_decode(pair->value, &change) == PGS_OK)
-		return PGS_OK;
-	pgs__error(&e, PGS_ECORRUPT, "the changelog entry of revision %llu is damaged",
-		   (unsigned long long)pair->mod_revision);
-	return finding(v, PGS_ECORRUPT, PGS_NO_PAGE, pair->mod_revision, e.message);
+	pgs_slice runs;
+	uint8_t *file;
+	pgs_error e = PGS_ERROR_INIT, named = PGS_ERROR_INIT;
+	int result = pgs__change_open(v->db, pair->value, step_deadline(v), &change, &runs, &file, &e);
+	pgs__free(file);
+	if (result == PGS_ECORRUPT || result == PGS_EVERSION) {
+		pgs__error(&named, result, "the changelog entry of revision %llu: %.300s",
+			   (unsigned long long)pair->mod_revision, e.message);
+		return finding(v, result, PGS_NO_PAGE, pair->mod_revision, named.message);
+	}
+	if (result != PGS_OK && v->err)
+		*v->err = e;
+	return result;
 }
 
 /* --- sorted files --------------------------------------------------------------------------- */

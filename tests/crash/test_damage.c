@@ -58,7 +58,7 @@ static void build(const pgs_kv_limits *limits, uint64_t packed, uint64_t bulk)
 	assert_int_equal(pgs_write(txn, 4, page), PGS_OK); /* zero */
 	assert_int_equal(pgs_attr_set(txn, "root", 4, "value", 5), PGS_OK);
 	commit_ok(txn);
-	for (uint64_t first = FIRST_BULK; bulk && first <= SECOND_BULK; first += SECOND_BULK - FIRST_BULK) {
+	for (uint64_t first = FIRST_BULK; bulk && first <= (bulk > BULK ? FIRST_BULK : SECOND_BULK); first += SECOND_BULK - FIRST_BULK) {
 		txn = begin_write(db);
 		for (uint64_t i = first; i < first + bulk; i++)
 			write_one(txn, i, (i + 1) * 256 + 1);
@@ -575,6 +575,46 @@ static void test_damage__of_an_index_file(void **state)
 	where[0] = '\0';
 }
 
+static void test_damage__of_a_table_with_fences(void **state)
+{
+	(void)state;
+	build(NULL, 0, 1900); /* the table is too large for the KV */
+	flip_blob('s', 64 + 36 * 100 + 20);
+	assert_int_equal(o.failed, 64); /* its slice */
+	assert_non_null(strstr(o.error.message, find_blob('s')));
+	assert_int_equal(o.verify, PGS_ECORRUPT);
+	expect_findings_are_failures();
+	server_stop(&w.server);
+	where[0] = '\0';
+}
+
+static void test_damage__of_a_changelog_blob(void **state)
+{
+	static const pgs_kv_limits small = {16, 40000, 0, 0};
+	static const uint64_t places[] = {0, 4, 200, UINT64_MAX};
+	(void)state;
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		build(&small, 0, 0);
+		pgs_store *store = server_open(&w.server, NULL, NULL);
+		pgs_db *db = open_db(store, "db");
+		pgs_txn *txn = begin_write(db);
+		uint8_t page[TEST_PAGE_SIZE] = {1};
+		for (uint64_t n = 0; n < 600; n++) /* runs of one page each */
+			assert_int_equal(pgs_write(txn, 10000 + 2 * n, page), PGS_OK);
+		w.last_revision = commit_ok(txn);
+		pgs_db_close(db);
+		pgs_close(store);
+		flip_blob('x', places[i]);
+		assert_int_equal(o.failed, 0);
+		assert_true(is_damage(o.diff));
+		assert_true(is_damage(o.verify));
+		assert_int_equal(o.found_elsewhere, 1);
+		assert_non_null(strstr(o.finding, find_blob('x')));
+		server_stop(&w.server);
+	}
+	where[0] = '\0';
+}
+
 /* --- versions, and what does not belong together --------------------------------------------------- */
 
 /* Raise the u16 format version behind a 4-byte magic number, and seal the value again. */
@@ -658,6 +698,8 @@ int main(void)
 		cmocka_unit_test_teardown(test_damage__of_a_sorted_file, say_where),
 		cmocka_unit_test_teardown(test_damage__a_sorted_file_cut_short_or_gone, say_where),
 		cmocka_unit_test_teardown(test_damage__of_an_index_file, say_where),
+		cmocka_unit_test_teardown(test_damage__of_a_table_with_fences, say_where),
+		cmocka_unit_test_teardown(test_damage__of_a_changelog_blob, say_where),
 		cmocka_unit_test(test_damage__a_newer_store_or_database_is_refused),
 		cmocka_unit_test(test_damage__a_newer_sorted_file_is_said_to_be_newer),
 		cmocka_unit_test(test_damage__halves_of_two_stores_are_refused),
