@@ -12,11 +12,11 @@ int pgs__record_compare(const MDB_val *a, const MDB_val *b)
 	/* A damaged file may hold keys without a tail: order them as plain bytes, decoding refuses them. */
 	if (a->mv_size < 8 || b->mv_size < 8)
 		return pgs__slice_compare(pgs__slice_of(a), pgs__slice_of(b));
+	/* Of one length, as pages' are: the key's bytes, then the revision's, are compared in one go. */
+	if (a->mv_size == b->mv_size)
+		return memcmp(a->mv_data, b->mv_data, a->mv_size);
 	pgs_slice a_key = {a->mv_data, a->mv_size - 8}, b_key = {b->mv_data, b->mv_size - 8};
-	int order = pgs__slice_compare(a_key, b_key);
-	if (order)
-		return order;
-	return memcmp((const char *)a->mv_data + a_key.size, (const char *)b->mv_data + b_key.size, 8);
+	return pgs__slice_compare(a_key, b_key); /* never 0: the shorter is first at the latest */
 }
 
 MDB_val pgs__record_key(uint8_t *out, pgs_slice key, uint64_t revision)
