@@ -95,19 +95,18 @@ void pgs__txn_free(pgs_txn *t)
 	pgs__free(t);
 }
 
-/* Files this transaction uploaded and nobody registered: remove them now rather than leave them to the collector. */
-static void remove_files(pgs_txn *t)
+void pgs__txn_remove_files(pgs_txn *t, uint64_t deadline_ms)
 {
 	pgs_blob *blob = pgs__db_backend(t->db)->blob;
 	for (size_t i = 0; i < t->file_count; i++)
-		blob->vtable->remove(blob, t->files[i].blob_name, pgs__txn_deadline(t), NULL);
+		blob->vtable->remove(blob, t->files[i].blob_name, deadline_ms, NULL);
 }
 
 void pgs_abort(pgs_txn *txn)
 {
 	if (!txn)
 		return;
-	remove_files(txn);
+	pgs__txn_remove_files(txn, pgs__txn_deadline(txn));
 	pgs__txn_free(txn);
 }
 

@@ -6,7 +6,16 @@
 #include "util/clock.h"
 #include "util/error.h"
 
-#define WAIT_MS 1000
+#define WAIT_MS 1000 /* at most between two looks at the deadline */
+
+/* How long to wait for events now. */
+static uint32_t wait_ms(uint64_t deadline_ms)
+{
+	uint64_t now = pgs__now_ms();
+	if (deadline_ms == 0 || deadline_ms >= now + WAIT_MS)
+		return WAIT_MS;
+	return deadline_ms > now ? (uint32_t)(deadline_ms - now) : 0;
+}
 
 static int fetch_runs(pgs_db *db, const pgs__change *change, uint64_t deadline_ms, pgs_slice *runs, uint8_t **file,
 		      pgs_error *err)
@@ -75,7 +84,7 @@ static int follow(pgs_db *db, pgs_kv_watch *watch, uint64_t through, uint64_t de
 		if (pgs__deadline_passed(deadline_ms))
 			return pgs__error(err, PGS_ETIMEOUT, "reading the changelog through revision %llu took too long",
 					  (unsigned long long)through);
-		int result = kv->watch_next(watch, WAIT_MS, &events, err);
+		int result = kv->watch_next(watch, wait_ms(deadline_ms), &events, err);
 		for (size_t i = 0; result == PGS_OK && i < events.count; i++)
 			if (events.events[i].pair.mod_revision <= through)
 				result = visit_event(db, &events.events[i], deadline_ms, visit, ctx, err);

@@ -25,6 +25,7 @@
 #define LARGE_READ_SET 1000 /* in order=counter: proposes the very next number */
 #define COUNTER_SPREAD 10
 #define RESEND_PAUSE_MS 5
+#define CLEANUP_MS 250
 
 /* --- one attempt ------------------------------------------------------------------- */
 
@@ -424,6 +425,14 @@ static int check_options(const pgs_commit_options *o, pgs_error *err)
 	return PGS_OK;
 }
 
+/* What is cleaned up after a commit may take a moment past its deadline; what is not is left to its lease, or to the
+ * collector. */
+static uint64_t cleanup_deadline(const pgs__commit *c)
+{
+	uint64_t soon = pgs__now_ms() + CLEANUP_MS;
+	return c->deadline_ms > soon ? c->deadline_ms : soon;
+}
+
 static int run(pgs__commit *c)
 {
 	pgs_txn *t = c->t;
@@ -448,9 +457,9 @@ static int run(pgs__commit *c)
 		result = send_until_done(c);
 	if (result == PGS_OK)
 		update_caches(c);
-	if (result != PGS_EUNKNOWN)
-		pgs__writer_lock_release(t->db, &c->lock);
-	if (result != PGS_OK && !c->unknown)
+	c->deadline_ms = cleanup_deadline(c);
+	pgs__writer_lock_release(t->db, &c->lock, c->deadline_ms);
+	if (result != PGS_OK)
 		pgs__payload_discard(c);
 	return result;
 }
@@ -483,9 +492,8 @@ int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revisi
 	pgs__free(c.writes);
 	pgs__free(c.checks);
 	pgs__free(c.runs);
-	if ((result == PGS_OK && !c.nothing) || c.unknown)
-		pgs__txn_free(txn); /* its files are registered, or may be */
-	else
-		pgs_abort(txn);
+	if ((result != PGS_OK || c.nothing) && !c.unknown)
+		pgs__txn_remove_files(txn, cleanup_deadline(&c)); /* else they are registered, or may be */
+	pgs__txn_free(txn);
 	return result;
 }

@@ -77,7 +77,7 @@ int pgs__payload_prepare(pgs__commit *c);
 /* Put what must be there first (contents, files) and build the operations. */
 int pgs__payload_build(pgs__commit *c);
 
-/* Remove blobs that nothing refers to, after a commit that certainly did not happen. */
+/* Remove the blobs that only this payload refers to, unless an attempt with it may have happened. */
 void pgs__payload_discard(pgs__commit *c);
 
 /* Collect what must be unchanged, and choose how to compare it. */

@@ -116,7 +116,7 @@ int pgs__writer_lock_wait(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair 
 	return PGS_OK;
 }
 
-void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock)
+void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms)
 {
 	if (lock->held == 0)
 		return;
@@ -128,7 +128,7 @@ void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock)
 	const pgs_kv_op delete = pgs__op_delete(pgs__key_slice(&key), (pgs_slice){0});
 	pgs_kv_txn txn = {.compares = &ours, .compare_count = 1, .success = &delete, .success_count = 1};
 	const pgs__backend *backend = pgs__db_backend(db);
-	backend->kv->vtable->txn(backend->kv, &txn, 1, pgs__db_deadline(db, 0), NULL);
+	backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL);
 	backend->kv->vtable->release(backend->kv, &txn, 1);
 	lock->held = 0;
 }

@@ -27,7 +27,7 @@ int pgs__writer_lock_take(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_
 int pgs__writer_lock_wait(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, uint64_t deadline_ms,
 			  pgs_error *err);
 
-/* Give it back, if it is held. */
-void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock);
+/* Give it back, if it is held; else its lease ends it. A commit still on its way that compares it then fails. */
+void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms);
 
 #endif

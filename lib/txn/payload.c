@@ -553,9 +553,10 @@ void pgs__payload_discard(pgs__commit *c)
 {
 	pgs_blob *blob = pgs__db_backend(c->t->db)->blob;
 	char *names[] = {c->index_blob, c->changelog_blob};
-	for (size_t i = 0; i < 2; i++)
-		if (names[i][0]) {
+	for (size_t i = 0; i < 2; i++) {
+		/* An attempt of unknown outcome may refer to it, now or later. */
+		if (names[i][0] && !c->unknown)
 			blob->vtable->remove(blob, names[i], c->deadline_ms, NULL);
-			names[i][0] = '\0';
-		}
+		names[i][0] = '\0';
+	}
 }

@@ -123,6 +123,9 @@ int pgs__txn_upload_frames(pgs_txn *t, uint64_t deadline_ms, pgs_error *err);
 /* Give up a delta against what the page held: write the page full. */
 int pgs__write_make_full(pgs_txn *t, pgs__write *write, uint64_t deadline_ms, pgs_error *err);
 
+/* Files this transaction uploaded and nobody registered: remove them now rather than leave them to the collector. */
+void pgs__txn_remove_files(pgs_txn *t, uint64_t deadline_ms);
+
 /* Free everything; the pointer is gone. */
 void pgs__txn_free(pgs_txn *t);
 
