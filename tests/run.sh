@@ -13,7 +13,7 @@
 #   scripts     headers, symbols, layers, installation, README: tests/integration
 #   clang       everything built with clang, warnings being errors
 #   asan        all tests under the address and undefined-behaviour sanitizers
-#   tsan        the threaded tests under the thread sanitizer
+#   tsan        the threaded tests under the thread sanitizer; --long: the slow ones too
 #   fuzz        every decoder on its corpus, with sanitizers; --long: and on new inputs
 #   cppcheck    static analysis of lib, backends and examples
 #   clang-tidy  more of it: .clang-tidy has the checks
@@ -202,7 +202,11 @@ stage_asan() {
 
 stage_tsan() {
 	build tsan pagestore_threaded_tests
-	run_ctest tsan -L threads
+	if [ $long = yes ]; then
+		run_ctest tsan -L threads
+	else
+		run_ctest tsan -L threads -LE slow
+	fi
 }
 
 stage_fuzz() {
