@@ -11,6 +11,7 @@
 /* One thread's tools, borrowed from the pool. */
 typedef struct pgs__workbench {
 	struct ZSTD_CCtx_s *compressor;
+	struct ZSTD_CCtx_s *delta_compressor;
 	struct ZSTD_DCtx_s *decompressor;
 	uint8_t *page;  /* page_size bytes of scratch */
 	uint8_t *frame; /* frame_capacity bytes */
