@@ -260,7 +260,8 @@ static void frame_unlink(pgs__cache *cache, shard *s, uint32_t index)
 /* A frame to fill: never used, or the next unpinned one the hand finds not referenced since it last came by. */
 static uint32_t frame_take(pgs__cache *cache, shard *s)
 {
-	if (s->frames_used < cache->capacity)
+	/* Room never touched costs the kernel a cleared page: what was superseded a while ago is cheaper. */
+	if (s->frames_used < cache->capacity && s->old_frames.count < SUPERSEDED_MAX / 2)
 		return s->frames_used++;
 	for (uint32_t index; (index = superseded_take(&s->old_frames)) != NONE;) {
 		frame *f = &s->frames[index];
@@ -270,6 +271,8 @@ static uint32_t frame_take(pgs__cache *cache, shard *s)
 			frame_unlink(cache, s, index);
 		return index;
 	}
+	if (s->frames_used < cache->capacity)
+		return s->frames_used++;
 	for (uint32_t step = 0; step < 2 * cache->capacity; step++) {
 		uint32_t index = s->frame_hand;
 		s->frame_hand = index + 1 == cache->capacity ? 0 : index + 1;
@@ -320,22 +323,28 @@ const void *pgs__cache_content(pgs__cache *cache, uint64_t page_no, const pgs__p
 	return data;
 }
 
+/* Under the shard's lock. */
+static void frame_put(pgs__cache *cache, shard *s, const pgs__page_id *id, const void *page)
+{
+	uint32_t index = frame_find(cache, s, id) == NONE ? frame_take(cache, s) : NONE;
+	if (index == NONE)
+		return;
+	uint32_t *bucket = frame_bucket(cache, s, id);
+	frame *f = &s->frames[index];
+	f->id = *id;
+	f->next = *bucket;
+	f->live = true;
+	f->referenced = true;
+	atomic_init(&f->pins, 0);
+	*bucket = index;
+	memcpy(frame_data(cache, s, index), page, cache->page_size);
+}
+
 void pgs__cache_put_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id, const void *page)
 {
 	shard *s = shard_of(cache, page_no);
 	pthread_mutex_lock(&s->lock);
-	uint32_t index = frame_find(cache, s, id) == NONE ? frame_take(cache, s) : NONE;
-	if (index != NONE) {
-		uint32_t *bucket = frame_bucket(cache, s, id);
-		frame *f = &s->frames[index];
-		f->id = *id;
-		f->next = *bucket;
-		f->live = true;
-		f->referenced = true;
-		atomic_init(&f->pins, 0);
-		*bucket = index;
-		memcpy(frame_data(cache, s, index), page, cache->page_size);
-	}
+	frame_put(cache, s, id, page);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -516,14 +525,12 @@ static void freeze_one(shard *s, uint32_t index, uint64_t revision)
 	}
 }
 
-static void freeze_page(pgs__cache *cache, uint64_t page_no, uint64_t revision)
+/* Under the shard's lock. */
+static void freeze_page(pgs__cache *cache, shard *s, uint64_t page_no, uint64_t revision)
 {
-	shard *s = shard_of(cache, page_no);
-	pthread_mutex_lock(&s->lock);
 	for (uint32_t i = *entry_bucket(cache, s, page_no); i != NONE; i = s->entries[i].next)
 		if (s->entries[i].page_no == page_no)
 			freeze_one(s, i, revision);
-	pthread_mutex_unlock(&s->lock);
 }
 
 /* Every entry, for ranges longer than the cache. */
@@ -545,15 +552,22 @@ void pgs__cache_freeze(pgs__cache *cache, uint64_t first_page, uint64_t count, u
 		freeze_sweep(cache, first_page, count, revision);
 		return;
 	}
-	for (uint64_t i = 0; i < count; i++)
-		freeze_page(cache, first_page + i, revision);
+	for (uint64_t i = 0; i < count; i++) {
+		shard *s = shard_of(cache, first_page + i);
+		pthread_mutex_lock(&s->lock);
+		freeze_page(cache, s, first_page + i, revision);
+		pthread_mutex_unlock(&s->lock);
+	}
 }
 
-void pgs__cache_put_new_ref(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref)
+void pgs__cache_replace(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref, const void *page)
 {
 	shard *s = shard_of(cache, page_no);
 	pthread_mutex_lock(&s->lock);
+	freeze_page(cache, s, page_no, ref->from);
 	entry_put(cache, s, page_no, ref, CURRENT);
+	if (page)
+		frame_put(cache, s, &ref->id, page);
 	pthread_mutex_unlock(&s->lock);
 }
 

@@ -64,10 +64,11 @@ const void *pgs__zero_page(void);
 uint64_t pgs__cache_revision(pgs__cache *cache);
 
 /* Move C from `known` to `to`, the caller knowing every page changed by the commits in (known, to]. Returns false,
- * and nothing is held, when C is below `known` or not below `to`. Else call freeze for each change, then end. */
+ * and nothing is held, when C is below `known` or not below `to`. Else call freeze for each change, or replace where
+ * the new pointer is known (from = `to`) and maybe its content (`page`, or NULL); then end. */
 bool pgs__cache_advance_begin(pgs__cache *cache, uint64_t known, uint64_t to);
 void pgs__cache_freeze(pgs__cache *cache, uint64_t first_page, uint64_t count, uint64_t revision);
-void pgs__cache_put_new_ref(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref); /* current at `to` */
+void pgs__cache_replace(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref, const void *page);
 void pgs__cache_advance_end(pgs__cache *cache);
 
 /* Freeze everything at C and make `to` the new C: when what changed is not known. */

@@ -466,7 +466,6 @@ static int run(fetch *f, const uint8_t *prefix)
 		if (result == PGS_ECORRUPT || result == PGS_EVERSION) {
 			damage = result;
 			why = local;
-			result = PGS_OK;
 		} else if (result != PGS_OK) {
 			return pgs__error(f->err, result, "%s", local.message);
 		}

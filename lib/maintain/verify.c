@@ -167,15 +167,15 @@ static int flush(verify *v)
 /* Remember a (page, content, delta or not); true if it is new. */
 static int note(verify *v, uint64_t page_no, const pgs__pointer *p, bool *is_new)
 {
-	uint8_t name[8 + 1 + 2 * PGS__ID_SIZE + 8];
+	struct {
+		uint64_t page_no, kind, delta;
+		pgs__page_id id, base;
+	} name = {page_no, (uint64_t)p->kind, 0, p->id, p->base};
 	bool existed;
-	pgs__store_u64be(name, page_no);
-	name[8] = (uint8_t)p->kind;
-	memcpy(name + 9, p->id.bytes, PGS__ID_SIZE);
-	memcpy(name + 9 + PGS__ID_SIZE, p->base.bytes, PGS__ID_SIZE);
 	/* One content may be stored as several deltas, of which one is damaged. */
-	pgs__store_u64be(name + 9 + 2 * PGS__ID_SIZE, p->delta.size ? pgs__check64(p->delta.data, p->delta.size) : 0);
-	if (pgs__map_set(&v->checked, pgs__check64(name, sizeof name) >> 1, 1, &existed) != PGS_OK)
+	if (p->delta.size)
+		name.delta = pgs__check64(p->delta.data, p->delta.size);
+	if (pgs__map_set(&v->checked, pgs__check64(&name, sizeof name) >> 1, 1, &existed) != PGS_OK)
 		return pgs__error_nomem(v->err, "verification");
 	*is_new = !existed;
 	return PGS_OK;

@@ -394,15 +394,15 @@ static void update_caches(pgs__commit *c)
 		pgs__cache_freeze(cache, t->truncated_to, UINT64_MAX - t->truncated_to, c->revision);
 	for (size_t i = 0; i < c->write_count; i++) {
 		const pgs__write *w = c->writes[i];
-		pgs__cache_freeze(cache, w->page_no, 1, c->revision);
-		if (pgs__txn_is_blank(t, w->page_no) && c->packed)
-			continue; /* an older p/ key may be there, and we do not know its revision */
+		if (pgs__txn_is_blank(t, w->page_no) && c->packed) {
+			/* An older p/ key may be there, and we do not know its revision. */
+			pgs__cache_freeze(cache, w->page_no, 1, c->revision);
+			continue;
+		}
 		pgs__page_ref ref = pgs__page_ref_of(&w->pointer);
 		ref.key_revision = c->packed ? w->seen_revision : c->revision;
 		ref.from = c->revision;
-		pgs__cache_put_new_ref(cache, w->page_no, &ref);
-		if (w->page && w->pointer.kind != PGS__POINTER_ZERO)
-			pgs__cache_put_content(cache, w->page_no, &w->pointer.id, w->page);
+		pgs__cache_replace(cache, w->page_no, &ref, w->pointer.kind == PGS__POINTER_ZERO ? NULL : w->page);
 	}
 	pgs__cache_advance_end(cache);
 }

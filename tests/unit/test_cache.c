@@ -86,7 +86,7 @@ static void test_cache__old_snapshots_keep_their_pages(void **state)
 	assert_true(pgs__cache_advance_begin(cache, 10, 12));
 	pgs__cache_freeze(cache, 1, 1, 12);
 	pgs__page_ref ref = ref_of(1, 2, 12);
-	pgs__cache_put_new_ref(cache, 1, &ref);
+	pgs__cache_replace(cache, 1, &ref, NULL);
 	put_content(cache, 1, 2);
 	expect(cache, 1, 12, 0); /* not before it is all there */
 	expect(cache, 2, 12, 0);
@@ -142,7 +142,7 @@ static void test_cache__forgets_nothing_of_the_past(void **state)
 	put_content(cache, 1, 1);
 	assert_true(pgs__cache_advance_begin(cache, 10, 15));
 	pgs__page_ref ref = ref_of(2, 2, 15); /* younger than what a forgetter may have begun with */
-	pgs__cache_put_new_ref(cache, 2, &ref);
+	pgs__cache_replace(cache, 2, &ref, NULL);
 	put_content(cache, 2, 2);
 	pgs__cache_advance_end(cache);
 	pgs__cache_forget(cache, 30);

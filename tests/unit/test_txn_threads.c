@@ -21,7 +21,7 @@ typedef struct hammer {
 	uint64_t (*tags)[PAGES]; /* after each */
 	atomic_bool done;
 	atomic_uint wrong, looks;
-	char message[200];
+	char message[PGS_ERROR_MESSAGE_SIZE + 200];
 } hammer;
 
 typedef struct worker {
