@@ -99,7 +99,7 @@ typedef struct pgs_db_options {
 	uint64_t cache_bytes;     /* page cache, shared by all handles of the database in this store; the first opener's choice counts; 0 = 64 MiB */
 	uint64_t write_buffer_bytes; /* a transaction's written pages kept in memory before they spill to the blob store; 0 = 64 MiB.
 				      * Each spill may be a file, and a KV limited to n operations takes about n - 18 in a commit. */
-	int32_t compression_level;   /* zstd's; 0 = 1 */
+	int32_t compression_level;   /* zstd's, of contents; 0 = 1 */
 	uint32_t delta_max_divisor;  /* keep a change as a delta while it is <= page size / this; 0 = 8 */
 } pgs_db_options;
 
