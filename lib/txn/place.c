@@ -266,8 +266,8 @@ static int place_content(placing *p, size_t i)
 	size_t max = p->t->db->delta_max;
 	bool kept;
 	int result = place_delta(p, i, &kept);
-	/* What cannot have cost as much yet need not be compressed to know. */
-	if (result != PGS_OK || (kept && !delta_is_spent(w, max)))
+	/* Few pages compress to less than a quarter: before the deltas have cost that, it is not worth knowing. */
+	if (result != PGS_OK || (kept && !delta_is_spent(w, pgs__txn_page_size(p->t) / 4)))
 		return result;
 	pgs_slice content = pgs__compress_page(p->bench, w->page);
 	if (kept && !delta_is_spent(w, content.size))
