@@ -38,21 +38,27 @@ typedef struct frame {
 	bool referenced;
 } frame;
 
+/* One cache line. Page numbers end below 2^43; what was spent is kept in units, rounded up. */
+#define SPENT_UNIT 4
+#define SPENT_BITS 15
+
 typedef struct entry {
-	uint64_t page_no;
+	uint64_t page_no : 44;
+	uint64_t kind : 2;
+	uint64_t has_base : 1;
+	uint64_t live : 1;
+	uint64_t referenced : 1;
+	uint64_t spent : SPENT_BITS;
 	uint64_t key_revision;
 	uint64_t from;
 	uint64_t through; /* or CURRENT */
 	uint8_t id_hash[PGS__ID_HASH_SIZE];
 	uint8_t base_hash[PGS__ID_HASH_SIZE];
-	uint32_t spent;
 	uint32_t frame; /* where the content was last seen: a hint, checked against the id */
 	uint32_t next;
-	uint8_t kind;
-	bool has_base;
-	bool live;
-	bool referenced;
 } entry;
+
+_Static_assert(sizeof(entry) == CACHE_LINE, "an entry is a cache line");
 
 /* What a commit superseded, to be taken before anything else: nobody may want it any more, and the hands find the
  * least recently used only roughly. What does not fit is left to the hands. */
@@ -74,18 +80,23 @@ typedef struct shard {
 	uint64_t hits, misses;
 } shard;
 
+typedef struct block {
+	void *allocated;
+	uint8_t *data; /* aligned */
+	size_t size;
+} block;
+
 struct pgs__cache {
 	uint32_t page_size;
 	uint32_t shard_count; /* power of two */
 	uint32_t capacity;    /* frames, and entries, per shard */
 	uint32_t bucket_mask;
-	uint8_t *block; /* as allocated */
-	uint8_t *data;  /* aligned */
-	size_t data_size;
+	block pages;  /* contents */
+	block tables; /* entries, frames and buckets, shard after shard */
+	block shard_block;
 	_Atomic uint64_t revision; /* C */
 	_Atomic uint64_t pending;
 	pthread_mutex_t advance_lock;
-	void *shard_block; /* as allocated */
 	shard *shards;
 };
 
@@ -112,45 +123,52 @@ static void fill_buckets(uint32_t *buckets, uint32_t count)
 		buckets[i] = NONE;
 }
 
-static int shard_init(pgs__cache *cache, uint32_t index)
+/* A block of the allocator's, aligned; huge pages where they fit, which spare a look-up its TLB misses. */
+static int block_init(block *b, size_t size)
+{
+	size_t align = size >= HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
+	b->allocated = pgs__malloc(size + align);
+	if (!b->allocated)
+		return PGS_ENOMEM;
+	b->size = size;
+	b->data = (uint8_t *)(((uintptr_t)b->allocated + align - 1) & ~(uintptr_t)(align - 1));
+	if (align == HUGE_PAGE)
+		madvise(b->data, size, MADV_HUGEPAGE);
+	return PGS_OK;
+}
+
+/* A shard's part of the block of tables. */
+static size_t tables_size(const pgs__cache *cache)
+{
+	size_t size = (size_t)cache->capacity * (sizeof(entry) + sizeof(frame)) +
+		      (size_t)2 * (cache->bucket_mask + 1) * sizeof(uint32_t);
+	return (size + CACHE_LINE - 1) & ~(size_t)(CACHE_LINE - 1);
+}
+
+static void shard_init(pgs__cache *cache, uint32_t index)
 {
 	shard *s = &cache->shards[index];
 	uint32_t buckets = cache->bucket_mask + 1;
 	pthread_mutex_init(&s->lock, NULL);
-	s->data = cache->data + (size_t)index * cache->capacity * cache->page_size;
-	s->frames = pgs__malloc((size_t)cache->capacity * sizeof *s->frames);
-	s->entries = pgs__malloc((size_t)cache->capacity * sizeof *s->entries);
-	s->frame_buckets = pgs__malloc((size_t)buckets * sizeof(uint32_t));
-	s->entry_buckets = pgs__malloc((size_t)buckets * sizeof(uint32_t));
-	if (!s->frames || !s->entries || !s->frame_buckets || !s->entry_buckets)
-		return PGS_ENOMEM;
+	s->data = cache->pages.data + (size_t)index * cache->capacity * cache->page_size;
+	s->entries = (entry *)(void *)(cache->tables.data + index * tables_size(cache));
+	s->frames = (frame *)(void *)(s->entries + cache->capacity);
+	s->frame_buckets = (uint32_t *)(void *)(s->frames + cache->capacity);
+	s->entry_buckets = s->frame_buckets + buckets;
 	fill_buckets(s->frame_buckets, buckets);
 	fill_buckets(s->entry_buckets, buckets);
-	return PGS_OK;
-}
-
-static void *align_up(void *at, size_t align)
-{
-	return (void *)(((uintptr_t)at + align - 1) & ~(uintptr_t)(align - 1));
 }
 
 static int allocate(pgs__cache *cache)
 {
-	cache->data_size = (size_t)cache->shard_count * cache->capacity * cache->page_size;
-	/* Huge pages spare a warm read its TLB miss; where there are none this is an ordinary block. */
-	size_t align = cache->data_size >= (size_t)2 * HUGE_PAGE ? HUGE_PAGE : CACHE_LINE;
-	cache->block = pgs__malloc(cache->data_size + align);
-	/* Zeroed, as freeing looks at it; and on lines of their own, so that shards do not share one. */
-	cache->shard_block = pgs__calloc(1, (size_t)cache->shard_count * sizeof(shard) + CACHE_LINE);
-	if (!cache->block || !cache->shard_block)
+	if (block_init(&cache->pages, (size_t)cache->shard_count * cache->capacity * cache->page_size) != PGS_OK ||
+	    block_init(&cache->tables, cache->shard_count * tables_size(cache)) != PGS_OK ||
+	    block_init(&cache->shard_block, cache->shard_count * sizeof(shard)) != PGS_OK)
 		return PGS_ENOMEM;
-	cache->data = align_up(cache->block, align);
-	cache->shards = align_up(cache->shard_block, CACHE_LINE);
-	if (align == HUGE_PAGE)
-		madvise(cache->data, cache->data_size, MADV_HUGEPAGE);
+	cache->shards = (shard *)(void *)cache->shard_block.data;
+	memset(cache->shards, 0, cache->shard_block.size);
 	for (uint32_t i = 0; i < cache->shard_count; i++)
-		if (shard_init(cache, i) != PGS_OK)
-			return PGS_ENOMEM;
+		shard_init(cache, i);
 	return PGS_OK;
 }
 
@@ -184,17 +202,12 @@ void pgs__cache_free(pgs__cache *cache)
 {
 	if (!cache)
 		return;
-	for (uint32_t i = 0; cache->shards && i < cache->shard_count; i++) {
-		shard *s = &cache->shards[i];
-		pgs__free(s->frames);
-		pgs__free(s->entries);
-		pgs__free(s->frame_buckets);
-		pgs__free(s->entry_buckets);
-		pthread_mutex_destroy(&s->lock);
-	}
+	for (uint32_t i = 0; cache->shards && i < cache->shard_count; i++)
+		pthread_mutex_destroy(&cache->shards[i].lock);
 	pthread_mutex_destroy(&cache->advance_lock);
-	pgs__free(cache->shard_block);
-	pgs__free(cache->block);
+	pgs__free(cache->shard_block.allocated);
+	pgs__free(cache->tables.allocated);
+	pgs__free(cache->pages.allocated);
 	pgs__free(cache);
 }
 
@@ -300,14 +313,15 @@ static const void *frame_pin(pgs__cache *cache, shard *s, uint32_t index)
 
 bool pgs__cache_owns(const pgs__cache *cache, const void *data)
 {
-	return (const uint8_t *)data >= cache->data && (const uint8_t *)data < cache->data + cache->data_size;
+	return (const uint8_t *)data >= cache->pages.data &&
+	       (const uint8_t *)data < cache->pages.data + cache->pages.size;
 }
 
 void pgs__cache_unpin(pgs__cache *cache, const void *data)
 {
 	if (!pgs__cache_owns(cache, data))
 		return;
-	size_t number = (size_t)((const uint8_t *)data - cache->data) / cache->page_size;
+	size_t number = (size_t)((const uint8_t *)data - cache->pages.data) / cache->page_size;
 	frame *f = &cache->shards[number / cache->capacity].frames[number % cache->capacity];
 	/* Release: our reads of the page come before the frame's next content. */
 	atomic_fetch_sub_explicit(&f->pins, 1, memory_order_release);
@@ -406,9 +420,9 @@ static uint32_t entry_take(pgs__cache *cache, shard *s)
 static void entry_to_ref(const pgs__cache *cache, const entry *e, pgs__page_ref *ref)
 {
 	uint32_t group = pgs__page_group(e->page_no, cache->page_size);
-	ref->kind = e->kind;
+	ref->kind = (uint8_t)e->kind;
 	ref->has_base = e->has_base;
-	ref->spent = e->spent;
+	ref->spent = (uint32_t)e->spent * SPENT_UNIT;
 	ref->key_revision = e->key_revision;
 	ref->from = e->from;
 	id_from_hash(&ref->id, group, e->id_hash);
@@ -447,6 +461,12 @@ pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t
 	return state;
 }
 
+static uint64_t spent_units(uint32_t spent)
+{
+	uint64_t units = ((uint64_t)spent + SPENT_UNIT - 1) / SPENT_UNIT;
+	return units < (1u << SPENT_BITS) ? units : (1u << SPENT_BITS) - 1;
+}
+
 /* Under the shard's lock. A ref known already is kept, its range widened. */
 static void entry_put(pgs__cache *cache, shard *s, uint64_t page_no, const pgs__page_ref *ref, uint64_t through)
 {
@@ -468,7 +488,7 @@ static void entry_put(pgs__cache *cache, shard *s, uint64_t page_no, const pgs__
 		e->through = through;
 	e->kind = ref->kind;
 	e->has_base = ref->has_base;
-	e->spent = ref->spent;
+	e->spent = spent_units(ref->spent);
 	e->key_revision = ref->key_revision;
 	e->from = ref->from;
 	e->live = e->referenced = true;
@@ -588,7 +608,7 @@ void pgs__cache_forget(pgs__cache *cache, uint64_t to)
 
 void pgs__cache_stat_get(pgs__cache *cache, pgs__cache_stat *out)
 {
-	*out = (pgs__cache_stat){.limit_bytes = cache->data_size};
+	*out = (pgs__cache_stat){.limit_bytes = cache->pages.size};
 	for (uint32_t i = 0; i < cache->shard_count; i++) {
 		shard *s = &cache->shards[i];
 		pthread_mutex_lock(&s->lock);
