@@ -120,7 +120,8 @@ static int check_blob_identity(pgs_store *store, pgs__identity *identity, uint64
 	pgs_blob *blob = store->backend.blob;
 	uint8_t random[sizeof identity->random];
 	pgs_blob_range range = {.name = IDENTITY_BLOB, .size = sizeof random, .buffer = random};
-	int result = blob->vtable->get(blob, &range, 1, deadline_ms, err);
+	pgs_error local = PGS_ERROR_INIT; /* that it is not there yet is no failure */
+	int result = blob->vtable->get(blob, &range, 1, deadline_ms, &local);
 	if (result == PGS_ENOTFOUND && store->read_only)
 		return PGS_OK;
 	if (result == PGS_ENOTFOUND)
@@ -129,7 +130,7 @@ static int check_blob_identity(pgs_store *store, pgs__identity *identity, uint64
 	if (result == PGS_OK && memcmp(random, identity->random, sizeof random) != 0)
 		return pgs__error(err, PGS_ECORRUPT,
 				  "the KV and the blob store belong to different stores: check both halves of the URL");
-	return result;
+	return result == PGS_OK ? PGS_OK : pgs__error(err, result, "%s", local.message);
 }
 
 static int identify(pgs_store *store, bool must_exist, pgs_error *err)

@@ -4,6 +4,7 @@
  * below; the numbers are pinned and never change meaning. Functions that take
  * a `pgs_error *` fill it on failure with what was tried, on what, and what to
  * do about it. NULL is always accepted there.
+ * After PGS_OK what it holds is unspecified.
  *
  *     pgs_error err = PGS_ERROR_INIT;
  *     if (pgs_open(&store, url, NULL, &err) != PGS_OK)
