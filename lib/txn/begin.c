@@ -119,3 +119,29 @@ const pgs_error *pgs_txn_error(const pgs_txn *txn)
 {
 	return &txn->error;
 }
+
+/* --- what reads and writes share ------------------------------------------------ */
+
+int pgs__txn_check_page(pgs_txn *t, uint64_t page_no)
+{
+	uint64_t limit = pgs__page_limit(pgs__txn_page_size(t));
+	if (page_no < limit)
+		return PGS_OK;
+	return pgs__error_page(&t->error, PGS_EINVAL, page_no, "page number %llu is past the largest, %llu",
+			       (unsigned long long)page_no, (unsigned long long)limit - 1);
+}
+
+int pgs__txn_note_read(pgs_txn *t, uint64_t page_no, uint64_t seen_revision)
+{
+	if (!t->tracks_reads || pgs__map_get(&t->reads, page_no))
+		return PGS_OK;
+	if (pgs__map_set(&t->reads, page_no, seen_revision, NULL) != PGS_OK)
+		return pgs__error_nomem(&t->error, "read set");
+	return PGS_OK;
+}
+
+pgs__write *pgs__txn_find_write(const pgs_txn *t, uint64_t page_no)
+{
+	const uint64_t *index = pgs__map_get(&t->write_index, page_no);
+	return index ? &t->writes[*index] : NULL;
+}

@@ -15,12 +15,6 @@ static int check_writable(pgs_txn *t)
 
 /* --- pages ---------------------------------------------------------------------- */
 
-pgs__write *pgs__txn_find_write(const pgs_txn *t, uint64_t page_no)
-{
-	const uint64_t *index = pgs__map_get(&t->write_index, page_no);
-	return index ? &t->writes[*index] : NULL;
-}
-
 /* The write of a page, made if there is none yet. */
 static int find_or_add(pgs_txn *t, uint64_t page_no, pgs__write **out)
 {
