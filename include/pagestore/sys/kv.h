@@ -65,7 +65,11 @@ typedef struct pgs_kv_watch pgs_kv_watch;
 /* A key range is [key, range_end). An empty range_end names the single key;
  * the one-byte range_end "\0" (PGS_KV_TO_END) means every key >= key. A range
  * whose end is not above its key is empty. */
+#ifdef __cplusplus
+#define PGS_KV_TO_END (pgs_slice{"", 1})
+#else
 #define PGS_KV_TO_END ((pgs_slice){"", 1})
+#endif
 
 /* What a compare looks at. */
 typedef enum pgs_kv_target {
