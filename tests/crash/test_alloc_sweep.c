@@ -429,10 +429,11 @@ static void sweep_operation(const operation *op)
 {
 	world w;
 	bool failed = true;
-	size_t step = getenv("PGS_TEST_LONG") ? 1 : 0;
+	bool thorough = getenv("PGS_TEST_LONG") != NULL;
+	size_t each = thorough ? 300 : 60, sparse = thorough ? 60 : 30; /* every one, then ever fewer */
 	failing_alloc_install();
 	build(&w);
-	for (size_t nth = 1; failed; nth += step || nth < 60 ? 1 : 1 + nth / 30) {
+	for (size_t nth = 1; failed; nth += nth < each ? 1 : 1 + nth / sparse) {
 		forget_caches(&w);
 		failed = fail_one(&w, op, nth);
 		if (!failed && op->run == do_open_db)
