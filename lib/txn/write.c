@@ -53,14 +53,16 @@ int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 	if (result != PGS_OK)
 		return result;
 	bool was_pending = w->state == PGS__WRITE_PENDING;
-	if (!w->page && !(w->page = pgs__malloc(page_size))) {
+	uint8_t *page = w->page ? w->page : pgs__malloc(page_size);
+	if (!page) {
 		if (w->state == PGS__WRITE_DROPPED) /* only just added */
 			pgs__map_remove(&txn->write_index, page_no);
 		return pgs__error_nomem(&txn->error, "written page");
 	}
 	if (w->state == PGS__WRITE_READY)
 		reset_write(txn, w);
-	memcpy(w->page, src, page_size);
+	memcpy(page, src, page_size);
+	w->page = page;
 	w->state = PGS__WRITE_PENDING;
 	if (!was_pending)
 		txn->buffered_bytes += page_size;
