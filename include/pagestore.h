@@ -14,7 +14,8 @@
  *
  * error.h    result codes           store.h   stores and databases
  * txn.h      transactions           history.h log, diff, verify
- * alloc.h    the allocator hook     version.h
+ * maintain.h maintenance, snapshots alloc.h   the allocator hook
+ * version.h
  *
  * backends.h and fault.h (backends by hand, faults for tests) are included
  * separately; sys/ is for backend authors.
@@ -25,6 +26,7 @@
 #include <pagestore/alloc.h>
 #include <pagestore/error.h>
 #include <pagestore/history.h>
+#include <pagestore/maintain.h>
 #include <pagestore/store.h>
 #include <pagestore/txn.h>
 #include <pagestore/version.h>

@@ -43,6 +43,9 @@ static int check_options(const pgs_db_options *o, pgs_error *err)
 	if (o->page_size_bytes && !is_page_size(o->page_size_bytes))
 		return pgs__error(err, PGS_EINVAL, "page size %u is not a power of two from %d to %d",
 				  o->page_size_bytes, PGS_PAGE_SIZE_MIN, PGS_PAGE_SIZE_MAX);
+	if (o->maintain && o->maintain->struct_size != sizeof *o->maintain)
+		return pgs__error(err, PGS_EINVAL,
+				  "pgs_maintain_options: struct_size is not set; use PGS_MAINTAIN_OPTIONS_INIT");
 	if (o->order > PGS_ORDER_COUNTER)
 		return pgs__error(err, PGS_EINVAL, "unknown order %u", o->order);
 	return PGS_OK;
@@ -117,6 +120,7 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 	if (db->write_buffer_bytes < meta->page_size)
 		db->write_buffer_bytes = meta->page_size;
 	db->delta_max = meta->page_size / divisor;
+	db->maintain = o->maintain ? *o->maintain : (pgs_maintain_options)PGS_MAINTAIN_OPTIONS_INIT;
 	pgs__contents *c = &db->contents;
 	c->backend = &store->backend;
 	c->page_size = meta->page_size;

@@ -150,9 +150,11 @@ static int identify(pgs_store *store, bool must_exist, pgs_error *err)
 
 static int check_options(const pgs_store_options *o, pgs_error *err)
 {
-	if (o->struct_size == sizeof *o)
-		return PGS_OK;
-	return pgs__error(err, PGS_EINVAL, "pgs_store_options: struct_size is not set; use PGS_STORE_OPTIONS_INIT");
+	if (o->struct_size != sizeof *o)
+		return pgs__error(err, PGS_EINVAL, "pgs_store_options: struct_size is not set; use PGS_STORE_OPTIONS_INIT");
+	if (o->maintenance > PGS_MAINTENANCE_THREAD || o->kv_history > PGS_KV_HISTORY_SHARED)
+		return pgs__error(err, PGS_EINVAL, "pgs_store_options: unknown maintenance or kv_history");
+	return PGS_OK;
 }
 
 static void close_backends(pgs_kv *kv, pgs_blob *blob)
@@ -181,6 +183,8 @@ int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_o
 	kv->vtable->limits(kv, &store->backend.limits);
 	store->timeout_ms = o->timeout_ms;
 	store->read_only = o->read_only;
+	store->maintenance = o->maintenance ? o->maintenance : PGS_MAINTENANCE_MANUAL;
+	store->owns_kv = o->kv_history == PGS_KV_HISTORY_OWNED;
 	store->logger = o->logger;
 	store->logger_ctx = o->logger_ctx;
 	pthread_mutex_init(&store->lock, NULL);
@@ -205,8 +209,14 @@ int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options,
 		result = pgs__error(err, PGS_EINVAL, "no store URL was given; try dir:/path");
 	if (result == PGS_OK)
 		result = pgs__backends_open(url, o->read_only, o->must_exist, &kv, &blob, err);
+	/* What a URL of these kinds names is the store's alone: it looks after itself. */
+	pgs_store_options own = *o;
+	if (result == PGS_OK && (strncmp(url, "mem:", 4) == 0 || strncmp(url, "dir:", 4) == 0)) {
+		own.maintenance = o->maintenance ? o->maintenance : PGS_MAINTENANCE_BY_WRITERS;
+		own.kv_history = o->kv_history ? o->kv_history : PGS_KV_HISTORY_OWNED;
+	}
 	if (result == PGS_OK)
-		result = pgs_open_with(out, kv, blob, o, err);
+		result = pgs_open_with(out, kv, blob, &own, err);
 	return result == PGS_OK ? PGS_OK : pgs__error_prefix(err, result, "opening %s", url ? url : "a store");
 }
 

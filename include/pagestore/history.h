@@ -67,6 +67,7 @@ typedef struct pgs_verify_finding {
 	uint64_t page;    /* the page, or PGS_NO_PAGE */
 	uint64_t revision; /* of the pointer */
 	const char *message; /* where and what; borrowed for the call */
+	const char *hint;    /* what to do about it; static */
 } pgs_verify_finding;
 
 typedef struct pgs_verify_report {
@@ -88,9 +89,10 @@ typedef struct pgs_verify_options {
 	/* Now and then: pointers done, and the total known so far. Return 0 to go on. */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);
 	void *ctx;
+	bool deep; /* also named snapshots, every content of every sorted file, filters, levels, and blobs nobody refers to */
 } pgs_verify_options;
 
-#define PGS_VERIFY_OPTIONS_INIT { sizeof(pgs_verify_options), 0, 0, 0 }
+#define PGS_VERIFY_OPTIONS_INIT { sizeof(pgs_verify_options), 0, 0, 0, false }
 
 /* Read and re-hash every content of every retained revision, past the caches.
  * Damage is reported as findings and does not stop it: the result is PGS_OK

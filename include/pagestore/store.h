@@ -50,9 +50,26 @@ typedef struct pgs_store_options {
 	bool must_exist;      /* PGS_ENOTFOUND instead of making a new store */
 	pgs_logger logger;    /* NULL = silent */
 	void *logger_ctx;
+	uint32_t maintenance; /* PGS_MAINTENANCE_…: who does it, of the databases opened through this handle */
+	uint32_t kv_history;  /* PGS_KV_HISTORY_…: whether maintenance may compact the KV */
 } pgs_store_options;
 
-#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0 }
+#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0, 0, 0 }
+
+/* Who does maintenance (pagestore/maintain.h). */
+enum {
+	PGS_MAINTENANCE_DEFAULT = 0, /* BY_WRITERS for mem: and dir:, else MANUAL */
+	PGS_MAINTENANCE_MANUAL = 1,  /* nobody but who calls pgs_maintain() */
+	PGS_MAINTENANCE_BY_WRITERS = 2, /* a commit that finds a threshold passed does a bounded part of what is due */
+	PGS_MAINTENANCE_THREAD = 3   /* a thread of this handle's, from pgs_open() to pgs_close() */
+};
+
+/* Whose the KV's history is. */
+enum {
+	PGS_KV_HISTORY_DEFAULT = 0, /* OWNED for mem: and dir:, else SHARED */
+	PGS_KV_HISTORY_OWNED = 1,   /* the store's alone: maintenance compacts it to the lowest floor */
+	PGS_KV_HISTORY_SHARED = 2   /* others use it, or compact it: maintenance leaves it alone */
+};
 
 /* Open the store at `url` (NUL-terminated, copied), making it if it is new.
  *
@@ -101,9 +118,11 @@ typedef struct pgs_db_options {
 				      * Each spill may be a file, and a KV limited to n operations takes about n - 18 in a commit. */
 	int32_t compression_level;   /* zstd's, of contents; 0 = 1 */
 	uint32_t delta_max_divisor;  /* keep a change as a delta while it is <= page size / this; 0 = 8 */
+	const struct pgs_maintain_options *maintain; /* retention and thresholds (pagestore/maintain.h), copied; the first
+						      * opener's count; NULL = the defaults */
 } pgs_db_options;
 
-#define PGS_DB_OPTIONS_INIT { sizeof(pgs_db_options), 0, 0, 0, 0, 0, 0, 0 }
+#define PGS_DB_OPTIONS_INIT { sizeof(pgs_db_options), 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Create the database `name` (`name_size` bytes of any value, 1 …
  * PGS_DB_NAME_MAX; copied) and open it. Errors: EEXIST, EINVAL (name, page

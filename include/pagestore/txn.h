@@ -59,9 +59,12 @@ typedef struct pgs_txn_options {
 	int64_t at_time_ms;   /* read the last commit at or before this Unix time; 0 = unused. Judged by the
 			       * committers' clocks, so only as good as they are. Read only. */
 	uint32_t timeout_ms;  /* bound on each call, commit's re-sends included; 0 = the store's */
+	const void *at_snapshot; /* read a named snapshot (pagestore/maintain.h); NULL = unused. Read only. Of the three
+				  * at_… at most one is set. */
+	size_t at_snapshot_size;
 } pgs_txn_options;
 
-#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0 }
+#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0, 0, 0 }
 
 /* Begin a transaction on the latest revision, or as the options say; NULL
  * options read the latest. One round trip to the KV. *out is NULL on failure.

@@ -131,6 +131,17 @@ pgs__key pgs__key_lock(const uint8_t *prefix, const char *role)
 	return with_tail(prefix, 'k', role, strlen(role));
 }
 
+pgs__key pgs__key_snapshot(const uint8_t *prefix, const void *name, size_t size)
+{
+	assert(size <= PGS_SNAPSHOT_NAME_MAX);
+	return with_tail(prefix, 's', name, size);
+}
+
+pgs__key pgs__key_unregistered(const uint8_t *prefix, const char *file_name)
+{
+	return with_tail(prefix, 'd', file_name, strlen(file_name));
+}
+
 bool pgs__key_tail(pgs_slice key, char kind, pgs_slice *tail)
 {
 	*tail = (pgs_slice){0};
@@ -208,4 +219,27 @@ int pgs__file_name_new(char out[PGS__FILE_NAME_MAX + 1], char kind, uint64_t bas
 	out[18] = '-';
 	pgs__hex(out + 19, uuid, sizeof uuid);
 	return PGS_OK;
+}
+
+static bool unhex(const char *text, size_t digits, uint64_t *out)
+{
+	*out = 0;
+	for (size_t i = 0; i < digits; i++) {
+		char c = text[i];
+		if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+			return false;
+		*out = *out << 4 | (uint64_t)(c <= '9' ? c - '0' : c - 'a' + 10);
+	}
+	return true;
+}
+
+bool pgs__file_name_parse(pgs_slice name, pgs__file_name *out)
+{
+	const char *text = name.data;
+	uint64_t uuid;
+	*out = (pgs__file_name){0};
+	if (name.size != 19 + 32 || text[0] < 'a' || text[0] > 'z' || text[1] != '-' || text[18] != '-')
+		return false;
+	out->kind = text[0];
+	return unhex(text + 2, 16, &out->base_revision) && unhex(text + 19, 16, &uuid) && unhex(text + 35, 16, &uuid);
 }

@@ -10,8 +10,13 @@
  *     <prefix> /l/ <level, 1> <first id> <last id> <file name>   sorted file
  *     <prefix> /x/ <uuid>                changelog
  *     <prefix> /k/ <role>                lock
+ *     <prefix> /s/ <name>                named snapshot
+ *     <prefix> /r/ <uuid>                pin of a revision
+ *     <prefix> /d/ <file name>           blob that is registered no longer
+ *     <prefix> /v                        the collector's samples of time and revision
  *
- * The prefix is 8 random bytes, the first >= 0x80. Roles are short: "w" is the writers' lock.
+ * The prefix is 8 random bytes, the first >= 0x80. Roles are short: "w" is the writers' lock, "m-<uuid>" a claim of
+ * a maintenance worker.
  */
 #ifndef PGS_CODEC_KEYS_H
 #define PGS_CODEC_KEYS_H
@@ -19,6 +24,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <pagestore/maintain.h>
 #include <pagestore/sys/slice.h>
 #include <pagestore/txn.h>
 
@@ -46,13 +52,15 @@ pgs__key pgs__key_name(const void *name, size_t size);                  /* n/<na
 pgs__key pgs__key_single(const uint8_t *prefix, char which);             /* <prefix>/m and the like */
 pgs__key pgs__key_page(const uint8_t *prefix, uint64_t page_no);         /* <prefix>/p/… */
 pgs__key pgs__key_attr(const uint8_t *prefix, const void *name, size_t size); /* size <= PGS_ATTR_NAME_MAX */
-pgs__key pgs__key_uuid(const uint8_t *prefix, char kind, const uint8_t uuid[16]); /* kind 'o' or 'x' */
+pgs__key pgs__key_uuid(const uint8_t *prefix, char kind, const uint8_t uuid[16]); /* kind 'o', 'x' or 'r' */
 pgs__key pgs__key_content(const uint8_t *prefix, const pgs__page_id *id);
 pgs__key pgs__key_level(const uint8_t *prefix, uint8_t level, const pgs__page_id *first, const pgs__page_id *last,
 			const char *file_name);
 pgs__key pgs__key_lock(const uint8_t *prefix, const char *role);
+pgs__key pgs__key_snapshot(const uint8_t *prefix, const void *name, size_t size); /* size <= PGS_SNAPSHOT_NAME_MAX */
+pgs__key pgs__key_unregistered(const uint8_t *prefix, const char *file_name);
 
-/* The first key of a kind ('p', 'a', 'o', 'c', 'l', 'x', 'k'), "<prefix>/p/", and the first past it. */
+/* The first key of a kind ('p', 'a', 'o', 'c', 'l', 'x', 'k', 's', 'r', 'd'), "<prefix>/p/", and the first past it. */
 pgs__key pgs__key_kind(const uint8_t *prefix, char kind);
 pgs__key pgs__key_kind_end(const uint8_t *prefix, char kind);
 
@@ -87,5 +95,12 @@ void pgs__blob_name(char out[PGS__BLOB_NAME_SIZE], const uint8_t *prefix, const 
  * file), 'x' (changelog). The base revision lets the collector know which orphans nobody can register any more.
  * PGS_OK or PGS_EIO. */
 int pgs__file_name_new(char out[PGS__FILE_NAME_MAX + 1], char kind, uint64_t base_revision);
+
+/* Parse a name that pgs__file_name_new() made; false for any other. */
+typedef struct pgs__file_name {
+	char kind;
+	uint64_t base_revision;
+} pgs__file_name;
+bool pgs__file_name_parse(pgs_slice name, pgs__file_name *out);
 
 #endif

@@ -54,7 +54,7 @@ static int finding(verify *v, int code, uint64_t page, uint64_t revision, const 
 	v->report->findings++;
 	if (!v->options->finding)
 		return 0;
-	const pgs_verify_finding f = {code, page, revision, message};
+	const pgs_verify_finding f = {code, page, revision, message, NULL};
 	return v->options->finding(v->options->ctx, &f);
 }
 

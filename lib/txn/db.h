@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 
+#include <pagestore/maintain.h>
 #include <pagestore/store.h>
 
 #include "codec/meta.h"
@@ -13,6 +14,8 @@ struct pgs_store {
 	pgs__backend backend;
 	uint32_t timeout_ms;
 	bool read_only;
+	uint32_t maintenance; /* PGS_MAINTENANCE_…, resolved */
+	bool owns_kv;         /* its history may be compacted */
 	pgs_logger logger;
 	void *logger_ctx;
 	pthread_mutex_t lock; /* the list of open databases and their reference counts */
@@ -29,6 +32,7 @@ struct pgs_db {
 	int64_t created_ms;
 	uint64_t write_buffer_bytes;
 	size_t delta_max;            /* bytes a delta may have */
+	pgs_maintain_options maintain; /* as given; zeros mean the defaults */
 	pgs__contents contents;      /* prefix, secret, page size, cache, files */
 	pthread_mutex_t packs_lock;
 	struct pgs__pack_view *packs; /* as last seen; NULL = never */
@@ -46,6 +50,16 @@ static inline const uint8_t *pgs__db_prefix(const pgs_db *db)
 
 /* The absolute deadline of a call that starts now. 0 = the store's timeout. */
 uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms);
+
+#define PGS__RETENTION_DEFAULT_MS 3600000
+
+/* How much history this process wants kept. */
+static inline uint64_t pgs__db_retention_ms(const pgs_db *db)
+{
+	if (db->maintain.retention_ms == PGS_RETENTION_NONE)
+		return 0;
+	return db->maintain.retention_ms ? db->maintain.retention_ms : PGS__RETENTION_DEFAULT_MS;
+}
 
 /* One line to the store's logger. */
 void pgs__log(const pgs_store *store, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -6,7 +6,7 @@
 static const uint8_t prefix[8] = {0x80, 1, 2, 3, 4, 5, 6, 0xff};
 static const uint8_t next_prefix[8] = {0x80, 1, 2, 3, 4, 5, 7, 0};
 static const uint8_t last_prefix[8] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-static const char kinds[] = "paoclxk";
+static const char kinds[] = "paoclxksrd";
 
 #define HEAD "\x80\1\2\3\4\5\6\xff"
 
@@ -87,7 +87,7 @@ static size_t sample_keys(const uint8_t *of, pgs__key *out)
 	memset(name, 0xff, sizeof name);
 	memset(ones, 0xff, sizeof ones);
 	memset(&high, 0xff, sizeof high);
-	for (const char *which = "mtgez"; *which; which++)
+	for (const char *which = "mtgezv"; *which; which++)
 		out[n++] = pgs__key_single(of, *which);
 	out[n++] = pgs__key_page(of, 0);
 	out[n++] = pgs__key_page(of, UINT64_MAX);
@@ -103,6 +103,10 @@ static size_t sample_keys(const uint8_t *of, pgs__key *out)
 	out[n++] = pgs__key_level(of, 255, &high, &high, "s-z");
 	out[n++] = pgs__key_lock(of, "w");
 	out[n++] = pgs__key_lock(of, "compact");
+	out[n++] = pgs__key_snapshot(of, "\0", 1);
+	out[n++] = pgs__key_snapshot(of, name, sizeof name);
+	out[n++] = pgs__key_uuid(of, 'r', ones);
+	out[n++] = pgs__key_unregistered(of, "i-0");
 	return n;
 }
 
@@ -221,6 +225,25 @@ static void test_file_names__bad_ones_are_refused(void **state)
 	assert_false(pgs__file_name_ok((pgs_slice){name, PGS__FILE_NAME_MAX + 1}));
 }
 
+static void test_file_names__parse_as_made(void **state)
+{
+	(void)state;
+	char name[PGS__FILE_NAME_MAX + 1];
+	pgs__file_name parsed;
+	assert_int_equal(pgs__file_name_new(name, 'i', UINT64_C(0x00abcdef01234567)), PGS_OK);
+	assert_true(pgs__file_name_parse(text(name), &parsed));
+	assert_int_equal(parsed.kind, 'i');
+	assert_int_equal(parsed.base_revision, UINT64_C(0x00abcdef01234567));
+	for (size_t cut = 0; cut < strlen(name); cut++)
+		assert_false(pgs__file_name_parse((pgs_slice){name, cut}, &parsed));
+	for (size_t at = 0; at < strlen(name); at++) {
+		char bad[PGS__FILE_NAME_MAX + 1];
+		strcpy(bad, name);
+		bad[at] = 'G';
+		assert_false(pgs__file_name_parse(text(bad), &parsed));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -233,6 +256,7 @@ int main(void)
 		cmocka_unit_test(test_keys__level_keys_parse),
 		cmocka_unit_test(test_file_names__are_new_and_good),
 		cmocka_unit_test(test_file_names__bad_ones_are_refused),
+		cmocka_unit_test(test_file_names__parse_as_made),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
