@@ -1,7 +1,6 @@
 /* backends/local: the blob store beyond the conformance suite: files, crashes, full disks. */
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,39 +16,10 @@
 #include <pagestore.h>
 #include <pagestore/backends.h>
 
+#include "support/scratch.h"
 #include "support/testing.h"
 
 /* --- helpers ------------------------------------------------------------- */
-
-static char root[64];
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
-static int set_up(void **state)
-{
-	(void)state;
-	strcpy(root, "/tmp/pagestore-blob-XXXXXX");
-	return mkdtemp(root) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	return nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static const char *path_of(const char *name)
-{
-	static char path[300];
-	snprintf(path, sizeof path, "%s/%s", root, name);
-	return path;
-}
 
 static pgs_blob *open_as(const char *name, bool read_only)
 {
@@ -57,7 +27,7 @@ static pgs_blob *open_as(const char *name, bool read_only)
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
 	options.read_only = read_only;
-	if (pgs_blob_local_open(&blob, path_of(name), &options, &err) != PGS_OK)
+	if (pgs_blob_local_open(&blob, scratch_path(name), &options, &err) != PGS_OK)
 		fail_msg("%s", err.message);
 	return blob;
 }
@@ -117,7 +87,7 @@ static size_t count_blobs(pgs_blob *blob)
 /* Files in a directory of the store; 0 when it is not there. */
 static size_t count_files(const char *name)
 {
-	DIR *dir = opendir(path_of(name));
+	DIR *dir = opendir(scratch_path(name));
 	size_t count = 0;
 	for (struct dirent *entry; dir && (entry = readdir(dir));)
 		count += entry->d_name[0] != '.';
@@ -188,7 +158,7 @@ static void test_remove__takes_empty_directories_along(void **state)
 	assert_int_equal(blob->vtable->remove(blob, "a/b/one", 0, NULL), PGS_OK);
 	assert_int_equal(count_files("removed/a+"), 1);
 	assert_int_equal(blob->vtable->remove(blob, "a/two", 0, NULL), PGS_OK);
-	assert_int_not_equal(access(path_of("removed/a+"), F_OK), 0);
+	assert_int_not_equal(access(scratch_path("removed/a+"), F_OK), 0);
 	close_blobs(blob);
 }
 
@@ -210,7 +180,7 @@ static void test_remove__races_with_puts_in_one_directory(void **state)
 	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
 	options.sync = PGS_SYNC_OFF;
 	pgs_blob *blob;
-	assert_int_equal(pgs_blob_local_open(&blob, path_of("races"), &options, NULL), PGS_OK);
+	assert_int_equal(pgs_blob_local_open(&blob, scratch_path("races"), &options, NULL), PGS_OK);
 	for (size_t i = 0; i < 4; i++)
 		assert_int_equal(pthread_create(&threads[i], NULL, put_and_remove, blob), 0);
 	for (size_t i = 0; i < 4; i++) {
@@ -241,7 +211,7 @@ static void test_get__of_more_files_than_are_kept_open(void **state)
 	options.sync = PGS_SYNC_OFF;
 	pgs_blob *blob;
 	char name[20];
-	assert_int_equal(pgs_blob_local_open(&blob, path_of("many"), &options, NULL), PGS_OK);
+	assert_int_equal(pgs_blob_local_open(&blob, scratch_path("many"), &options, NULL), PGS_OK);
 	for (int round = 0; round < 3; round++)
 		for (int i = 0; i < 100; i++) {
 			snprintf(name, sizeof name, "f%d", i);
@@ -256,7 +226,7 @@ static void test_truncated__is_corrupt(void **state)
 	(void)state;
 	pgs_blob *blob = open_blobs("short");
 	assert_int_equal(put(blob, "x", 100), PGS_OK);
-	assert_int_equal(truncate(path_of("short/x"), 60), 0);
+	assert_int_equal(truncate(scratch_path("short/x"), 60), 0);
 	assert_int_equal(get(blob, "x", 0, 60), PGS_OK);
 	assert_int_equal(get(blob, "x", 0, 100), PGS_ECORRUPT);
 	close_blobs(blob);
@@ -277,15 +247,15 @@ static void test_put__that_fails_leaves_nothing(void **state)
 	assert_int_equal(blob->vtable->put(blob, "a/x", 1, pattern, NULL, 1, NULL), PGS_ETIMEOUT);
 	assert_int_equal(count_blobs(blob), 0);
 	assert_int_equal(count_files("failing/+tmp"), 0);
-	assert_int_not_equal(access(path_of("failing/a+"), F_OK), 0);
+	assert_int_not_equal(access(scratch_path("failing/a+"), F_OK), 0);
 	close_blobs(blob);
 }
 
 static void test_full__leaves_nothing(void **state)
 {
 	(void)state;
-	assert_int_equal(mkdir(path_of("disk"), 0777), 0);
-	if (mount("none", path_of("disk"), "tmpfs", 0, "size=2m")) {
+	assert_int_equal(mkdir(scratch_path("disk"), 0777), 0);
+	if (mount("none", scratch_path("disk"), "tmpfs", 0, "size=2m")) {
 		skip_test("mounting a small tmpfs needs root");
 		return;
 	}
@@ -296,7 +266,7 @@ static void test_full__leaves_nothing(void **state)
 	size_t temps = count_files("disk/blobs/+tmp"), blobs = count_blobs(blob);
 	int after = put(blob, "c/after", 1 << 20);
 	close_blobs(blob);
-	assert_int_equal(umount(path_of("disk")), 0);
+	assert_int_equal(umount(scratch_path("disk")), 0);
 	assert_int_equal(small, PGS_OK);
 	assert_int_equal(large, PGS_ENOSPC);
 	assert_non_null(strstr(err.message, "b/large"));
@@ -390,10 +360,10 @@ static void test_open__says_what_is_missing(void **state)
 	pgs_blob *blob;
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
-	assert_int_equal(pgs_blob_local_open(&blob, path_of("no/such"), &options, &err), PGS_ENOTFOUND);
+	assert_int_equal(pgs_blob_local_open(&blob, scratch_path("no/such"), &options, &err), PGS_ENOTFOUND);
 	assert_non_null(strstr(err.message, "make it first"));
 	options.must_exist = true;
-	assert_int_equal(pgs_blob_local_open(&blob, path_of("such"), &options, &err), PGS_ENOTFOUND);
+	assert_int_equal(pgs_blob_local_open(&blob, scratch_path("such"), &options, &err), PGS_ENOTFOUND);
 	assert_null(blob);
 }
 
@@ -414,5 +384,5 @@ int main(void)
 		cmocka_unit_test(test_read_only__refuses_writes),
 		cmocka_unit_test(test_open__says_what_is_missing),
 	};
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

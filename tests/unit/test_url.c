@@ -1,5 +1,4 @@
 /* backends/url: what is a URL of a store, and what is said about one that is none. */
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,36 +10,14 @@
 #include <pagestore/backends.h>
 
 #include "../../backends/url.h"
+#include "support/scratch.h"
 #include "support/testing.h"
-
-static char root[64];
-
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
-static int set_up(void **state)
-{
-	(void)state;
-	strcpy(root, "/tmp/pagestore-url-XXXXXX");
-	return mkdtemp(root) ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-	(void)state;
-	return nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 /* A URL with the test's directory in it. */
 static const char *url_of(const char *format)
 {
 	static char url[300];
-	snprintf(url, sizeof url, format, root);
+	snprintf(url, sizeof url, format, scratch_root());
 	return url;
 }
 
@@ -58,8 +35,8 @@ static void expect_opens(const char *url, bool read_only, bool must_exist, pgs_k
 
 static void expect_refused(const char *url, int status, const char *says)
 {
-	pgs_kv *kv = (pgs_kv *)root;
-	pgs_blob *blob = (pgs_blob *)root;
+	pgs_kv *kv = (pgs_kv *)scratch_root();
+	pgs_blob *blob = (pgs_blob *)scratch_root();
 	pgs_error err = PGS_ERROR_INIT;
 	assert_int_equal(pgs__backends_open(url, false, false, &kv, &blob, &err), status);
 	assert_null(kv);
@@ -88,9 +65,9 @@ static void test_url__dir_makes_the_last_directory(void **state)
 	struct stat st;
 	expect_opens(url_of("dir:%s/store?map=256M"), false, false, &stat);
 	assert_int_equal(stat.quota_bytes, 256 << 20);
-	snprintf(path, sizeof path, "%s/store/kv/data.mdb", root);
+	snprintf(path, sizeof path, "%s/store/kv/data.mdb", scratch_root());
 	assert_int_equal(lstat(path, &st), 0);
-	snprintf(path, sizeof path, "%s/store/blobs", root);
+	snprintf(path, sizeof path, "%s/store/blobs", scratch_root());
 	assert_int_equal(lstat(path, &st), 0);
 	expect_opens(url_of("dir:%s/store/?map=256M"), false, true, &stat);
 	expect_opens(url_of("dir:%s/store?map=256M"), true, false, &stat);
@@ -105,7 +82,7 @@ static void test_url__must_exist_makes_nothing(void **state)
 	struct stat st;
 	pgs_error err = PGS_ERROR_INIT;
 	char path[200], says[300];
-	snprintf(path, sizeof path, "%s/none", root);
+	snprintf(path, sizeof path, "%s/none", scratch_root());
 	snprintf(says, sizeof says, "no pagestore store at '%s'", path);
 	for (int i = 0; i < 2; i++) {
 		int status = pgs__backends_open(url_of("dir:%s/none"), i == 0, i == 1, &kv, &blob, &err);
@@ -122,7 +99,7 @@ static void test_url__escapes_are_decoded(void **state)
 	struct stat st;
 	char path[200];
 	expect_opens(url_of("dir:%s/a%%20b%%3F%%c3%%A9?map=1M&sync=off"), false, false, &stat);
-	snprintf(path, sizeof path, "%s/a b?\xc3\xa9/kv", root);
+	snprintf(path, sizeof path, "%s/a b?\xc3\xa9/kv", scratch_root());
 	assert_int_equal(lstat(path, &st), 0);
 	expect_refused("dir:/tmp/%zz", PGS_EINVAL, "%XX");
 	expect_refused("dir:/tmp/%4", PGS_EINVAL, "%XX");
@@ -159,7 +136,7 @@ static void test_url__options_have_names_values_and_limits(void **state)
 	};
 	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
 		char url[300];
-		snprintf(url, sizeof url, "dir:%s/bad?%s", root, bad[i].query);
+		snprintf(url, sizeof url, "dir:%s/bad?%s", scratch_root(), bad[i].query);
 		expect_refused(url, PGS_EINVAL, bad[i].says);
 	}
 	pgs_kv_stat stat;
@@ -207,5 +184,5 @@ int main(void)
 		cmocka_unit_test(test_url__other_schemes_are_refused),
 		cmocka_unit_test(test_url__secrets_are_not_repeated),
 	};
-	return cmocka_run_group_tests(tests, set_up, tear_down);
+	return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }

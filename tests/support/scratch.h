@@ -1,0 +1,18 @@
+/* A folder for a test's files, removed at its end: as group set-up and tear-down. */
+#ifndef TEST_SCRATCH_H
+#define TEST_SCRATCH_H
+
+#include <stddef.h>
+
+int scratch_set_up(void **state);
+int scratch_tear_down(void **state);
+
+/* The folder, while it is there. */
+const char *scratch_root(void);
+
+/* "<folder>/<name>", in one of a few buffers that serve in turn. */
+const char *scratch_path(const char *name);
+
+void scratch_write(const char *path, const void *data, size_t size);
+
+#endif
