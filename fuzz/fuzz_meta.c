@@ -1,4 +1,4 @@
-/* Metadata, identity, floor, number, lock, by the first byte; what follows is sealed here. */
+/* Metadata, identity, floor, number, lock, claim, pin, samples, by the first byte; what follows is sealed here. */
 #include "codec/meta.h"
 #include "fuzz.h"
 
@@ -69,9 +69,49 @@ static void check_lock(pgs_slice bytes)
 	pgs__buffer_free(&again);
 }
 
+static void check_claim(pgs_slice bytes)
+{
+	pgs__claim_value value;
+	pgs__buffer again = {0};
+	int result = pgs__claim_decode(bytes, &value);
+	check_result(result);
+	if (result != PGS_OK)
+		return;
+	pgs__claim_encode(&value, &again);
+	check_same(&again, bytes);
+	pgs__buffer_free(&again);
+}
+
+static void check_pin(pgs_slice bytes)
+{
+	pgs__pin_value value;
+	pgs__buffer again = {0};
+	int result = pgs__pin_decode(bytes, &value);
+	check_result(result);
+	if (result != PGS_OK)
+		return;
+	pgs__pin_encode(&value, &again);
+	check_same(&again, bytes);
+	pgs__buffer_free(&again);
+}
+
+static void check_samples(pgs_slice bytes)
+{
+	pgs__samples value;
+	pgs__buffer again = {0};
+	int result = pgs__samples_decode(bytes, &value);
+	check_result(result);
+	if (result != PGS_OK)
+		return;
+	pgs__samples_encode(&value, &again);
+	check_same(&again, bytes);
+	pgs__buffer_free(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static void (*const checks[])(pgs_slice) = {check_meta, check_identity, check_floor, check_number, check_lock};
+	static void (*const checks[])(pgs_slice) = {check_meta, check_identity, check_floor, check_number,
+						     check_lock, check_claim, check_pin, check_samples};
 	pgs_slice bytes = {data, size};
 	unsigned choice = choose(&bytes, sizeof checks / sizeof *checks);
 	checks[choice](bytes);

@@ -100,6 +100,8 @@ static void db_free(pgs_db *db)
 	pgs__workbench_pool_free(&db->contents.benches);
 	pgs__pack_view_release(db->packs);
 	pthread_mutex_destroy(&db->packs_lock);
+	pgs__observed_free(&db->claims_seen);
+	pgs__observed_free(&db->pins_seen);
 	pgs__free(db);
 }
 
@@ -127,6 +129,8 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 	memcpy(c->prefix, prefix, PGS__PREFIX_SIZE);
 	memcpy(c->secret, meta->secret, PGS__SECRET_SIZE);
 	pthread_mutex_init(&db->packs_lock, NULL);
+	pgs__observed_init(&db->claims_seen);
+	pgs__observed_init(&db->pins_seen);
 	pgs__workbench_pool_init(&c->benches, c->page_size,
 				 o->compression_level ? o->compression_level : COMPRESSION_LEVEL_DEFAULT);
 	int levels = pgs__levels_init(&c->levels);

@@ -15,7 +15,12 @@
 #define TAG_CRITICAL 0x80 /* and above: a reader that does not know it must refuse */
 #define TAG_PARENT 0x81
 
-#define LOCK_VERSION 1
+/* First bytes of values under k/, r/ and v. */
+#define KIND_LOCK 1
+#define KIND_CLAIM 2
+#define KIND_PIN 1
+#define KIND_SAMPLES 1
+#define SAMPLE_SIZE 16
 
 /* Magic and version: PGS_OK, PGS_ECORRUPT or PGS_EVERSION. */
 static int read_version(pgs__reader *r, const char *magic, uint16_t *version)
@@ -150,15 +155,42 @@ int pgs__number_decode(pgs_slice bytes, uint64_t *out)
 	return PGS_OK;
 }
 
+/* --- leases --------------------------------------------------------------------------- */
+
+/* The first byte of a value that may get other kinds: PGS_OK if it is `known`, of those up to `last`. */
+static int read_kind(pgs__reader *r, uint8_t known, uint8_t last)
+{
+	uint8_t kind = pgs__read_u8(r);
+	if (r->failed || kind == 0)
+		return PGS_ECORRUPT;
+	if (kind > last)
+		return PGS_EVERSION;
+	return kind == known ? PGS_OK : PGS_ECORRUPT;
+}
+
+static void put_holder(pgs__buffer *out, const pgs__lock *holder)
+{
+	pgs__put_bytes(out, holder->owner, sizeof holder->owner);
+	pgs__put_bytes(out, holder->boot_id, sizeof holder->boot_id);
+	pgs__put_varint(out, holder->pid);
+	pgs__put_varint(out, holder->process_start);
+	pgs__put_varint(out, holder->lease_ms);
+}
+
+static void read_holder(pgs__reader *r, pgs__lock *out)
+{
+	pgs__read_bytes(r, out->owner, sizeof out->owner);
+	pgs__read_bytes(r, out->boot_id, sizeof out->boot_id);
+	out->pid = pgs__read_varint(r);
+	out->process_start = pgs__read_varint(r);
+	out->lease_ms = pgs__read_varint(r);
+}
+
 void pgs__lock_encode(const pgs__lock *lock, pgs__buffer *out)
 {
 	size_t from = out->size;
-	pgs__put_u8(out, LOCK_VERSION);
-	pgs__put_bytes(out, lock->owner, sizeof lock->owner);
-	pgs__put_bytes(out, lock->boot_id, sizeof lock->boot_id);
-	pgs__put_varint(out, lock->pid);
-	pgs__put_varint(out, lock->process_start);
-	pgs__put_varint(out, lock->lease_ms);
+	pgs__put_u8(out, KIND_LOCK);
+	put_holder(out, lock);
 	pgs__seal(out, from);
 }
 
@@ -168,15 +200,104 @@ int pgs__lock_decode(pgs_slice bytes, pgs__lock *out)
 	if (!pgs__unseal(&bytes))
 		return PGS_ECORRUPT;
 	pgs__reader r = pgs__reader_of(bytes);
-	uint8_t version = pgs__read_u8(&r);
-	if (r.failed || version == 0)
-		return PGS_ECORRUPT;
-	if (version > LOCK_VERSION)
-		return PGS_EVERSION;
-	pgs__read_bytes(&r, out->owner, sizeof out->owner);
-	pgs__read_bytes(&r, out->boot_id, sizeof out->boot_id);
-	out->pid = pgs__read_varint(&r);
-	out->process_start = pgs__read_varint(&r);
-	out->lease_ms = pgs__read_varint(&r);
+	int result = read_kind(&r, KIND_LOCK, KIND_LOCK);
+	if (result != PGS_OK)
+		return result;
+	read_holder(&r, out);
 	return pgs__reader_done(&r) ? PGS_OK : PGS_ECORRUPT;
+}
+
+void pgs__claim_encode(const pgs__claim_value *claim, pgs__buffer *out)
+{
+	size_t from = out->size;
+	pgs__put_u8(out, KIND_CLAIM);
+	put_holder(out, &claim->holder);
+	pgs__put_varint(out, claim->jobs);
+	pgs__put_u8(out, claim->level_first);
+	pgs__put_u8(out, claim->level_last);
+	pgs__put_bytes(out, claim->first.bytes, PGS__ID_SIZE);
+	pgs__put_bytes(out, claim->last.bytes, PGS__ID_SIZE);
+	pgs__seal(out, from);
+}
+
+int pgs__claim_decode(pgs_slice bytes, pgs__claim_value *out)
+{
+	*out = (pgs__claim_value){0};
+	if (!pgs__unseal(&bytes))
+		return PGS_ECORRUPT;
+	pgs__reader r = pgs__reader_of(bytes);
+	int result = read_kind(&r, KIND_CLAIM, KIND_CLAIM);
+	if (result != PGS_OK)
+		return result;
+	read_holder(&r, &out->holder);
+	uint64_t jobs = pgs__read_varint(&r);
+	out->jobs = (uint32_t)jobs;
+	out->level_first = pgs__read_u8(&r);
+	out->level_last = pgs__read_u8(&r);
+	pgs__read_bytes(&r, out->first.bytes, PGS__ID_SIZE);
+	pgs__read_bytes(&r, out->last.bytes, PGS__ID_SIZE);
+	bool ok = jobs != 0 && jobs <= UINT32_MAX && out->level_first <= out->level_last &&
+		  memcmp(out->first.bytes, out->last.bytes, PGS__ID_SIZE) <= 0;
+	return ok && pgs__reader_done(&r) ? PGS_OK : PGS_ECORRUPT;
+}
+
+void pgs__pin_encode(const pgs__pin_value *pin, pgs__buffer *out)
+{
+	size_t from = out->size;
+	pgs__put_u8(out, KIND_PIN);
+	put_holder(out, &pin->holder);
+	pgs__put_varint(out, pin->revision);
+	pgs__seal(out, from);
+}
+
+int pgs__pin_decode(pgs_slice bytes, pgs__pin_value *out)
+{
+	*out = (pgs__pin_value){0};
+	if (!pgs__unseal(&bytes))
+		return PGS_ECORRUPT;
+	pgs__reader r = pgs__reader_of(bytes);
+	int result = read_kind(&r, KIND_PIN, KIND_PIN);
+	if (result != PGS_OK)
+		return result;
+	read_holder(&r, &out->holder);
+	out->revision = pgs__read_varint(&r);
+	return pgs__reader_done(&r) && out->revision != 0 ? PGS_OK : PGS_ECORRUPT;
+}
+
+/* --- samples -------------------------------------------------------------------------- */
+
+void pgs__samples_encode(const pgs__samples *samples, pgs__buffer *out)
+{
+	size_t from = out->size;
+	pgs__put_u8(out, KIND_SAMPLES);
+	for (size_t i = 0; i < samples->count; i++) {
+		pgs__put_u64(out, (uint64_t)samples->list[i].time_ms);
+		pgs__put_u64(out, samples->list[i].revision);
+	}
+	pgs__seal(out, from);
+}
+
+int pgs__samples_decode(pgs_slice bytes, pgs__samples *out)
+{
+	out->count = 0;
+	if (!pgs__unseal(&bytes))
+		return PGS_ECORRUPT;
+	pgs__reader r = pgs__reader_of(bytes);
+	int result = read_kind(&r, KIND_SAMPLES, KIND_SAMPLES);
+	if (result != PGS_OK)
+		return result;
+	size_t count = pgs__reader_left(&r) / SAMPLE_SIZE;
+	if (count > PGS__SAMPLES_MAX)
+		return PGS_ECORRUPT;
+	for (size_t i = 0; i < count; i++) {
+		out->list[i].time_ms = (int64_t)pgs__read_u64(&r);
+		out->list[i].revision = pgs__read_u64(&r);
+		if (i > 0 && (out->list[i].time_ms <= out->list[i - 1].time_ms ||
+			      out->list[i].revision <= out->list[i - 1].revision))
+			return PGS_ECORRUPT;
+	}
+	if (!pgs__reader_done(&r))
+		return PGS_ECORRUPT;
+	out->count = count;
+	return PGS_OK;
 }

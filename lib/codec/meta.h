@@ -10,7 +10,11 @@
  * g, floor:     u64be floor   u64be previous floor   seal          (compared in the KV: "g < floor + 1")
  * t, e:         u64be number   seal                                 (compared in the KV: "e < number")
  * a/:           bytes   seal
- * k/, lock:     u8 1   16 owner   16 boot id   varint pid   varint process start   varint lease ms   seal
+ * k/, lock:     u8 1   holder   seal
+ * k/, claim:    u8 2   holder   varint jobs   u8 first level   u8 last level   16 first id   16 last id   seal
+ * r/, pin:      u8 1   holder   varint revision   seal
+ * v, samples:   u8 1   count × (u64 Unix ms, u64 revision)   seal
+ * where holder is:  16 owner   16 boot id   varint pid   varint process start   varint lease ms
  */
 #ifndef PGS_CODEC_META_H
 #define PGS_CODEC_META_H
@@ -65,5 +69,38 @@ typedef struct pgs__lock {
 
 void pgs__lock_encode(const pgs__lock *lock, pgs__buffer *out);
 int pgs__lock_decode(pgs_slice bytes, pgs__lock *out); /* PGS_OK, PGS_ECORRUPT or PGS_EVERSION (first byte) */
+
+/* What a maintenance worker is at: some kinds of work, and, for merges, which levels and ids. */
+typedef struct pgs__claim_value {
+	pgs__lock holder;
+	uint32_t jobs; /* bits; never 0 */
+	uint8_t level_first, level_last;
+	pgs__page_id first, last;
+} pgs__claim_value;
+
+void pgs__claim_encode(const pgs__claim_value *claim, pgs__buffer *out);
+int pgs__claim_decode(pgs_slice bytes, pgs__claim_value *out); /* as pgs__lock_decode */
+
+/* Keeps a revision readable while its holder lives. */
+typedef struct pgs__pin_value {
+	pgs__lock holder;
+	uint64_t revision; /* never 0 */
+} pgs__pin_value;
+
+void pgs__pin_encode(const pgs__pin_value *pin, pgs__buffer *out);
+int pgs__pin_decode(pgs_slice bytes, pgs__pin_value *out); /* as pgs__lock_decode */
+
+/* Which revision the KV had when: times and revisions both rise strictly. */
+#define PGS__SAMPLES_MAX 64
+typedef struct pgs__samples {
+	size_t count;
+	struct {
+		int64_t time_ms;
+		uint64_t revision;
+	} list[PGS__SAMPLES_MAX];
+} pgs__samples;
+
+void pgs__samples_encode(const pgs__samples *samples, pgs__buffer *out);
+int pgs__samples_decode(pgs_slice bytes, pgs__samples *out); /* as pgs__lock_decode */
 
 #endif

@@ -20,13 +20,14 @@ typedef struct pgs__worker {
 	pgs_maintain_options options; /* thresholds filled in: no zeros that mean a default */
 	pgs_maintain_report *report;
 	pgs_error *err;
-	uint64_t deadline_ms;         /* of the whole call; 0 = none */
+	uint64_t deadline_ms;         /* no step begins past it; 0 = none */
 	uint64_t bytes_left;          /* of blobs to write before it stops; UINT64_MAX = no bound */
 	pgs__floor floor;             /* as last read or published */
 	uint64_t floor_revision;      /* mod revision of g: where it was published */
 } pgs__worker;
 
-/* The deadline of a backend call that starts now: the store's timeout, not past the worker's own deadline. */
+/* The deadline of a backend call that starts now: the store's timeout. The worker's own deadline ends no call, it only
+ * lets none of the next steps begin: work that was paid for is not thrown away. */
 uint64_t pgs__worker_deadline(const pgs__worker *w);
 
 /* Whether the call's time or bytes are used up: jobs stop between steps, and the report says that there is more. */
@@ -61,20 +62,22 @@ void pgs__claim_release(pgs__worker *w, pgs__claim *claim);
 /* One fenced step: `compares` and the fence, then `ops`. `base_revision`: the revision the step relies on. Sent again
  * while its outcome is unknown, until the deadline. *applied: it took effect, now. When it is false a compare failed;
  * *unsure then says that an earlier sending of it may have been what changed the state (look before removing anything
- * it would have registered). PGS_OK, or the KV's errors (EUNKNOWN: treat as unsure). `revision` may be NULL. */
+ * it would have registered). PGS_OK, or the KV's errors (EUNKNOWN: it may still happen; with others, look at unsure). */
 typedef struct pgs__step {
 	const pgs_kv_compare *compares;
 	size_t compare_count;
 	const pgs_kv_op *ops;
 	size_t op_count;
 	uint64_t base_revision;
+	/* out */
 	bool applied, unsure;
 	uint64_t revision; /* applied: of the transaction */
 } pgs__step;
 #define PGS__FENCE_COMPARES 3
 int pgs__step_run(pgs__worker *w, const pgs__claim *claim, pgs__step *step);
 
-/* How many compares (or operations) of a job's own fit a step on this backend. */
+/* How many compares (or operations) of a job's own fit a step on this backend; it says nothing of bytes
+ * (pgs__max_bytes()). */
 size_t pgs__step_room(const pgs__worker *w);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include "codec/meta.h"
 #include "content/contents.h"
+#include "txn/lease.h"
 
 struct pgs_store {
 	pgs__backend backend;
@@ -36,6 +37,7 @@ struct pgs_db {
 	pgs__contents contents;      /* prefix, secret, page size, cache, files */
 	pthread_mutex_t packs_lock;
 	struct pgs__pack_view *packs; /* as last seen; NULL = never */
+	pgs__observed claims_seen, pins_seen;
 };
 
 static inline const pgs__backend *pgs__db_backend(const pgs_db *db)

@@ -1,10 +1,9 @@
 /* The writer lock. */
 #include "txn/lock.h"
 
+#include "txn/lease.h"
 #include "util/clock.h"
 #include "util/error.h"
-#include "util/process.h"
-#include "util/random.h"
 
 #define LEASE_MS 10000
 #define WAIT_MIN_MS 1
@@ -12,11 +11,10 @@
 
 static int encode_lock(pgs__buffer *out, pgs_error *err)
 {
-	pgs__process self = pgs__process_self();
-	pgs__lock value = {.pid = self.pid, .process_start = self.start, .lease_ms = LEASE_MS};
-	memcpy(value.boot_id, self.boot_id, sizeof value.boot_id);
-	if (pgs__random_bytes(value.owner, sizeof value.owner) != PGS_OK)
-		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
+	pgs__lock value;
+	int result = pgs__lease_self(&value, LEASE_MS, err);
+	if (result != PGS_OK)
+		return result;
 	pgs__lock_encode(&value, out);
 	return out->failed ? pgs__error_nomem(err, "writer lock") : PGS_OK;
 }
@@ -79,9 +77,7 @@ static bool is_dead(pgs__writer_lock *lock, const pgs_kv_pair *pair)
 		lock->waits = 0;
 	}
 	if (readable) {
-		pgs__process holder = {.pid = value.pid, .start = value.process_start};
-		memcpy(holder.boot_id, value.boot_id, sizeof holder.boot_id);
-		if (lock->waits % 8 == 0 && pgs__process_is_gone(&holder))
+		if (lock->waits % 8 == 0 && pgs__lease_is_gone(&value))
 			return true;
 		lease = value.lease_ms;
 	}

@@ -227,6 +227,17 @@ static void test_number__round_trips_and_compares(void **state)
 	}
 }
 
+/* Kind 0 is damage, `next` a newer version's. */
+static void assert_kinds(decoder decode, const pgs__buffer *good, uint8_t next)
+{
+	uint8_t kind = good->data[0];
+	good->data[0] = next;
+	assert_int_equal(decode_sealed(decode, good->data, good->size - 4), PGS_EVERSION);
+	good->data[0] = 0;
+	assert_int_equal(decode_sealed(decode, good->data, good->size - 4), PGS_ECORRUPT);
+	good->data[0] = kind;
+}
+
 static int decode_lock(pgs_slice bytes)
 {
 	pgs__lock lock;
@@ -245,11 +256,125 @@ static void test_lock__round_trips_and_refuses(void **state)
 	assert_true(out.pid == lock.pid && out.process_start == lock.process_start && out.lease_ms == 0);
 	assert_damage_is_found(decode_lock, pgs__buffer_slice(&b));
 	assert_length_is_exact(decode_lock, pgs__buffer_slice(&b));
-	b.data[0] = 2;
-	assert_int_equal(decode_sealed(decode_lock, b.data, b.size - 4), PGS_EVERSION);
-	b.data[0] = 0;
-	assert_int_equal(decode_sealed(decode_lock, b.data, b.size - 4), PGS_ECORRUPT);
+	assert_kinds(decode_lock, &b, 2);
 	pgs__buffer_free(&b);
+}
+
+static int decode_claim(pgs_slice bytes)
+{
+	pgs__claim_value claim;
+	return pgs__claim_decode(bytes, &claim);
+}
+
+static const pgs__lock holder = {"owner-owner-own", "boot-boot-boot-", 4194304, UINT64_MAX, 30000};
+
+static void test_claim__round_trips_and_refuses(void **state)
+{
+	(void)state;
+	pgs__claim_value claim = {holder, 8, 1, 2, {"0123456789abcde"}, {"0123456789abcdf"}}, out;
+	pgs__buffer b = {0};
+	pgs__claim_encode(&claim, &b);
+	assert_int_equal(pgs__claim_decode(pgs__buffer_slice(&b), &out), PGS_OK);
+	assert_memory_equal(&out.holder, &holder, sizeof holder);
+	assert_true(out.jobs == 8 && out.level_first == 1 && out.level_last == 2);
+	assert_true(pgs__page_id_equal(&out.first, &claim.first) && pgs__page_id_equal(&out.last, &claim.last));
+	assert_damage_is_found(decode_claim, pgs__buffer_slice(&b));
+	assert_length_is_exact(decode_claim, pgs__buffer_slice(&b));
+	assert_kinds(decode_claim, &b, 3);
+	b.data[0] = 1; /* a lock's */
+	assert_int_equal(decode_sealed(decode_claim, b.data, b.size - 4), PGS_ECORRUPT);
+	pgs__buffer_free(&b);
+}
+
+static void test_claim__scopes_that_cannot_be(void **state)
+{
+	(void)state;
+	const pgs__claim_value bad[] = {
+		{holder, 0, 0, 0, {{0}}, {{0}}},       /* no job */
+		{holder, 8, 2, 1, {{0}}, {{0}}},       /* levels, */
+		{holder, 8, 0, 0, {{0, 1}}, {{0, 0}}}, /* and ids backwards */
+	};
+	for (size_t i = 0; i < COUNT_OF(bad); i++) {
+		pgs__buffer b = {0};
+		pgs__claim_encode(&bad[i], &b);
+		assert_int_equal(decode_claim(pgs__buffer_slice(&b)), PGS_ECORRUPT);
+		pgs__buffer_free(&b);
+	}
+}
+
+static int decode_pin(pgs_slice bytes)
+{
+	pgs__pin_value pin;
+	return pgs__pin_decode(bytes, &pin);
+}
+
+static void test_pin__round_trips_and_refuses(void **state)
+{
+	(void)state;
+	static const uint64_t revisions[] = {1, 127, 128, UINT64_MAX};
+	for (size_t i = 0; i < COUNT_OF(revisions); i++) {
+		pgs__pin_value pin = {holder, revisions[i]}, out;
+		pgs__buffer b = {0};
+		pgs__pin_encode(&pin, &b);
+		assert_int_equal(pgs__pin_decode(pgs__buffer_slice(&b), &out), PGS_OK);
+		assert_memory_equal(&out.holder, &holder, sizeof holder);
+		assert_true(out.revision == revisions[i]);
+		assert_damage_is_found(decode_pin, pgs__buffer_slice(&b));
+		assert_length_is_exact(decode_pin, pgs__buffer_slice(&b));
+		assert_kinds(decode_pin, &b, 2);
+		pgs__buffer_free(&b);
+	}
+	pgs__buffer b = {0};
+	pgs__pin_encode(&(pgs__pin_value){holder, 0}, &b);
+	assert_int_equal(decode_pin(pgs__buffer_slice(&b)), PGS_ECORRUPT);
+	pgs__buffer_free(&b);
+}
+
+static int decode_samples(pgs_slice bytes)
+{
+	pgs__samples samples;
+	return pgs__samples_decode(bytes, &samples);
+}
+
+static void test_samples__round_trip_and_refuse(void **state)
+{
+	(void)state;
+	static const size_t counts[] = {1, 2, PGS__SAMPLES_MAX};
+	pgs__samples samples, out;
+	for (size_t i = 0; i < PGS__SAMPLES_MAX; i++) {
+		samples.list[i].time_ms = (int64_t)i * 1000 - 5000; /* before 1970, too */
+		samples.list[i].revision = i * i + 1;
+	}
+	for (size_t i = 0; i < COUNT_OF(counts); i++) {
+		pgs__buffer b = {0};
+		samples.count = counts[i];
+		pgs__samples_encode(&samples, &b);
+		assert_int_equal(pgs__samples_decode(pgs__buffer_slice(&b), &out), PGS_OK);
+		assert_int_equal(out.count, counts[i]);
+		assert_memory_equal(out.list, samples.list, counts[i] * sizeof *samples.list);
+		assert_damage_is_found(decode_samples, pgs__buffer_slice(&b));
+		assert_int_equal(decode_sealed(decode_samples, b.data, b.size - 5), PGS_ECORRUPT);
+		assert_kinds(decode_samples, &b, 2);
+		pgs__buffer_free(&b);
+	}
+}
+
+static void test_samples__must_rise_and_be_few(void **state)
+{
+	(void)state;
+	const pgs__samples same_time = {2, {{5, 1}, {5, 2}}}, same_revision = {2, {{5, 2}, {6, 2}}}, none = {0};
+	const pgs__samples *all[] = {&same_time, &same_revision, &none};
+	for (size_t i = 0; i < COUNT_OF(all); i++) {
+		pgs__buffer b = {0};
+		pgs__samples_encode(all[i], &b);
+		assert_int_equal(decode_samples(pgs__buffer_slice(&b)), all[i] == &none ? PGS_OK : PGS_ECORRUPT);
+		pgs__buffer_free(&b);
+	}
+	uint8_t many[1 + 16 * (PGS__SAMPLES_MAX + 1)] = {1};
+	for (size_t i = 0; i <= PGS__SAMPLES_MAX; i++)
+		many[1 + 16 * i] = many[9 + 16 * i] = (uint8_t)(i + 1);
+	assert_int_equal(decode_sealed(decode_samples, many, sizeof many - 16), PGS_OK);
+	assert_int_equal(decode_sealed(decode_samples, many, sizeof many), PGS_ECORRUPT);
 }
 
 int main(void)
@@ -265,6 +390,11 @@ int main(void)
 		cmocka_unit_test(test_floor__compares_in_the_kv),
 		cmocka_unit_test(test_number__round_trips_and_compares),
 		cmocka_unit_test(test_lock__round_trips_and_refuses),
+		cmocka_unit_test(test_claim__round_trips_and_refuses),
+		cmocka_unit_test(test_claim__scopes_that_cannot_be),
+		cmocka_unit_test(test_pin__round_trips_and_refuses),
+		cmocka_unit_test(test_samples__round_trip_and_refuse),
+		cmocka_unit_test(test_samples__must_rise_and_be_few),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,64 @@
+/* Leases. */
+#include "txn/lease.h"
+
+#include "util/clock.h"
+#include "util/error.h"
+#include "util/process.h"
+#include "util/random.h"
+
+int pgs__lease_self(pgs__lock *out, uint64_t lease_ms, pgs_error *err)
+{
+	pgs__process self = pgs__process_self();
+	*out = (pgs__lock){.pid = self.pid, .process_start = self.start, .lease_ms = lease_ms};
+	memcpy(out->boot_id, self.boot_id, sizeof out->boot_id);
+	if (pgs__random_bytes(out->owner, sizeof out->owner) != PGS_OK)
+		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
+	return PGS_OK;
+}
+
+bool pgs__lease_is_gone(const pgs__lock *holder)
+{
+	pgs__process process = {.pid = holder->pid, .start = holder->process_start};
+	memcpy(process.boot_id, holder->boot_id, sizeof process.boot_id);
+	return pgs__process_is_gone(&process);
+}
+
+void pgs__observed_init(pgs__observed *observed)
+{
+	observed->since = (pgs__map){0};
+	pthread_mutex_init(&observed->lock, NULL);
+}
+
+void pgs__observed_free(pgs__observed *observed)
+{
+	pgs__map_free(&observed->since);
+	pthread_mutex_destroy(&observed->lock);
+}
+
+/* Keep what is still there, so that the table is never larger than the keys of its kind. */
+static void replace(pgs__observed *observed, pgs__lease *const *leases, size_t count, uint64_t now_ms)
+{
+	pgs__map next = {0};
+	for (size_t i = 0; i < count; i++) {
+		const uint64_t *since = pgs__map_get(&observed->since, leases[i]->mod_revision);
+		if (pgs__map_set(&next, leases[i]->mod_revision, since ? *since : now_ms, NULL) != PGS_OK) {
+			pgs__map_free(&next);
+			return;
+		}
+	}
+	pgs__map_free(&observed->since);
+	observed->since = next;
+}
+
+void pgs__observed_judge(pgs__observed *observed, pgs__lease *const *leases, size_t count, uint64_t asked_ms)
+{
+	pthread_mutex_lock(&observed->lock);
+	replace(observed, leases, count, pgs__now_ms());
+	for (size_t i = 0; i < count; i++) {
+		const uint64_t *since = pgs__map_get(&observed->since, leases[i]->mod_revision);
+		leases[i]->dead = since && asked_ms >= *since && asked_ms - *since >= leases[i]->holder.lease_ms;
+	}
+	pthread_mutex_unlock(&observed->lock);
+	for (size_t i = 0; i < count; i++)
+		leases[i]->dead = leases[i]->dead || pgs__lease_is_gone(&leases[i]->holder);
+}

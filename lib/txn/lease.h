@@ -1,0 +1,48 @@
+/* Leases: what the holder of a lock, a claim or a pin says of itself, and when others may take it for dead.
+ *
+ * A holder is dead when its process was one of this machine and is gone, or when an observer has seen its key at the
+ * same mod revision for as long as its lease, by the observer's own monotonic clock: clocks of two machines are never
+ * compared, nor times of one clock before and after a restart. Judging wrongly costs a holder its turn, and nothing
+ * else: what it does afterwards fails its compare (invariants 7 and 9).
+ */
+#ifndef PGS_TXN_LEASE_H
+#define PGS_TXN_LEASE_H
+
+#include <pthread.h>
+
+#include <pagestore/error.h>
+#include <pagestore/sys/kv.h>
+
+#include "codec/keys.h"
+#include "codec/meta.h"
+#include "util/map.h"
+
+/* What a holder puts into the KV: this process, a random owner. PGS_OK or PGS_EIO. */
+int pgs__lease_self(pgs__lock *out, uint64_t lease_ms, pgs_error *err);
+
+/* Whether the holder's process is certainly gone. */
+bool pgs__lease_is_gone(const pgs__lock *holder);
+
+/* Since when this process has seen which mod revisions. As a key has a mod revision only once, its number alone is
+ * enough to go by. */
+typedef struct pgs__observed {
+	pthread_mutex_t lock;
+	pgs__map since; /* mod revision → monotonic ms */
+} pgs__observed;
+
+void pgs__observed_init(pgs__observed *observed);
+void pgs__observed_free(pgs__observed *observed);
+
+/* One key of a kind, as read now. */
+typedef struct pgs__lease {
+	pgs__key key;
+	uint64_t create_revision, mod_revision;
+	pgs__lock holder;
+	bool dead; /* out */
+} pgs__lease;
+
+/* Judge all keys of a kind, as read by a request sent at `asked_ms`; what was seen of others is forgotten. Out of
+ * memory, a holder not seen before is alive. */
+void pgs__observed_judge(pgs__observed *observed, pgs__lease *const *leases, size_t count, uint64_t asked_ms);
+
+#endif
