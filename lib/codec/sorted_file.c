@@ -70,8 +70,8 @@ void pgs__sorted_entry_decode(const uint8_t in[PGS__SORTED_ENTRY_SIZE], pgs__sor
 	out->birth = pgs__load_little(in + 28, 8);
 }
 
-/* Whether an entry's content can be where it says; a tombstone has none. */
-static bool place_ok(const pgs__sorted_entry *entry, uint32_t page_size, uint64_t contents_min, uint64_t file_size)
+bool pgs__sorted_place_ok(
+	const pgs__sorted_entry *entry, uint32_t page_size, uint64_t contents_min, uint64_t file_size)
 {
 	if (entry->offset > PGS__SORTED_FILE_MAX)
 		return entry->length == 0;
@@ -107,7 +107,7 @@ int pgs__sorted_find(pgs_slice table, const pgs__page_id *id, uint32_t page_size
 	pgs__sorted_entry_decode((const uint8_t *)table.data + (past - 1) * PGS__SORTED_ENTRY_SIZE, &entry);
 	if (!pgs__page_id_equal(&entry.id, id))
 		return PGS_ENOTFOUND;
-	if (!place_ok(&entry, page_size, contents_min, file_size))
+	if (!pgs__sorted_place_ok(&entry, page_size, contents_min, file_size))
 		return PGS_ECORRUPT;
 	*out = entry;
 	return PGS_OK;
@@ -123,7 +123,7 @@ static int check_rows(pgs_slice table, uint32_t page_size, uint64_t contents_off
 		if (at > 0 && memcmp(bytes + at - PGS__SORTED_ENTRY_SIZE, bytes + at, PGS__ID_SIZE) >= 0)
 			return PGS_ECORRUPT;
 		pgs__sorted_entry_decode(bytes + at, &entry);
-		if (!place_ok(&entry, page_size, next, file_size))
+		if (!pgs__sorted_place_ok(&entry, page_size, next, file_size))
 			return PGS_ECORRUPT;
 		if (entry.length > 0 && entry.offset != next)
 			return PGS_ECORRUPT;
@@ -199,6 +199,7 @@ int pgs__level_value_decode(pgs_slice bytes, pgs__level_value *out)
 	if (r.failed || !sizes_ok(out->file_size, out->count))
 		return PGS_ECORRUPT;
 	/* The count is bounded now: no product below overflows. */
+	out->contents_offset = PGS__SORTED_HEADER_SIZE + out->count * PGS__SORTED_ENTRY_SIZE;
 	uint64_t rows = out->has_table ? out->count : slice_count(out->count);
 	size_t row_size = out->has_table ? PGS__SORTED_ENTRY_SIZE : PGS__FENCE_SIZE;
 	if (pgs__reader_left(&r) != rows * row_size)
@@ -209,7 +210,7 @@ int pgs__level_value_decode(pgs_slice bytes, pgs__level_value *out)
 		return check_fences(body);
 	}
 	out->table = body;
-	return check_rows(body, PGS_PAGE_SIZE_MAX, PGS__SORTED_HEADER_SIZE + body.size, out->file_size);
+	return check_rows(body, PGS_PAGE_SIZE_MAX, out->contents_offset, out->file_size);
 }
 
 int64_t pgs__fence_find(pgs_slice fences, const pgs__page_id *id)

@@ -57,6 +57,10 @@ int pgs__sorted_header_decode(const uint8_t in[PGS__SORTED_HEADER_SIZE], pgs__so
 void pgs__sorted_entry_encode(const pgs__sorted_entry *entry, uint8_t out[PGS__SORTED_ENTRY_SIZE]);
 void pgs__sorted_entry_decode(const uint8_t in[PGS__SORTED_ENTRY_SIZE], pgs__sorted_entry *out);
 
+/* Whether an entry's content can be where it says, in [contents_min, file_size), a tombstone having none. */
+bool pgs__sorted_place_ok(const pgs__sorted_entry *entry, uint32_t page_size, uint64_t contents_min,
+			  uint64_t file_size);
+
 /* Decode a run of table bytes (a multiple of the entry size) and find `id` in it by binary search. PGS_OK,
  * PGS_ENOTFOUND, or PGS_ECORRUPT when the entry it comes to lies outside [contents_min, file_size). */
 int pgs__sorted_find(pgs_slice table, const pgs__page_id *id, uint32_t page_size, uint64_t contents_min,
@@ -69,6 +73,7 @@ typedef struct pgs__level_value {
 	bool has_table;      /* else fences */
 	uint64_t file_size;
 	uint64_t count;
+	uint64_t contents_offset;
 	pgs_slice table;     /* count entries, borrowed */
 	pgs_slice fences;    /* ceil(count / 64) × (16 id, 4 check), borrowed */
 } pgs__level_value;

@@ -31,7 +31,8 @@ static uint8_t *make_head(pgs__sorted_item *items, size_t count, uint32_t page_s
 		return NULL;
 	uint64_t offset = *head_size;
 	for (size_t i = 0; i < count; i++) {
-		const pgs__sorted_entry entry = {items[i].id, offset, items[i].size, items[i].birth};
+		const pgs__sorted_entry entry = {
+			items[i].id, items[i].size ? offset : PGS__TOMBSTONE, items[i].size, items[i].birth};
 		items[i].offset = offset;
 		offset += items[i].size;
 		pgs__sorted_entry_encode(&entry, head + PGS__SORTED_HEADER_SIZE + i * PGS__SORTED_ENTRY_SIZE);

@@ -5,7 +5,7 @@
 #include "codec/sorted_file.h"
 #include "content/backend.h"
 
-/* One content: a zstd frame or a raw page. */
+/* One content: a zstd frame or a raw page; of size 0: a tombstone. */
 typedef struct pgs__sorted_item {
 	pgs__page_id id;
 	const void *bytes;
