@@ -17,6 +17,7 @@
 #include "codec/pack.h"
 #include "codec/pointer.h"
 #include "codec/seal.h"
+#include "codec/snapshot_record.h"
 #include "codec/sorted_file.h"
 
 #define PAGE_SIZE 512
@@ -394,6 +395,45 @@ static void make_index_file(golden *g)
 	pgs__buffer_free(&full);
 }
 
+/* ---- named snapshots ---- */
+
+static void make_snapshots(golden *g)
+{
+	static const pgs__snapshot_file files[] = {
+		{0, 700, {"i-000000000000012c-018bcfe5687b7abc8def0123456789ab", 51}, 9000, 600},
+		{1000, 1300, {"i-000000000000012c-018bcfe5687b7abc8def0123456789ac", 51}, 5000, 300},
+	};
+	pgs__attrs_writer w = {0};
+	pgs__buffer b = {0}, attrs = {0};
+	pgs__attrs_add(&w, (pgs_slice){"root", 4}, (pgs_slice){"17", 2});
+	pgs__attrs_add(&w, (pgs_slice){"size", 4}, (pgs_slice){0});
+	pgs__attrs_finish(&w, &attrs);
+	pgs__snapshot_record record = {.revision = 300, .commit_revision = 299, .counter = 41, .page_count = 5000,
+		.created_ms = 1700000000123, .file_count = 2, .files = files, .attrs = pgs__buffer_slice(&attrs)};
+	pgs__snapshot_encode(&record, &b);
+	emit_good(g, "snapshot", "inline", &b);
+	emit_damaged(g, "snapshot", &b);
+	emit_changed(g, "snapshot", "kind-3", "newer", &b, 0, 3);
+	emit_changed(g, "snapshot", "kind-0", "corrupt", &b, 0, 0);
+	emit_changed(g, "snapshot", "files-3", "corrupt", &b, 16, 3);
+	pgs__buffer_free(&b);
+	record.attrs_in_file = true;
+	record.attrs_name = (pgs_slice){"a-000000000000012c-018bcfe5687b7abc8def0123456789ad", 51};
+	record.attrs_size = 70000;
+	record.file_count = 0;
+	pgs__snapshot_encode(&record, &b);
+	emit_good(g, "snapshot", "attrs-in-blob", &b);
+	pgs__buffer_free(&b);
+	pgs__attrs_file_encode(pgs__buffer_slice(&attrs), &b);
+	emit_good(g, "attrs", "plain", &b);
+	emit_damaged(g, "attrs", &b);
+	emit_changed(g, "attrs", "version-2", "newer", &b, 4, 2);
+	emit_changed(g, "attrs", "names-fall", "corrupt", &b, 8, 't');
+	pgs__buffer_free(&b);
+	pgs__buffer_free(&attrs);
+	pgs__buffer_free(&w.bytes);
+}
+
 void golden_make(golden_emit emit_file, void *ctx)
 {
 	golden g = {.emit = emit_file, .ctx = ctx};
@@ -407,6 +447,7 @@ void golden_make(golden_emit emit_file, void *ctx)
 	make_fences(&g);
 	make_packs(&g);
 	make_index_file(&g);
+	make_snapshots(&g);
 	emit(&g, "content", "raw", "good", (pgs_slice){g.noise, PAGE_SIZE});
 	emit(&g, "content", "zstd", "good", (pgs_slice){text_frame, sizeof text_frame});
 }

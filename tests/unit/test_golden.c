@@ -11,10 +11,11 @@
 #include "codec/meta.h"
 #include "codec/pack.h"
 #include "codec/pointer.h"
+#include "codec/snapshot_record.h"
 #include "codec/sorted_file.h"
 #include "golden/golden.h"
 
-#define FILES 89 /* in v1/ */
+#define FILES 101 /* in v1/ */
 #define PAGE 512
 #define FILE_MAX 65536
 
@@ -129,6 +130,18 @@ static int decode_pack(pgs_slice bytes)
 	return pgs__pack_decode(bytes, &pack);
 }
 
+static int decode_snapshot(pgs_slice bytes)
+{
+	pgs__snapshot_record record;
+	return pgs__snapshot_decode(bytes, &record);
+}
+
+static int decode_attrs(pgs_slice bytes)
+{
+	pgs_slice attrs;
+	return pgs__attrs_file_decode(bytes, &attrs);
+}
+
 static int decode_any_content(pgs_slice bytes)
 {
 	uint8_t page[PAGE];
@@ -194,6 +207,8 @@ static const struct {
 	{"sorted_file", decode_sorted_file},
 	{"pack", decode_pack},
 	{"index_file", decode_index_file},
+	{"snapshot", decode_snapshot},
+	{"attrs", decode_attrs},
 	{"content", decode_any_content},
 };
 
@@ -528,6 +543,49 @@ static void test_golden__index_file(void **state)
 	assert_memory_equal(p.id.bytes, noise_id, 16);
 }
 
+static void assert_attrs(pgs_slice attrs)
+{
+	pgs__attrs_reader r;
+	pgs_slice name, value;
+	assert_int_equal(pgs__attrs_open(attrs, &r), PGS_OK);
+	assert_true(pgs__attrs_next(&r, &name, &value));
+	assert_slice_equal(name, "root", 4);
+	assert_slice_equal(value, "17", 2);
+	assert_true(pgs__attrs_next(&r, &name, &value));
+	assert_slice_equal(name, "size", 4);
+	assert_int_equal(value.size, 0);
+	assert_false(pgs__attrs_next(&r, &name, &value));
+}
+
+static void test_golden__snapshots(void **state)
+{
+	(void)state;
+	pgs__snapshot_record record;
+	pgs__snapshot_files_reader r;
+	pgs__snapshot_file file;
+	pgs_slice attrs;
+	assert_int_equal(pgs__snapshot_decode(load("snapshot.inline.good"), &record), PGS_OK);
+	assert_int_equal(record.revision, 300);
+	assert_int_equal(record.commit_revision, 299);
+	assert_int_equal(record.counter, 41);
+	assert_int_equal(record.page_count, 5000);
+	assert_int_equal(record.created_ms, 1700000000123);
+	assert_int_equal(record.file_count, 2);
+	r = pgs__snapshot_files_open(&record);
+	assert_true(pgs__snapshot_next_file(&r, &file));
+	assert_true(file.first == 0 && file.end == 700 && file.file_size == 9000 && file.pointer_count == 600);
+	assert_slice_equal(file.name, "i-000000000000012c-018bcfe5687b7abc8def0123456789ab", 51);
+	assert_true(pgs__snapshot_next_file(&r, &file));
+	assert_true(file.first == 1000 && file.end == 1300 && file.file_size == 5000 && file.pointer_count == 300);
+	assert_attrs(record.attrs);
+	assert_int_equal(pgs__snapshot_decode(load("snapshot.attrs-in-blob.good"), &record), PGS_OK);
+	assert_int_equal(record.file_count, 0);
+	assert_slice_equal(record.attrs_name, "a-000000000000012c-018bcfe5687b7abc8def0123456789ad", 51);
+	assert_int_equal(record.attrs_size, 70000);
+	assert_int_equal(pgs__attrs_file_decode(load("attrs.plain.good"), &attrs), PGS_OK);
+	assert_attrs(attrs);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -541,6 +599,7 @@ int main(void)
 		cmocka_unit_test(test_golden__levels),
 		cmocka_unit_test(test_golden__packs),
 		cmocka_unit_test(test_golden__index_file),
+		cmocka_unit_test(test_golden__snapshots),
 	};
 	return cmocka_run_group_tests(tests, fill_secret, NULL);
 }
