@@ -86,9 +86,10 @@ static int add_packed(void *ctx, uint64_t page_no, uint64_t revision, pgs_slice 
 static int add_cut_off(diff *d)
 {
 	int result = add_keys(d);
-	return result == PGS_OK ? pgs__pack_view_visit(d->older.packs, pgs__db_backend(d->older.db), d->deadline_ms,
-						       add_packed, d, d->err)
-				: result;
+	if (result == PGS_OK)
+		result = pgs__pack_view_visit(d->older.packs, pgs__db_backend(d->older.db), d->deadline_ms, add_packed, d,
+					      d->err);
+	return result == PGS_ENOTFOUND ? pgs__explain_missing(&d->older, d->deadline_ms, d->err) : result;
 }
 
 /* --- comparing ----------------------------------------------------------------- */

@@ -225,6 +225,8 @@ static int add_packs(verify *v, uint64_t revision)
 	int result = pgs__snapshot_open(&s, v->db, revision, step_deadline(v), &e);
 	if (result == PGS_OK)
 		result = pgs__pack_view_visit(s.packs, v->contents->backend, step_deadline(v), visit_pack_pointer, v, &e);
+	if (result == PGS_ENOTFOUND && s.packs) /* an index file is missing */
+		result = pgs__explain_missing(&s, step_deadline(v), &e);
 	pgs__snapshot_close(&s);
 	if (result == PGS_ECORRUPT || result == PGS_EVERSION)
 		return finding(v, result, PGS_NO_PAGE, revision, e.message);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "txn/index_file.h"
 #include "util/alloc.h"
 #include "util/arena.h"
 #include "util/error.h"
@@ -22,9 +23,7 @@ typedef struct pack {
 	pgs__pack decoded;
 	size_t entry_count;    /* inline */
 	inline_entry *entries;
-	char blob_name[PGS__BLOB_NAME_SIZE]; /* in a file */
-	uint8_t *table;
-	size_t table_size;
+	pgs__index_file file;  /* in a file */
 } pack;
 
 struct pgs__pack_view {
@@ -42,7 +41,7 @@ static void pack_release(pack *p)
 		return;
 	pgs__free(p->value);
 	pgs__free(p->entries);
-	pgs__free(p->table);
+	pgs__index_file_close(&p->file);
 	pgs__free(p);
 }
 
@@ -58,47 +57,6 @@ static int load_inline(pack *p)
 	while (pgs__entries_next(&reader, &e.page_no, &e.pointer))
 		p->entries[p->entry_count++] = e;
 	return reader.reader.failed ? PGS_ECORRUPT : PGS_OK;
-}
-
-static int read_blob(const pgs__backend *backend, const char *name, uint64_t offset, void *buffer, size_t size,
-		     uint64_t deadline_ms, pgs_error *err)
-{
-	pgs_blob_range range = {.name = name, .offset = offset, .size = size, .buffer = buffer};
-	int result = backend->blob->vtable->get(backend->blob, &range, 1, deadline_ms, err);
-	if (result == PGS_ENOTFOUND)
-		return pgs__error(err, PGS_ECORRUPT, "index file %s is missing", name);
-	return result;
-}
-
-static int load_table(pack *p, const pgs__backend *backend, uint64_t deadline_ms, pgs_error *err)
-{
-	uint8_t bytes[PGS__INDEX_HEADER_SIZE];
-	pgs__index_header header;
-	int result = read_blob(backend, p->blob_name, 0, bytes, sizeof bytes, deadline_ms, err);
-	if (result != PGS_OK)
-		return result;
-	result = pgs__index_header_decode(bytes, &header);
-	if (result != PGS_OK)
-		return pgs__error(err, result, "header of index file %s is damaged or of a newer version", p->blob_name);
-	p->table_size = (size_t)header.block_count * PGS__INDEX_BLOCK_SIZE;
-	p->table = pgs__malloc(p->table_size);
-	if (!p->table)
-		return pgs__error_nomem(err, "index file");
-	result = read_blob(backend, p->blob_name, PGS__INDEX_HEADER_SIZE, p->table, p->table_size, deadline_ms, err);
-	if (result == PGS_OK && pgs__index_table_check((pgs_slice){p->table, p->table_size}, &header) != PGS_OK)
-		result = pgs__error(err, PGS_ECORRUPT, "table of index file %s is damaged", p->blob_name);
-	return result;
-}
-
-static int load_file(pack *p, const pgs_db *db, uint64_t deadline_ms, pgs_error *err)
-{
-	char file_name[PGS__FILE_NAME_MAX + 1];
-	if (p->decoded.file_name.size > PGS__FILE_NAME_MAX)
-		return PGS_ECORRUPT;
-	memcpy(file_name, p->decoded.file_name.data, p->decoded.file_name.size);
-	file_name[p->decoded.file_name.size] = '\0';
-	pgs__blob_name(p->blob_name, pgs__db_prefix(db), file_name);
-	return load_table(p, pgs__db_backend(db), deadline_ms, err);
 }
 
 static int pack_load(pack **out, const pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms, pgs_error *err)
@@ -125,7 +83,7 @@ static int pack_load(pack **out, const pgs_db *db, const pgs_kv_pair *pair, uint
 			pgs__error(err, result, "the pack of revision %llu is damaged or of a newer version",
 				   (unsigned long long)p->revision);
 		else if (p->decoded.in_file)
-			result = load_file(p, db, deadline_ms, err);
+			result = pgs__index_file_open(&p->file, db, p->decoded.file_name, deadline_ms, err);
 	}
 	if (result != PGS_OK) {
 		pack_release(p);
@@ -275,19 +233,13 @@ int pgs__pack_view_get(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t d
 
 /* --- finding ----------------------------------------------------------------------- */
 
-typedef struct block {
-	int64_t index; /* -1 = none */
-	uint8_t *bytes;
-	size_t size;
-} block;
-
 struct pgs__pack_finder {
 	pgs__pack_view *view; /* borrowed */
 	const pgs__backend *backend;
 	uint64_t deadline_ms;
 	pgs_error *err;
 	pgs__arena arena;
-	block blocks[]; /* per pack, the index block read last */
+	pgs__index_block_kept blocks[]; /* per pack, the index block read last */
 };
 
 int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs__backend *backend,
@@ -301,8 +253,6 @@ int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs
 	finder->backend = backend;
 	finder->deadline_ms = deadline_ms;
 	finder->err = err;
-	for (size_t i = 0; i < view->count; i++)
-		finder->blocks[i].index = -1;
 	return PGS_OK;
 }
 
@@ -332,53 +282,6 @@ static bool find_inline(const pack *p, uint64_t page_no, pgs_slice *pointer)
 	return true;
 }
 
-/* Read an index block of a pack and check it. The bytes are the caller's to free. */
-static int read_block(const pack *p, const pgs__backend *backend, size_t index, uint64_t deadline_ms, uint8_t **bytes,
-		      size_t *size, pgs_error *err)
-{
-	pgs__index_block row;
-	pgs__index_block_decode((pgs_slice){p->table, p->table_size}, index, &row);
-	*size = row.length;
-	*bytes = pgs__malloc(row.length);
-	if (!*bytes)
-		return pgs__error_nomem(err, "index block");
-	int result = read_blob(backend, p->blob_name, row.offset, *bytes, row.length, deadline_ms, err);
-	if (result == PGS_OK && pgs__index_block_check((pgs_slice){*bytes, row.length}, &row) != PGS_OK)
-		result = pgs__error(err, PGS_ECORRUPT, "block %zu of index file %s is damaged", index, p->blob_name);
-	if (result != PGS_OK) {
-		pgs__free(*bytes);
-		*bytes = NULL;
-	}
-	return result;
-}
-
-static int find_in_file(pgs__pack_finder *finder, size_t pack_index, uint64_t page_no, bool *found,
-			pgs_slice *pointer)
-{
-	const pack *p = finder->view->packs[pack_index];
-	block *b = &finder->blocks[pack_index];
-	int64_t index = pgs__index_table_find((pgs_slice){p->table, p->table_size}, page_no);
-	*found = false;
-	if (index < 0)
-		return PGS_OK;
-	if (b->index != index) {
-		pgs__free(b->bytes);
-		b->index = -1;
-		int result = read_block(p, finder->backend, (size_t)index, finder->deadline_ms, &b->bytes, &b->size,
-					finder->err);
-		if (result != PGS_OK)
-			return result;
-		b->index = index;
-	}
-	pgs__entries_reader reader;
-	uint64_t at;
-	if (pgs__entries_open((pgs_slice){b->bytes, b->size}, &reader) != PGS_OK)
-		return pgs__error(finder->err, PGS_ECORRUPT, "index file %s is damaged", p->blob_name);
-	while (!*found && pgs__entries_next(&reader, &at, pointer) && at <= page_no)
-		*found = at == page_no;
-	return PGS_OK;
-}
-
 static bool in_ranges(const pack *p, uint64_t page_no)
 {
 	pgs_slice rest = p->decoded.range_bytes;
@@ -398,7 +301,8 @@ int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs
 		pgs_slice pointer = {0};
 		bool found = !p->decoded.in_file && find_inline(p, page_no, &pointer);
 		if (p->decoded.in_file) {
-			int result = find_in_file(finder, i, page_no, &found, &pointer);
+			int result = pgs__index_file_find(&p->file, finder->backend, page_no, &finder->blocks[i], &found,
+							  &pointer, finder->deadline_ms, finder->err);
 			if (result != PGS_OK)
 				return result;
 		}
@@ -443,18 +347,19 @@ static int visit_entries(pgs_slice entries, uint64_t revision, pgs__pack_visitor
 static int visit_file(const pack *p, const pgs__backend *backend, uint64_t deadline_ms, pgs__pack_visitor visit,
 		      void *ctx, pgs_error *err)
 {
-	for (size_t i = 0; i < p->table_size / PGS__INDEX_BLOCK_SIZE; i++) {
-		uint8_t *bytes;
-		size_t size;
-		int result = read_block(p, backend, i, deadline_ms, &bytes, &size, err);
-		if (result != PGS_OK)
-			return result;
-		result = visit_entries((pgs_slice){bytes, size}, p->revision, visit, ctx, err);
-		pgs__free(bytes);
-		if (result != PGS_OK)
-			return result;
+	pgs__index_cursor cursor;
+	uint64_t page_no;
+	pgs_slice pointer;
+	bool found = true;
+	int result = PGS_OK;
+	pgs__index_cursor_open(&cursor, &p->file, backend, 0, UINT64_MAX);
+	while (result == PGS_OK && found) {
+		result = pgs__index_cursor_next(&cursor, &found, &page_no, &pointer, deadline_ms, err);
+		if (result == PGS_OK && found)
+			result = visit(ctx, page_no, p->revision, pointer);
 	}
-	return PGS_OK;
+	pgs__index_cursor_close(&cursor);
+	return result;
 }
 
 int pgs__pack_view_visit(pgs__pack_view *view, const pgs__backend *backend, uint64_t deadline_ms,

@@ -12,7 +12,8 @@
 typedef struct pgs__pack_view pgs__pack_view;
 
 /* The view at KV revision `revision`, where z had mod revision `epoch`: the database's current one if it is of that
- * epoch, else read. PGS_OK (release it), or an error of the KV or blob store, ECORRUPT, EVERSION, ENOMEM. */
+ * epoch, else read. PGS_OK (release it), or an error of the KV or blob store, ECORRUPT, EVERSION, ENOMEM;
+ * PGS_ENOTFOUND when an index file is missing: here, and below, for pgs__explain_missing() to judge. */
 int pgs__pack_view_get(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t deadline_ms, pgs__pack_view **out,
 		       pgs_error *err);
 void pgs__pack_view_release(pgs__pack_view *view);

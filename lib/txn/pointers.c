@@ -168,7 +168,7 @@ static int overlay_packs(reading *r, size_t count)
 			result = take_pack_answer(r, i, &answer);
 	}
 	pgs__pack_finder_free(finder);
-	return result;
+	return result == PGS_ENOTFOUND ? pgs__explain_missing(r->snapshot, r->deadline_ms, r->err) : result;
 }
 
 int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, size_t count, pgs__resolved *out,

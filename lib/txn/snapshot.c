@@ -147,7 +147,8 @@ int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uin
 		return result;
 	if (at_revision == 0)
 		catch_up_cache(out, deadline_ms);
-	return pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+	result = pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+	return result == PGS_ENOTFOUND ? pgs__explain_missing(out, deadline_ms, err) : result;
 }
 
 void pgs__snapshot_close(pgs__snapshot *snapshot)

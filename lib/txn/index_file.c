@@ -1,0 +1,225 @@
+/* Reading index files: their tables, and blocks as they are needed. Every block is checked before it is walked. */
+#include "txn/index_file.h"
+
+#include <string.h>
+
+#include "util/alloc.h"
+#include "util/error.h"
+
+#define READ_MAX (256u << 10) /* bytes of blocks a cursor reads at once */
+
+static int read_blob(const pgs__index_file *file, const pgs__backend *backend, uint64_t offset, void *buffer,
+		     size_t size, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs_blob_range range = {.name = file->blob_name, .offset = offset, .size = size, .buffer = buffer};
+	int result = backend->blob->vtable->get(backend->blob, &range, 1, deadline_ms, err);
+	return result == PGS_ENOTFOUND ? pgs__error(err, result, "index file %s is missing", file->blob_name) : result;
+}
+
+static pgs_slice table_of(const pgs__index_file *file)
+{
+	return (pgs_slice){file->table, file->table_size};
+}
+
+static size_t block_count(const pgs__index_file *file)
+{
+	return file->table_size / PGS__INDEX_BLOCK_SIZE;
+}
+
+static pgs__index_block block_at(const pgs__index_file *file, size_t index)
+{
+	pgs__index_block row;
+	pgs__index_block_decode(table_of(file), index, &row);
+	return row;
+}
+
+/* --- opening ----------------------------------------------------------------- */
+
+static int read_table(pgs__index_file *file, const pgs_db *db, uint64_t deadline_ms, pgs_error *err)
+{
+	const pgs__backend *backend = pgs__db_backend(db);
+	uint8_t bytes[PGS__INDEX_HEADER_SIZE];
+	pgs__index_header header;
+	int result = read_blob(file, backend, 0, bytes, sizeof bytes, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	result = pgs__index_header_decode(bytes, &header);
+	if (result != PGS_OK)
+		return pgs__error(err, result, "header of index file %s is damaged or of a newer version",
+				  file->blob_name);
+	if (header.page_size != db->contents.page_size)
+		return pgs__error(err, PGS_ECORRUPT, "index file %s is of pages of %u bytes, the database of %u",
+				  file->blob_name, header.page_size, db->contents.page_size);
+	file->pointer_count = header.pointer_count;
+	file->table_size = (size_t)header.block_count * PGS__INDEX_BLOCK_SIZE;
+	file->table = pgs__malloc(file->table_size ? file->table_size : 1);
+	if (!file->table)
+		return pgs__error_nomem(err, "index file");
+	if (file->table_size)
+		result = read_blob(file, backend, PGS__INDEX_HEADER_SIZE, file->table, file->table_size, deadline_ms,
+				   err);
+	if (result == PGS_OK && pgs__index_table_check(table_of(file), &header) != PGS_OK)
+		result = pgs__error(err, PGS_ECORRUPT, "table of index file %s is damaged", file->blob_name);
+	return result;
+}
+
+int pgs__index_file_open(pgs__index_file *out, const pgs_db *db, pgs_slice name, uint64_t deadline_ms, pgs_error *err)
+{
+	char text[PGS__FILE_NAME_MAX + 1];
+	*out = (pgs__index_file){0};
+	if (!pgs__file_name_ok(name))
+		return pgs__error(err, PGS_ECORRUPT, "database %s: the name of an index file is malformed", db->name);
+	memcpy(text, name.data, name.size);
+	text[name.size] = '\0';
+	pgs__blob_name(out->blob_name, pgs__db_prefix(db), text);
+	int result = read_table(out, db, deadline_ms, err);
+	if (result != PGS_OK)
+		pgs__index_file_close(out);
+	return result;
+}
+
+void pgs__index_file_close(pgs__index_file *file)
+{
+	pgs__free(file->table);
+	*file = (pgs__index_file){0};
+}
+
+/* --- blocks -------------------------------------------------------------------- */
+
+static int damaged_block(const pgs__index_file *file, size_t index, pgs_error *err)
+{
+	return pgs__error(err, PGS_ECORRUPT, "block %zu of index file %s is damaged", index, file->blob_name);
+}
+
+/* Read blocks [first, end), neighbours in the file, and check them. The bytes are the caller's to free. */
+static int read_blocks(const pgs__index_file *file, const pgs__backend *backend, size_t first, size_t end,
+		       uint8_t **bytes, size_t *size, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__index_block from = block_at(file, first), last = block_at(file, end - 1);
+	*size = (size_t)(last.offset + last.length - from.offset);
+	*bytes = pgs__malloc(*size);
+	if (!*bytes)
+		return pgs__error_nomem(err, "index blocks");
+	int result = read_blob(file, backend, from.offset, *bytes, *size, deadline_ms, err);
+	for (size_t i = first; result == PGS_OK && i < end; i++) {
+		pgs__index_block row = block_at(file, i);
+		pgs_slice block = {*bytes + (row.offset - from.offset), row.length};
+		if (pgs__index_block_check(block, &row) != PGS_OK)
+			result = damaged_block(file, i, err);
+	}
+	if (result != PGS_OK) {
+		pgs__free(*bytes);
+		*bytes = NULL;
+	}
+	return result;
+}
+
+int pgs__index_file_find(const pgs__index_file *file, const pgs__backend *backend, uint64_t page_no,
+			 pgs__index_block_kept *kept, bool *found, pgs_slice *pointer, uint64_t deadline_ms,
+			 pgs_error *err)
+{
+	int64_t index = pgs__index_table_find(table_of(file), page_no);
+	*found = false;
+	if (index < 0)
+		return PGS_OK;
+	if (!kept->bytes || kept->index != (size_t)index) {
+		pgs__free(kept->bytes);
+		kept->index = (size_t)index;
+		int result = read_blocks(file, backend, (size_t)index, (size_t)index + 1, &kept->bytes, &kept->size,
+					 deadline_ms, err);
+		if (result != PGS_OK)
+			return result;
+	}
+	pgs__entries_reader reader;
+	uint64_t at;
+	if (pgs__entries_open((pgs_slice){kept->bytes, kept->size}, &reader) != PGS_OK)
+		return damaged_block(file, (size_t)index, err);
+	while (!*found && pgs__entries_next(&reader, &at, pointer) && at <= page_no)
+		*found = at == page_no;
+	return PGS_OK;
+}
+
+/* --- walking ------------------------------------------------------------------- */
+
+/* The first block that ends at or after the page. */
+static size_t first_block(const pgs__index_file *file, uint64_t page_no)
+{
+	size_t low = 0, high = block_count(file);
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (block_at(file, middle).last_page < page_no)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
+void pgs__index_cursor_open(pgs__index_cursor *cursor, const pgs__index_file *file, const pgs__backend *backend,
+			    uint64_t first, uint64_t end)
+{
+	*cursor = (pgs__index_cursor){.file = file, .backend = backend, .first = first, .end = end};
+	cursor->block = cursor->read_end = first_block(file, first);
+}
+
+void pgs__index_cursor_close(pgs__index_cursor *cursor)
+{
+	pgs__free(cursor->bytes);
+	*cursor = (pgs__index_cursor){0};
+}
+
+/* Read the next blocks that have pages of the range. */
+static int read_ahead(pgs__index_cursor *c, uint64_t deadline_ms, pgs_error *err)
+{
+	uint64_t from = block_at(c->file, c->block).offset;
+	size_t size;
+	c->read_end = c->block + 1;
+	for (; c->read_end < block_count(c->file); c->read_end++) {
+		pgs__index_block next = block_at(c->file, c->read_end);
+		if (next.first_page >= c->end || next.offset + next.length - from > READ_MAX)
+			break;
+	}
+	pgs__free(c->bytes);
+	c->at = 0;
+	int result = read_blocks(c->file, c->backend, c->block, c->read_end, &c->bytes, &size, deadline_ms,
+				 err);
+	if (result != PGS_OK)
+		c->read_end = c->block; /* called again, it is read again */
+	return result;
+}
+
+/* Begin walking the next block; *found is false when none has pages of the range. */
+static int next_block(pgs__index_cursor *c, bool *found, uint64_t deadline_ms, pgs_error *err)
+{
+	*found = c->block < block_count(c->file) && block_at(c->file, c->block).first_page < c->end;
+	if (!*found)
+		return PGS_OK;
+	if (c->block == c->read_end) {
+		int result = read_ahead(c, deadline_ms, err);
+		if (result != PGS_OK)
+			return result;
+	}
+	size_t size = block_at(c->file, c->block).length;
+	if (pgs__entries_open((pgs_slice){c->bytes + c->at, size}, &c->reader) != PGS_OK)
+		return damaged_block(c->file, c->block, err);
+	c->at += size;
+	c->block++;
+	return PGS_OK;
+}
+
+int pgs__index_cursor_next(pgs__index_cursor *c, bool *found, uint64_t *page_no, pgs_slice *pointer,
+			   uint64_t deadline_ms, pgs_error *err)
+{
+	for (*found = true; *found;) {
+		while (pgs__entries_next(&c->reader, page_no, pointer)) {
+			if (*page_no >= c->first) {
+				*found = *page_no < c->end;
+				return PGS_OK;
+			}
+		}
+		int result = next_block(c, found, deadline_ms, err);
+		if (result != PGS_OK)
+			return result;
+	}
+	return PGS_OK;
+}
