@@ -446,7 +446,7 @@ static int run(pgs__commit *c)
 	}
 	c->counter = t->snapshot.counter;
 	c->put_extent = t->truncated || t->page_count != t->snapshot.extent;
-	if (t->isolation == PGS_SNAPSHOT && !c->put_extent)
+	if (t->isolation == PGS_SNAPSHOT && !c->put_extent && !t->extent_set)
 		t->extent_checked = false; /* the first to change the page count wins; who only read it does not mind */
 	result = pgs__payload_prepare(c);
 	if (result == PGS_OK)

@@ -65,6 +65,7 @@ struct pgs_txn {
 	pgs__attr_read *attr_reads;
 	size_t attr_read_count, attr_read_capacity;
 	bool extent_checked;    /* the commit compares the page count unchanged */
+	bool extent_set;        /* pgs_truncate() was called: that is a write, if perhaps of what is there */
 
 	pgs__map write_index;   /* page → index in writes */
 	pgs__write *writes;

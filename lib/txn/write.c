@@ -97,7 +97,7 @@ int pgs_truncate(pgs_txn *txn, uint64_t page_count)
 		return pgs__error(&txn->error, PGS_EINVAL, "page count %llu is past the largest",
 				  (unsigned long long)page_count);
 	drop_writes_from(txn, page_count);
-	txn->extent_checked = true;
+	txn->extent_checked = txn->extent_set = true;
 	if (page_count < txn->snapshot.extent && (!txn->truncated || page_count < txn->truncated_to)) {
 		txn->truncated = true;
 		txn->truncated_to = page_count;

@@ -81,6 +81,19 @@ static void test_txn_isolation__first_committer_wins_an_equal_write(void **state
 	tx_conflict(b, 5);
 }
 
+/* So must the page count set to what it is: the other's pages would be there still, as if it had not been set. */
+static void test_txn_isolation__first_committer_wins_an_equal_count(void **state)
+{
+	stage *s = *state;
+	tx_fill(s->db, s, 0, 8, T(0));
+	pgs_txn *a = tx_begin(s->db, PGS_SNAPSHOT), *b = tx_begin(stage_other(s), PGS_SNAPSHOT);
+	tx_put(a, s, 8, T(100));
+	assert_int_equal(pgs_truncate(b, 8), PGS_OK);
+	tx_put(b, s, 6, T(101));
+	tx_commit(a);
+	tx_conflict(b, PGS_NO_PAGE);
+}
+
 static void test_txn_isolation__reads_do_not_count_under_snapshot(void **state)
 {
 	stage *s = *state;
@@ -515,6 +528,7 @@ int main(void)
 		TEST(test_txn_isolation__first_committer_wins_under_snapshot),
 		TEST(test_txn_isolation__first_committer_wins_a_new_page),
 		TEST(test_txn_isolation__first_committer_wins_an_equal_write),
+		TEST(test_txn_isolation__first_committer_wins_an_equal_count),
 		TEST(test_txn_isolation__reads_do_not_count_under_snapshot),
 		TEST(test_txn_isolation__lost_update_is_refused),
 		TEST(test_txn_isolation__blind_writes_never_conflict),

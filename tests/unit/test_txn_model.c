@@ -37,7 +37,7 @@ typedef struct running {
 	size_t base;
 	version view;
 	uint64_t truncated_to; /* UINT64_MAX = not */
-	bool extent_read;
+	bool extent_read, extent_set;
 	bool page_read[PAGES], page_maybe[PAGES], page_written[PAGES];
 	bool attr_read[ATTRS], attr_written[ATTRS];
 	uint64_t steps;
@@ -153,7 +153,7 @@ static void do_truncate(model *m, running *r)
 {
 	uint64_t count = roll(m, 3) ? pick_page(m) : r->view.extent > 3 ? r->view.extent - roll(m, 3) : 0;
 	assert_int_equal(pgs_truncate(r->t, count), PGS_OK);
-	r->extent_read = true;
+	r->extent_read = r->extent_set = true;
 	for (uint64_t page = count; page < PAGES; page++) {
 		r->view.tags[page] = PAGE_ZERO;
 		r->page_written[page] = false;
@@ -258,7 +258,7 @@ static verdict judge(const model *m, const running *r, bool *changes)
 		else if (v == MUST_PASS)
 			v = MAY_FAIL;
 	}
-	bool extent_checked = r->extent_read && (r->isolation == PGS_SERIALIZABLE || grown);
+	bool extent_checked = r->extent_read && (r->isolation == PGS_SERIALIZABLE || grown || r->extent_set);
 	if (extent_checked && m->extent_changed > r->base)
 		v = MUST_FAIL;
 	return *changes ? v : MUST_PASS;
