@@ -5,12 +5,13 @@
  *                          │       ├─ outcome unknown: the same again ──┐
  *                          │       ├─ lock, z, t or e moved, folds only │
  *                          └───────┴────────── mend ←───────────────────┘
- *                                  └─ conflict, floor passed, dropped ─→ not committed
+ *                                  └─ conflict, floor passed, dropped ─→ not committed, or no longer known
  *
  * At most once (invariant 5): every attempt compares that x/<uuid> is absent and puts it. After an unknown attempt
- * a failure is answered only when that attempt can never land any more: the floor passed it, the database was dropped,
- * or "aborted" was put at x/<uuid> (a conflict may go away: an attribute read as absent is absent again when it is
- * removed). The rest is tried until the deadline, and then the answer is PGS_EUNKNOWN.
+ * a failure is answered only when that attempt can never land any more: the database was dropped, or "aborted" was put
+ * at x/<uuid> (a conflict may go away: an attribute read as absent is absent again when it is removed). The rest is
+ * tried until the deadline, and then the answer is PGS_EUNKNOWN. So it is at once when the floor has passed B: no
+ * attempt can land, but one may have, and its entry have been pruned.
  */
 #include "txn/commit.h"
 
@@ -188,6 +189,8 @@ static int judge_final(pgs__commit *c, const pgs_kv_txn *txn)
 	if (floor.floor <= c->base_revision)
 		return PGS_OK;
 	c->final = true;
+	if (c->unknown) /* an earlier attempt may have landed, and its entry been pruned since */
+		return PGS_EUNKNOWN;
 	return pgs__error(c->err, PGS_EOLDREV,
 			  "the transaction began at revision %llu, which is gone; the oldest readable is %llu",
 			  (unsigned long long)c->base_revision, (unsigned long long)floor.floor);
@@ -309,8 +312,10 @@ static int send(pgs__commit *c, bool *done)
 static int unknown(pgs__commit *c)
 {
 	return pgs__error(c->err, PGS_EUNKNOWN,
-			  "the commit was sent and not confirmed before the deadline; pgs_commit_status() tells "
-			  "whether it happened");
+			  c->final ? "the commit was sent and not confirmed, and the history that would tell what became of "
+				     "it has been collected"
+				   : "the commit was sent and not confirmed before the deadline; pgs_commit_status() "
+				     "tells whether it happened");
 }
 
 /* Failures of this moment: the next attempt may do better. */
@@ -355,7 +360,7 @@ static int send_until_done(pgs__commit *c)
 			result = PGS_EUNKNOWN;
 		if (c->unknown && !c->final && result != PGS_OK && result != PGS_EUNKNOWN)
 			result = settle(c, result, &done);
-		if (result == PGS_EUNKNOWN && !pgs__deadline_passed(c->deadline_ms)) {
+		if (result == PGS_EUNKNOWN && !c->final && !pgs__deadline_passed(c->deadline_ms)) {
 			pgs__sleep_ms(RESEND_PAUSE_MS, c->deadline_ms);
 			result = PGS_OK;
 			continue;

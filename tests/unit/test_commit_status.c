@@ -244,6 +244,28 @@ static void test_commit__below_the_floor_is_refused(void **state)
 	expect_code(commit_token(f, other, &err), PGS_EOLDREV, &err, "a commit below the floor");
 }
 
+/* Collected, as far as commits go: the floor is above it, its entry is gone. */
+static void collect_commit(fixture *f)
+{
+	pgs__key from = pgs__key_kind(pgs__db_prefix(f->db), 'x'), end = pgs__key_kind_end(pgs__db_prefix(f->db), 'x');
+	pgs_kv_op op = {.kind = PGS_KV_DELETE, .key = pgs__key_slice(&from), .range_end = pgs__key_slice(&end)};
+	put_floor(f, kv_revision(f->server.kv));
+	kv_apply(f->server.kv, &op, 1);
+}
+
+/* The reply is lost; when the commit is sent again, nothing is left that would tell that it happened. */
+static void test_commit__unknown_and_below_the_floor_stays_unknown(void **state)
+{
+	fixture *f = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *txn = begin_change(f, 60000);
+	f->kind = PGS_FAULT_LOSE_REPLY;
+	f->then = collect_commit;
+	f->calls_left = 1;
+	expect_code(commit_token(f, txn, &err), PGS_EUNKNOWN, &err, "a commit whose outcome was collected");
+	expect_page(f, 257);
+}
+
 static void test_begin__below_the_floor_names_the_oldest(void **state)
 {
 	fixture *f = *state;
@@ -389,6 +411,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_status__stays_unknown_below_the_floor, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status__at_the_floor_is_answered, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit__below_the_floor_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_commit__unknown_and_below_the_floor_stays_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_begin__below_the_floor_names_the_oldest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_begin__in_the_past_of_a_dropped_database_is_not_found, setup,
 						teardown),
