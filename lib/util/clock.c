@@ -3,6 +3,8 @@
 
 #include <time.h>
 
+#include "util/hooks.h"
+
 static int64_t read_ms(clockid_t id)
 {
 	struct timespec now;
@@ -12,12 +14,12 @@ static int64_t read_ms(clockid_t id)
 
 uint64_t pgs__now_ms(void)
 {
-	return (uint64_t)read_ms(CLOCK_MONOTONIC);
+	return pgs__hooks ? pgs__hooks->now_ms() : (uint64_t)read_ms(CLOCK_MONOTONIC);
 }
 
 int64_t pgs__unix_ms(void)
 {
-	return read_ms(CLOCK_REALTIME);
+	return pgs__hooks ? pgs__hooks->unix_ms() : read_ms(CLOCK_REALTIME);
 }
 
 void pgs__sleep_ms(uint32_t ms, uint64_t deadline_ms)
@@ -27,6 +29,10 @@ void pgs__sleep_ms(uint32_t ms, uint64_t deadline_ms)
 		uint64_t left = deadline_ms > now ? deadline_ms - now : 0;
 		if (ms > left)
 			ms = (uint32_t)left;
+	}
+	if (pgs__hooks) {
+		pgs__hooks->sleep_ms(ms);
+		return;
 	}
 	struct timespec pause = {ms / 1000, (long)(ms % 1000) * 1000000};
 	nanosleep(&pause, NULL);

@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "util/hooks.h"
+
 /* Read a small file as text; "" when it cannot be read. */
 static void read_text(const char *path, char *out, size_t size)
 {
@@ -53,6 +55,10 @@ static uint64_t read_start(uint64_t pid)
 pgs__process pgs__process_self(void)
 {
 	pgs__process self = {.pid = (uint64_t)getpid()};
+	if (pgs__hooks) {
+		pgs__hooks->process_self(&self);
+		return self;
+	}
 	read_boot_id(self.boot_id);
 	self.start = read_start(self.pid);
 	return self;
@@ -61,6 +67,8 @@ pgs__process pgs__process_self(void)
 bool pgs__process_is_gone(const pgs__process *process)
 {
 	static const uint8_t unknown[16];
+	if (pgs__hooks)
+		return pgs__hooks->process_is_gone(process);
 	uint8_t boot_id[16];
 	read_boot_id(boot_id);
 	if (memcmp(boot_id, unknown, 16) == 0 || memcmp(boot_id, process->boot_id, 16) != 0)

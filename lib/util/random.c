@@ -9,6 +9,7 @@
 #include <pagestore/error.h>
 
 #include "util/clock.h"
+#include "util/hooks.h"
 
 #define POOL_SIZE 256
 
@@ -47,6 +48,10 @@ static int kernel_bytes(uint8_t *out, size_t size)
 
 int pgs__random_bytes(void *out, size_t size)
 {
+	if (pgs__hooks) {
+		pgs__hooks->random_bytes(out, size);
+		return PGS_OK;
+	}
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	pthread_once(&once, register_fork);
 	if (size > POOL_SIZE)
