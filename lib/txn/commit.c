@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/random.h"
@@ -77,9 +78,12 @@ static void fill_compares(attempt *a)
 	out[n++] = pgs__if_absent(pgs__key_slice(&a->keys.x));
 	out[n++] = pgs__if_exists(pgs__key_slice(&a->keys.m));
 	/* Invariant 7: floor <= B. The value begins with the floor, so it is less than B + 1 exactly then. */
-	pgs__store_u64be(a->floor_bound, c->base_revision + 1);
-	out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.g), (pgs_slice){a->floor_bound, 8});
-	out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.z), PGS_KV_EQUAL, c->epoch);
+	bool forgets = PGS__BUG(RETRY_FORGETS_BASE) && c->unknown;
+	pgs__store_u64be(a->floor_bound, forgets ? UINT64_MAX : c->base_revision + 1);
+	if (!PGS__BUG(COMMIT_IGNORES_FLOOR))
+		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.g), (pgs_slice){a->floor_bound, 8});
+	if (!PGS__BUG(COMMIT_IGNORES_EPOCH))
+		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.z), PGS_KV_EQUAL, c->epoch);
 	out[n++] = (pgs_kv_compare){.key = pgs__key_slice(&a->keys.lock),
 				    .target = PGS_KV_CREATE,
 				    .relation = PGS_KV_EQUAL,

@@ -18,6 +18,7 @@
 
 #include "codec/pack.h"
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/error.h"
 
 #define FIXED_OPS 6                  /* read t, put t, z, e, x, delete the lock */
@@ -113,6 +114,16 @@ static int keep_buffer(pgs__commit *c, pgs__buffer *b, pgs_slice *out)
 
 /* --- contents ------------------------------------------------------------------------ */
 
+/* A planted bug: the content is known to have been stored at some time. */
+static bool was_seen(const pgs__commit *c, const pgs__write *w)
+{
+	pgs__cache *cache = c->t->db->contents.cache;
+	const void *data = pgs__cache_content(cache, w->page_no, &w->pointer.id);
+	if (data)
+		pgs__cache_unpin(cache, data);
+	return data != NULL;
+}
+
 static bool has_frame(const pgs__write *w)
 {
 	return w->frame && !w->in_file && !w->in_kv;
@@ -148,7 +159,7 @@ static int add_frames(pgs__commit *c)
 	for (size_t i = 0; result == PGS_OK && i < c->write_count; i++) {
 		pgs__write *w = c->writes[i];
 		bool first = false;
-		if (!has_frame(w))
+		if (!has_frame(w) || (PGS__BUG(COMMIT_REUSES_CONTENT) && was_seen(c, w)))
 			continue;
 		result = put_once(c, &seen, w, &first);
 		pgs__key key = pgs__key_content(pgs__db_prefix(c->t->db), &w->pointer.id);
@@ -511,7 +522,7 @@ static int add_pages(pgs__commit *c, budget *b)
 	bool range_in_pack = t->truncated && (packs_exist || long_truncate);
 	size_t ops = c->write_count + (range_in_pack ? 1 : count_deletes(c));
 	c->packed = ops > b->ops || pointer_bytes(c) > b->bytes;
-	c->structural = c->packed || t->truncated;
+	c->structural = (c->packed && !PGS__BUG(PACK_KEEPS_EPOCH)) || t->truncated;
 	if (c->packed) {
 		size_t value_max = smaller(PACK_VALUE_MAX, b->bytes / 4 * 3);
 		if (b->ops == 0 || value_max < 4096)

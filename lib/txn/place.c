@@ -14,6 +14,7 @@
 #include <stdlib.h>
 
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/error.h"
 
 #define CHUNK 256
@@ -96,7 +97,7 @@ static int drop(placing *p, size_t i)
 {
 	pgs_txn *t = p->t;
 	pgs__write *w = p->writes[i];
-	if (!pgs__txn_is_blank(t, w->page_no) && !pgs__map_get(&t->reads, w->page_no) &&
+	if (!PGS__BUG(DROPPED_WRITE_UNREAD) && !pgs__txn_is_blank(t, w->page_no) && !pgs__map_get(&t->reads, w->page_no) &&
 	    pgs__map_set(&t->reads, w->page_no, p->old[i].key_revision, NULL) != PGS_OK)
 		return pgs__error_nomem(p->err, "read set");
 	w->state = PGS__WRITE_DROPPED;

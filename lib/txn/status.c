@@ -8,6 +8,7 @@
 
 #include "codec/changelog.h"
 #include "txn/commit.h"
+#include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -30,6 +31,8 @@ static int judge(const pgs_db *db, const pgs_kv_txn *txn, int *status, uint64_t 
 	}
 	if (!pgs__got(txn, READ_M))
 		return pgs__error(err, PGS_ENOTFOUND, "database %s was dropped", db->name);
+	if (PGS__BUG(STATUS_AFTER_FLOOR))
+		return *status = PGS_COMMIT_NOT_HAPPENED, PGS_OK;
 	return pgs__error(err, PGS_EUNKNOWN, "the history that would tell what became of that commit has been collected");
 }
 
@@ -62,7 +65,7 @@ static int ask(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t 
 	pgs_kv_txn txn = {.compares = compares,
 			  .compare_count = 3,
 			  .success = &put,
-			  .success_count = 1,
+			  .success_count = PGS__BUG(STATUS_WITHOUT_FENCE) ? 0 : 1,
 			  .failure = reads,
 			  .failure_count = READ_COUNT};
 	const pgs__backend *backend = pgs__db_backend(db);

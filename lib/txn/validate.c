@@ -16,6 +16,7 @@
 
 #include "txn/changes.h"
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/error.h"
 
 #define RANGE_KEYS_MAX 1000 /* under one range compare: a KV scans them while all others wait */
@@ -39,7 +40,7 @@ static size_t collect_checks(pgs__commit *c, pgs__page_check *out)
 		out[count++] = (pgs__page_check){slot->key, slot->value, NULL};
 	for (size_t i = 0; i < c->write_count; i++) {
 		pgs__write *w = c->writes[i];
-		bool wanted = w->depends || t->isolation == PGS_SNAPSHOT;
+		bool wanted = (w->depends && !PGS__BUG(DELTA_PAGE_UNCHECKED)) || t->isolation == PGS_SNAPSHOT;
 		if (!wanted || pgs__map_get(&t->reads, w->page_no))
 			continue;
 		/* Under snapshot isolation a written page is checked for its own sake, a new one too. */
@@ -301,7 +302,7 @@ static int intersect_truncation(pgs__commit *c, uint64_t truncated_to)
 static int intersect_attrs(pgs__commit *c, const pgs__change *change)
 {
 	pgs_slice rest = change->attr_bytes, name;
-	while (pgs__change_next_attr(&rest, &name))
+	while (!PGS__BUG(LOG_MISSES_ATTRS) && pgs__change_next_attr(&rest, &name))
 		for (size_t i = 0; i < c->t->attr_read_count; i++)
 			if (pgs__slice_equal(name, c->t->attr_reads[i].name))
 				return pgs__error(c->err, PGS_ECONFLICT,
