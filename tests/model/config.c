@@ -1,0 +1,122 @@
+/* What a seed stands for. Seeds differ in kind: some have no faults and much maintenance, some crash all the time,
+ * some are large transactions on a limited KV. A bug that needs one mixture is found by the seeds that have it.
+ */
+#include "sim.h"
+
+#include <string.h>
+
+enum { STREAM_CONFIG = 3 };
+
+/* One of a few rates, none at all being the most likely. */
+static uint32_t rate(sim_rng *r, uint32_t most)
+{
+	switch (rng_below(r, 5)) {
+	case 0:
+	case 1:
+		return 0;
+	case 2:
+		return most / 20 + 1;
+	case 3:
+		return most / 5 + 1;
+	default:
+		return most;
+	}
+}
+
+static void pick_faults(sim_config *c, sim_rng *r)
+{
+	bool any = rng_below(r, 5) != 0;
+	c->error = rate(r, 400);
+	c->lose = rate(r, 600);
+	c->delay = rate(r, 800);
+	c->crash = rate(r, 150);
+	c->freeze = rate(r, 200);
+	c->outage = rate(r, 20);
+	c->jump = rate(r, 30);
+	c->delayed_blobs = rng_below(r, 2) ? 5000 : 0;
+	if (!any)
+		c->error = c->lose = c->delay = c->crash = c->outage = 0;
+	c->deliver = (uint32_t)(rng_below(r, 2) ? 1 + rng_below(r, 10) : 50);
+	c->latency_us = rng_below(r, 2) ? 2000 : 20000;
+	c->freeze_ms = rng_below(r, 3) ? 3000 : 40000;
+	c->timeout_ms = rng_below(r, 3) ? 2000 : rng_below(r, 2) ? 300 : 30000;
+}
+
+static void pick_limits(sim_config *c, sim_rng *r)
+{
+	c->limits = (pgs_kv_limits){0};
+	size_t ops = 24 + rng_below(r, 20), bytes = (34 << 10) + rng_below(r, 12 << 10);
+	if (rng_below(r, 2))
+		c->limits.max_txn_ops = ops;
+	if (rng_below(r, 4) == 0)
+		c->limits.max_request_bytes = bytes;
+	if (!(c->troubles & SIM_LIMITS))
+		c->limits = (pgs_kv_limits){0};
+}
+
+static void pick_weights(sim_config *c, sim_rng *r)
+{
+	static const uint32_t usual[SIM_OP_COUNT] = {
+		[SIM_OP_TXN] = 90, [SIM_OP_BULK] = 10, [SIM_OP_SCAN] = 10, [SIM_OP_ATTRS] = 10, [SIM_OP_READ_OLD] = 25, [SIM_OP_STATUS] = 20,
+		[SIM_OP_LOG] = 4, [SIM_OP_DIFF] = 4, [SIM_OP_STAT] = 2, [SIM_OP_VERIFY] = 1, [SIM_OP_SLEEP] = 5,
+	};
+	bool drops = rng_below(r, 8) == 0, bulky = rng_below(r, 3) == 0;
+	for (uint32_t i = 0; i < SIM_CLIENTS_MAX; i++) {
+		memcpy(c->weights[i], usual, sizeof usual);
+		c->weights[i][SIM_OP_BULK] += bulky ? 60 : 0;
+		c->weights[i][SIM_OP_DROP] = drops && (c->troubles & SIM_DROPS) ? 2 : 0;
+		switch (rng_below(r, 8)) {
+		case 0:
+		case 1:
+			c->weights[i][SIM_OP_READ_OLD] *= 8; /* a reader of history */
+			break;
+		case 2:
+			c->weights[i][SIM_OP_SCAN] *= 10;
+			break;
+		case 3:
+			c->weights[i][SIM_OP_ATTRS] *= 10;
+			break;
+		}
+	}
+}
+
+/* Thresholds so low that there is always something to do. */
+static void pick_maintenance(sim_config *c, sim_rng *r)
+{
+	static const uint64_t retentions[] = {PGS_RETENTION_NONE, 20, 200, 1000, 5000};
+	c->maintain = (pgs_maintain_options)PGS_MAINTAIN_OPTIONS_INIT;
+	c->maintain.retention_ms = retentions[rng_below(r, 5)];
+	c->maintain.flush_pages = 1 + (uint32_t)rng_below(r, 6);
+	c->maintain.level0_files = 1 + (uint32_t)rng_below(r, 3);
+	c->maintain.level_fanout = 2;
+	c->maintain.file_bytes = rng_below(r, 2) ? 8192 : 65536;
+	c->kv_history = rng_below(r, 2) ? PGS_KV_HISTORY_OWNED : PGS_KV_HISTORY_SHARED;
+	c->by_writers = rng_below(r, 4) ? PGS_MAINTENANCE_MANUAL : PGS_MAINTENANCE_BY_WRITERS;
+}
+
+void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps)
+{
+	sim_rng r = rng_stream(seed, STREAM_CONFIG);
+	memset(out, 0, sizeof *out);
+	out->seed = seed;
+	out->troubles = troubles;
+	out->clients = 2 + (uint32_t)rng_below(&r, 3);
+	out->clients = out->clients < clients_max ? out->clients : clients_max;
+	out->steps = 300 + rng_below(&r, 900);
+	if (steps)
+		out->steps = steps;
+	out->burst = (uint32_t[]){0, 300, 700, 950}[rng_below(&r, 4)];
+	out->favourite = (uint32_t[]){0, 0, 600, 950}[rng_below(&r, 4)];
+	pick_faults(out, &r);
+	pick_limits(out, &r);
+	out->databases = rng_below(&r, 4) ? 1 : SIM_DATABASES;
+	out->cache_bytes = rng_below(&r, 3) ? 64 << 10 : 4096;
+	out->write_buffer_bytes = rng_below(&r, 4) ? 0 : SIM_PAGE_SIZE * (1 + rng_below(&r, 6));
+	out->delta_divisor = rng_below(&r, 2) ? 0 : 2;
+	out->order = rng_below(&r, 4) ? PGS_ORDER_REVISION : PGS_ORDER_COUNTER;
+	out->touch = 1 + (uint32_t)rng_below(&r, 8);
+	out->hot = rng_below(&r, 2) ? SIM_PAGES : 2 + (uint32_t)rng_below(&r, 6);
+	out->one_machine = rng_below(&r, 2);
+	pick_weights(out, &r);
+	pick_maintenance(out, &r);
+}
