@@ -120,6 +120,16 @@ size_t pgs__pack_view_count(const pgs__pack_view *view)
 	return view->count;
 }
 
+uint64_t pgs__pack_view_pointers(const pgs__pack_view *view)
+{
+	uint64_t count = 0;
+	for (size_t i = 0; i < view->count; i++) {
+		const pack *p = view->packs[i];
+		count += p->decoded.in_file ? p->decoded.pointer_count : p->entry_count;
+	}
+	return count;
+}
+
 static pgs__pack_view *current_view(pgs_db *db)
 {
 	pthread_mutex_lock(&db->packs_lock);

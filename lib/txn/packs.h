@@ -20,6 +20,9 @@ void pgs__pack_view_release(pgs__pack_view *view);
 
 size_t pgs__pack_view_count(const pgs__pack_view *view);
 
+/* How many pointers its packs have, all together. */
+uint64_t pgs__pack_view_pointers(const pgs__pack_view *view);
+
 /* What the packs younger than `age` say about a page. */
 typedef struct pgs__pack_answer {
 	bool found;

@@ -39,6 +39,14 @@ typedef struct pgs__resolved {
 int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, size_t count, pgs__resolved *out,
 		       pgs__arena *arena, uint64_t deadline_ms, pgs_error *err);
 
+/* Called per page that has a pointer, in page order; the pointer is borrowed for the call. Return 0 to go on. */
+typedef int (*pgs__pointer_visitor)(void *ctx, uint64_t page_no, const pgs__pointer *pointer);
+
+/* Visit the pointers of pages [first, end), neither using the cache nor filling it. Errors: the visitor's, EOLDREV,
+ * the KV's, ECORRUPT, ENOMEM. */
+int pgs__pointers_scan(const pgs__snapshot *snapshot, uint64_t first, uint64_t end, pgs__pointer_visitor visit,
+		       void *ctx, uint64_t deadline_ms, pgs_error *err);
+
 /* Is the content really gone, or was it collected, or the database dropped, while we read? Turns a PGS_ENOTFOUND of
  * a content into EOLDREV, ENOTFOUND or ECORRUPT, with the message. */
 int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_error *err);
