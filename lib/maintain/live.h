@@ -14,8 +14,13 @@ typedef struct pgs__live pgs__live;
  * KV's, EOLDREV (someone compacted the KV above the floor), ECORRUPT, ENOMEM. */
 int pgs__live_open(pgs__live **out, pgs__worker *w);
 
-/* Ids must not fall from call to call. Errors as above. */
+/* Whether a content is live: while no floor was published, all are. Cheapest in rising order of ids. When the floor has
+ * moved on, and the KV's history with it, w->floor is read again and the answer is that of the new one. Errors as
+ * above. */
 int pgs__live_has(pgs__live *live, const pgs__page_id *id, bool *is_live);
+
+/* At most how many contents are live: the pointers at the floor, those in its packs, and in named snapshots. */
+int pgs__live_count_max(pgs__live *live, uint64_t *count);
 void pgs__live_close(pgs__live *live);
 
 #endif
