@@ -130,6 +130,12 @@ uint64_t pgs__pack_view_pointers(const pgs__pack_view *view)
 	return count;
 }
 
+pgs__pack_info pgs__pack_view_at(const pgs__pack_view *view, size_t index)
+{
+	const pack *p = view->packs[index];
+	return (pgs__pack_info){p->revision, p->uuid, &p->decoded};
+}
+
 static pgs__pack_view *current_view(pgs_db *db)
 {
 	pthread_mutex_lock(&db->packs_lock);
@@ -302,85 +308,110 @@ static bool in_ranges(const pack *p, uint64_t page_no)
 	return false;
 }
 
-int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out)
+/* The youngest pack above `age` that says something about a page: *pointer, or nothing in it where a range covers the
+ * page. *revision is 0 when there is none. */
+static int locate(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, uint64_t *revision, bool *absent,
+		  pgs_slice *pointer)
 {
-	*out = (pgs__pack_answer){0};
+	*revision = 0;
 	/* Invariant 10: the youngest wins, on a tie p/ before a pack, a page before a range. */
 	for (size_t i = 0; i < finder->view->count && finder->view->packs[i]->revision > age; i++) {
 		const pack *p = finder->view->packs[i];
-		pgs_slice pointer = {0};
-		bool found = !p->decoded.in_file && find_inline(p, page_no, &pointer);
+		bool found = !p->decoded.in_file && find_inline(p, page_no, pointer);
 		if (p->decoded.in_file) {
 			int result = pgs__index_file_find(&p->file, finder->backend, page_no, &finder->blocks[i], &found,
-							  &pointer, finder->deadline_ms, finder->err);
+							  pointer, finder->deadline_ms, finder->err);
 			if (result != PGS_OK)
 				return result;
 		}
 		if (!found && !in_ranges(p, page_no))
 			continue;
-		out->found = true;
-		out->revision = p->revision;
-		out->absent = !found;
-		if (found) {
-			pgs_slice copy;
-			if (pgs__arena_copy(&finder->arena, pointer, &copy) != PGS_OK)
-				return pgs__error_nomem(finder->err, "packs");
-			out->pointer = (uint8_t *)copy.data;
-			out->pointer_size = copy.size;
-		}
+		*revision = p->revision;
+		*absent = !found;
 		return PGS_OK;
 	}
 	return PGS_OK;
 }
 
-/* --- visiting ------------------------------------------------------------------------ */
-
-static int visit_entries(pgs_slice entries, uint64_t revision, pgs__pack_visitor visit, void *ctx, pgs_error *err)
+int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out)
 {
-	pgs__entries_reader reader;
-	uint64_t page_no;
-	pgs_slice pointer;
-	if (pgs__entries_open(entries, &reader) != PGS_OK)
-		return pgs__error(err, PGS_ECORRUPT, "the pack of revision %llu is damaged",
-				  (unsigned long long)revision);
-	while (pgs__entries_next(&reader, &page_no, &pointer)) {
-		int result = visit(ctx, page_no, revision, pointer);
-		if (result != 0)
-			return result;
-	}
-	if (reader.reader.failed)
-		return pgs__error(err, PGS_ECORRUPT, "the pack of revision %llu is damaged",
-				  (unsigned long long)revision);
+	pgs_slice pointer = {0}, copy;
+	*out = (pgs__pack_answer){0};
+	int result = locate(finder, page_no, age, &out->revision, &out->absent, &pointer);
+	if (result != PGS_OK || out->revision == 0)
+		return result;
+	out->found = true;
+	if (out->absent)
+		return PGS_OK;
+	if (pgs__arena_copy(&finder->arena, pointer, &copy) != PGS_OK)
+		return pgs__error_nomem(finder->err, "packs");
+	out->pointer = (uint8_t *)copy.data;
+	out->pointer_size = copy.size;
 	return PGS_OK;
 }
 
-static int visit_file(const pack *p, const pgs__backend *backend, uint64_t deadline_ms, pgs__pack_visitor visit,
-		      void *ctx, pgs_error *err)
+int pgs__pack_covers(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, bool *covered)
 {
-	pgs__index_cursor cursor;
+	uint64_t revision;
+	bool absent;
+	pgs_slice pointer;
+	int result = locate(finder, page_no, age, &revision, &absent, &pointer);
+	*covered = revision != 0;
+	return result;
+}
+
+/* --- visiting ------------------------------------------------------------------------ */
+
+void pgs__pack_walk_open(pgs__pack_walk *walk, const pgs__pack_view *view, size_t index, const pgs__backend *backend)
+{
+	const pack *p = view->packs[index];
+	*walk = (pgs__pack_walk){.view = view, .index = index};
+	if (p->decoded.in_file)
+		pgs__index_cursor_open(&walk->cursor, &p->file, backend, 0, UINT64_MAX);
+}
+
+int pgs__pack_walk_next(pgs__pack_walk *walk, bool *found, uint64_t *page_no, pgs_slice *pointer, uint64_t deadline_ms,
+			pgs_error *err)
+{
+	const pack *p = walk->view->packs[walk->index];
+	if (p->decoded.in_file)
+		return pgs__index_cursor_next(&walk->cursor, found, page_no, pointer, deadline_ms, err);
+	*found = walk->at < p->entry_count;
+	if (*found) {
+		*page_no = p->entries[walk->at].page_no;
+		*pointer = p->entries[walk->at++].pointer;
+	}
+	return PGS_OK;
+}
+
+void pgs__pack_walk_close(pgs__pack_walk *walk)
+{
+	pgs__index_cursor_close(&walk->cursor);
+}
+
+int pgs__pack_view_visit_one(const pgs__pack_view *view, size_t index, const pgs__backend *backend,
+			     uint64_t deadline_ms, pgs__pack_visitor visit, void *ctx, pgs_error *err)
+{
+	pgs__pack_walk walk;
 	uint64_t page_no;
 	pgs_slice pointer;
 	bool found = true;
 	int result = PGS_OK;
-	pgs__index_cursor_open(&cursor, &p->file, backend, 0, UINT64_MAX);
+	pgs__pack_walk_open(&walk, view, index, backend);
 	while (result == PGS_OK && found) {
-		result = pgs__index_cursor_next(&cursor, &found, &page_no, &pointer, deadline_ms, err);
+		result = pgs__pack_walk_next(&walk, &found, &page_no, &pointer, deadline_ms, err);
 		if (result == PGS_OK && found)
-			result = visit(ctx, page_no, p->revision, pointer);
+			result = visit(ctx, page_no, view->packs[index]->revision, pointer);
 	}
-	pgs__index_cursor_close(&cursor);
+	pgs__pack_walk_close(&walk);
 	return result;
 }
 
 int pgs__pack_view_visit(pgs__pack_view *view, const pgs__backend *backend, uint64_t deadline_ms,
 			 pgs__pack_visitor visit, void *ctx, pgs_error *err)
 {
-	for (size_t i = 0; i < view->count; i++) {
-		const pack *p = view->packs[i];
-		int result = p->decoded.in_file ? visit_file(p, backend, deadline_ms, visit, ctx, err)
-						: visit_entries(p->decoded.entries, p->revision, visit, ctx, err);
-		if (result != PGS_OK)
-			return result;
-	}
-	return PGS_OK;
+	int result = PGS_OK;
+	for (size_t i = 0; result == PGS_OK && i < view->count; i++)
+		result = pgs__pack_view_visit_one(view, i, backend, deadline_ms, visit, ctx, err);
+	return result;
 }

@@ -7,7 +7,7 @@
 #define PGS_TXN_PACKS_H
 
 #include "codec/pack.h"
-#include "txn/db.h"
+#include "txn/index_file.h"
 
 typedef struct pgs__pack_view pgs__pack_view;
 
@@ -23,6 +23,14 @@ size_t pgs__pack_view_count(const pgs__pack_view *view);
 /* How many pointers its packs have, all together. */
 uint64_t pgs__pack_view_pointers(const pgs__pack_view *view);
 
+/* Pack `index` of the view, 0 the newest; borrowed from it. */
+typedef struct pgs__pack_info {
+	uint64_t revision;
+	const uint8_t *uuid;
+	const pgs__pack *decoded;
+} pgs__pack_info;
+pgs__pack_info pgs__pack_view_at(const pgs__pack_view *view, size_t index);
+
 /* What the packs younger than `age` say about a page. */
 typedef struct pgs__pack_answer {
 	bool found;
@@ -37,11 +45,28 @@ typedef struct pgs__pack_finder pgs__pack_finder;
 int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs__backend *backend,
 			 uint64_t deadline_ms, pgs_error *err);
 int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out);
+/* Whether a pack younger than `age` says anything about a page. */
+int pgs__pack_covers(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, bool *covered);
 void pgs__pack_finder_free(pgs__pack_finder *finder);
 
-/* Every page a pack of the view mentions, for verification: calls `visit` per encoded pointer, newest pack first. */
+/* A walk over the entries of one pack, in the order of pages; the pointer is borrowed until the next step. */
+typedef struct pgs__pack_walk {
+	const pgs__pack_view *view; /* borrowed */
+	size_t index;
+	size_t at;                  /* inline: the next entry */
+	pgs__index_cursor cursor;   /* in a file */
+} pgs__pack_walk;
+void pgs__pack_walk_open(pgs__pack_walk *walk, const pgs__pack_view *view, size_t index, const pgs__backend *backend);
+int pgs__pack_walk_next(pgs__pack_walk *walk, bool *found, uint64_t *page_no, pgs_slice *pointer, uint64_t deadline_ms,
+			pgs_error *err);
+void pgs__pack_walk_close(pgs__pack_walk *walk);
+
+/* Every page the packs of the view have a pointer for: calls `visit` per encoded pointer, newest pack first; or those
+ * of one pack. */
 typedef int (*pgs__pack_visitor)(void *ctx, uint64_t page_no, uint64_t revision, pgs_slice pointer);
 int pgs__pack_view_visit(pgs__pack_view *view, const pgs__backend *backend, uint64_t deadline_ms,
 			 pgs__pack_visitor visit, void *ctx, pgs_error *err);
+int pgs__pack_view_visit_one(const pgs__pack_view *view, size_t index, const pgs__backend *backend,
+			     uint64_t deadline_ms, pgs__pack_visitor visit, void *ctx, pgs_error *err);
 
 #endif
