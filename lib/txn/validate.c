@@ -7,8 +7,9 @@
  * By log: the commits since the snapshot are read from the changelog and intersected here, then the commit compares
  * that `t` has not moved since. Any read set gets exact page conflicts this way, however large.
  *
- * A key that only moved because a pack was folded into it (its pointer is as old as before) is no conflict: the
- * commit is sent again with the revisions seen now.
+ * A key that only moved because a pack was folded into it (its pointer is as old as before), or is gone because the
+ * fold met a range the snapshot knew, is no conflict: the commit is sent again with the revisions seen now. What
+ * commits do to keys without leaving a pointer there, deleting them or putting a pack, moves z.
  */
 #include "txn/commit.h"
 
@@ -188,7 +189,9 @@ static int judge_single(pgs__commit *c, pgs__page_check *check, const pgs_kv_pai
 	uint64_t now = pair ? pair->mod_revision : 0;
 	if (now == check->seen_revision)
 		return PGS_OK;
-	if (!pair || !only_folded(c, pair))
+	/* Gone: if a commit truncated it away, z moved with it, and judge_moves() finds that commit in the changelog.
+	 * Else a range was folded that the snapshot had in a pack: the key under it was not what the page held. */
+	if (pair && !only_folded(c, pair))
 		return page_changed(c, check);
 	check->seen_revision = now;
 	return PGS_OK;
@@ -329,7 +332,9 @@ static int check_change(void *ctx, uint64_t revision, const pgs__change *change,
 
 int pgs__validate_log(pgs__commit *c, uint64_t through)
 {
-	int result = pgs__changes_read(c->t->db, c->validated, through, c->deadline_ms, check_change, c, c->err);
+	/* Nobody committed between T and R. T may be long ago, and the KV's history of it gone. */
+	uint64_t after = c->validated > c->t->snapshot.kv_revision ? c->validated : c->t->snapshot.kv_revision;
+	int result = pgs__changes_read(c->t->db, after, through, c->deadline_ms, check_change, c, c->err);
 	if (result != PGS_OK)
 		return result;
 	c->validated = through > c->validated ? through : c->validated;
