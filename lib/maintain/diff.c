@@ -138,7 +138,8 @@ static int compare_candidates(diff *d)
 
 static int run(diff *d)
 {
-	int result = pgs__changes_read(d->older.db, d->older.commit_revision, d->newer.commit_revision, d->deadline_ms,
+	/* From R, not T: there is no commit between, and the KV's history may begin there. */
+	int result = pgs__changes_read(d->older.db, d->older.kv_revision, d->newer.commit_revision, d->deadline_ms,
 				       collect_change, d, d->err);
 	/* What a truncation cut off lay below the older extent, or was written and is among the runs. */
 	if (result == PGS_OK && d->truncated_to < d->older.extent)
