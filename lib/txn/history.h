@@ -32,8 +32,8 @@ int pgs__history_read(pgs_db *db, const pgs__logged *logged, pgs__history_reader
 /* PGS_OK, or PGS_ENOTFOUND when the database was dropped: a log of nothing is not the same as no database. */
 int pgs__history_check(pgs_db *db, uint64_t deadline_ms, pgs_error *err);
 
-/* The revision of the last commit at or before Unix time `time_ms`, by the committers' clocks. Errors: ENOTFOUND (no
- * commit so early), the KV's, ECORRUPT, ENOMEM. */
+/* A revision that shows the last commit at or before Unix time `time_ms`, by the committers' clocks: its own, or the
+ * floor's if it is older. Errors: ENOTFOUND (no commit so early), EOLDREV (collected), the KV's, ECORRUPT, ENOMEM. */
 int pgs__revision_at_time(pgs_db *db, int64_t time_ms, uint64_t deadline_ms, uint64_t *revision, pgs_error *err);
 
 #endif
