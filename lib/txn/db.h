@@ -35,8 +35,11 @@ struct pgs_db {
 	size_t delta_max;            /* bytes a delta may have */
 	pgs_maintain_options maintain; /* as given; zeros mean the defaults */
 	pgs__contents contents;      /* prefix, secret, page size, cache, files */
-	pthread_mutex_t packs_lock;
+	pthread_mutex_t packs_lock;   /* packs, folded */
 	struct pgs__pack_view *packs; /* as last seen; NULL = never */
+	struct {                      /* of the pack of that revision, pages below `page` are folded; a hint */
+		uint64_t pack, page;
+	} folded;
 	pgs__observed claims_seen, pins_seen;
 };
 

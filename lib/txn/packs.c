@@ -282,7 +282,8 @@ void pgs__pack_finder_free(pgs__pack_finder *finder)
 	pgs__free(finder);
 }
 
-static bool find_inline(const pack *p, uint64_t page_no, pgs_slice *pointer)
+/* The first entry of an inline pack at or after a page. */
+static size_t first_entry(const pack *p, uint64_t page_no)
 {
 	size_t low = 0, high = p->entry_count;
 	while (low < high) {
@@ -292,9 +293,15 @@ static bool find_inline(const pack *p, uint64_t page_no, pgs_slice *pointer)
 		else
 			high = middle;
 	}
-	if (low == p->entry_count || p->entries[low].page_no != page_no)
+	return low;
+}
+
+static bool find_inline(const pack *p, uint64_t page_no, pgs_slice *pointer)
+{
+	size_t index = first_entry(p, page_no);
+	if (index == p->entry_count || p->entries[index].page_no != page_no)
 		return false;
-	*pointer = p->entries[low].pointer;
+	*pointer = p->entries[index].pointer;
 	return true;
 }
 
@@ -362,12 +369,15 @@ int pgs__pack_covers(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, b
 
 /* --- visiting ------------------------------------------------------------------------ */
 
-void pgs__pack_walk_open(pgs__pack_walk *walk, const pgs__pack_view *view, size_t index, const pgs__backend *backend)
+void pgs__pack_walk_open(pgs__pack_walk *walk, const pgs__pack_view *view, size_t index, const pgs__backend *backend,
+			 uint64_t first_page)
 {
 	const pack *p = view->packs[index];
 	*walk = (pgs__pack_walk){.view = view, .index = index};
 	if (p->decoded.in_file)
-		pgs__index_cursor_open(&walk->cursor, &p->file, backend, 0, UINT64_MAX);
+		pgs__index_cursor_open(&walk->cursor, &p->file, backend, first_page, UINT64_MAX);
+	else
+		walk->at = first_entry(p, first_page);
 }
 
 int pgs__pack_walk_next(pgs__pack_walk *walk, bool *found, uint64_t *page_no, pgs_slice *pointer, uint64_t deadline_ms,
@@ -397,7 +407,7 @@ int pgs__pack_view_visit_one(const pgs__pack_view *view, size_t index, const pgs
 	pgs_slice pointer;
 	bool found = true;
 	int result = PGS_OK;
-	pgs__pack_walk_open(&walk, view, index, backend);
+	pgs__pack_walk_open(&walk, view, index, backend, 0);
 	while (result == PGS_OK && found) {
 		result = pgs__pack_walk_next(&walk, &found, &page_no, &pointer, deadline_ms, err);
 		if (result == PGS_OK && found)

@@ -49,14 +49,15 @@ int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs
 int pgs__pack_covers(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, bool *covered);
 void pgs__pack_finder_free(pgs__pack_finder *finder);
 
-/* A walk over the entries of one pack, in the order of pages; the pointer is borrowed until the next step. */
+/* A walk over the entries of one pack from a page on, in the order of pages; the pointer is borrowed until the next step. */
 typedef struct pgs__pack_walk {
 	const pgs__pack_view *view; /* borrowed */
 	size_t index;
 	size_t at;                  /* inline: the next entry */
 	pgs__index_cursor cursor;   /* in a file */
 } pgs__pack_walk;
-void pgs__pack_walk_open(pgs__pack_walk *walk, const pgs__pack_view *view, size_t index, const pgs__backend *backend);
+void pgs__pack_walk_open(pgs__pack_walk *walk, const pgs__pack_view *view, size_t index, const pgs__backend *backend,
+			 uint64_t first_page);
 int pgs__pack_walk_next(pgs__pack_walk *walk, bool *found, uint64_t *page_no, pgs_slice *pointer, uint64_t deadline_ms,
 			pgs_error *err);
 void pgs__pack_walk_close(pgs__pack_walk *walk);

@@ -1,13 +1,15 @@
 /* lib/txn against a plain model: arrays of tags, one copy per commit.
  *
- * Two transactions at a time, on two handles, and a third that gets in the middle of their commits, do random reads, writes, truncations and attributes; every read is
- * compared with the model, every commit must be refused exactly when the model says so, and at the end every
+ * Two transactions at a time, on two handles, and a third that gets in the middle of their commits, do random reads,
+ * writes, truncations and attributes, while packs are folded, partly or all, at any moment; every read is compared with
+ * the model, every commit must be refused exactly when the model says so, and at the end every
  * retained revision is read back. What "changed" means: a page whose pointer a commit rewrote (not one written with
  * what it held), or at or above a truncation; the page count, when a commit truncated or set another.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "support/jobs.h"
 #include "support/txn_stage.h"
 
 #define PAGES 300
@@ -28,6 +30,7 @@ typedef struct model {
 	size_t attr_changed[ATTRS];
 	size_t extent_changed;
 	uint64_t seed;
+	bool folds;
 	bool spills; /* then an equal write may have joined the read set before it was overwritten */
 } model;
 
@@ -205,6 +208,17 @@ static void step(stage *s, model *m, running *r)
 	}
 }
 
+/* Folding is no commit: nothing that the model knows of changes. */
+static void fold(stage *s, model *m)
+{
+	pgs_db *db = roll(m, 2) ? stage_other(s) : s->in_before ? s->other_db : s->db;
+	pgs_error err = PGS_ERROR_INIT;
+	int result = roll(m, 3) ? job_run_until(db, pgs__job_fold, 1 + (int)roll(m, 4), &err)
+				: job_run(db, pgs__job_fold, NULL, NULL, &err);
+	if (result != PGS_OK && result != JOB_ENDED)
+		fail_msg("folding: %s: %s", pgs_error_name(result), err.message);
+}
+
 /* --- commits ----------------------------------------------------------------------------- */
 
 static void start(stage *s, model *m, running *r, pgs_db *db)
@@ -310,6 +324,10 @@ static void intrude(stage *s, const char *operation)
 	bool changes;
 	if (strcmp(operation, "txn") != 0 || s->calls[0] == 0 || m->count + 4 > COMMITS_MAX || roll(m, 3) == 0)
 		return;
+	if (m->folds && roll(m, 2)) {
+		fold(s, m);
+		return;
+	}
 	s->calls[0]--;
 	start(s, m, &r, stage_other(s));
 	for (uint64_t i = roll(m, 3); i < 3; i++)
@@ -393,7 +411,7 @@ static void run_model(stage *s, uint32_t page_size, uint64_t write_buffer, uint6
 	s->options.cache_bytes = (seed & 1) ? (uint64_t)page_size * 64 : 8 << 20;
 	stage_remake(s);
 	pgs_db *dbs[2] = {s->db, stage_other(s)};
-	model m = {.count = 1, .seed = seed, .spills = write_buffer != 0};
+	model m = {.count = 1, .seed = seed, .folds = seed % 3 != 0, .spills = write_buffer != 0};
 	running r[2];
 	m.states = calloc(COMMITS_MAX + 1, sizeof *m.states);
 	pgs_txn *t = tx_read(s->db);
@@ -404,6 +422,8 @@ static void run_model(stage *s, uint32_t page_size, uint64_t write_buffer, uint6
 	for (size_t i = 0; i < rounds && m.count + 8 < COMMITS_MAX; i++) {
 		size_t which = roll(&m, 2);
 		step(s, &m, &r[which]);
+		if (m.folds && roll(&m, 16) == 0)
+			fold(s, &m);
 		if (roll(&m, 8) == 0) {
 			finish(s, &m, &r[which]);
 			start(s, &m, &r[which], dbs[roll(&m, 2)]);
@@ -411,6 +431,10 @@ static void run_model(stage *s, uint32_t page_size, uint64_t write_buffer, uint6
 	}
 	pgs_abort(r[0].t);
 	pgs_abort(r[1].t);
+	if (m.folds) {
+		job_do(s->db, pgs__job_fold);
+		assert_int_equal(stage_keys_of(s, 'o'), 0);
+	}
 	for (size_t i = 0; i < m.count; i++)
 		check_revision(s, dbs[i & 1], &m.states[i]);
 	free(m.states);
