@@ -58,6 +58,7 @@ static void check_table(const pgs__level_value *value)
 {
 	pgs__level_value fenced;
 	pgs__buffer b = {0};
+	CHECK(value->filter_size == 0);
 	for (size_t i = 0; i < value->count; i++) {
 		pgs__sorted_entry entry, found;
 		pgs__sorted_entry_decode((const uint8_t *)value->table.data + i * PGS__SORTED_ENTRY_SIZE, &entry);
@@ -66,7 +67,7 @@ static void check_table(const pgs__level_value *value)
 		CHECK(found.offset == entry.offset && found.length == entry.length && found.birth == entry.birth);
 		CHECK(found.offset > PGS__SORTED_FILE_MAX || found.offset + found.length <= value->file_size);
 	}
-	pgs__level_value_encode(value->file_size, value->table, 0, &b);
+	pgs__level_value_encode(value->file_size, value->table, 0, 0, &b);
 	CHECK(pgs__level_value_decode(pgs__buffer_slice(&b), &fenced) == PGS_OK);
 	CHECK(!fenced.has_table && fenced.count == value->count && fenced.file_size == value->file_size);
 	check_fences(&fenced);
@@ -81,12 +82,14 @@ static void check_value(pgs_slice bytes)
 	check_result(result);
 	if (result != PGS_OK)
 		return;
+	CHECK(value.contents_offset == pgs__sorted_contents_offset(value.count, value.filter_size));
+	CHECK(value.contents_offset <= value.file_size && value.filter_size <= PGS__FILTER_MAX);
 	if (!value.has_table) {
 		check_fences(&value);
 		return;
 	}
 	check_table(&value);
-	pgs__level_value_encode(value.file_size, value.table, SIZE_MAX, &again);
+	pgs__level_value_encode(value.file_size, value.table, 0, SIZE_MAX, &again);
 	check_same(&again, bytes);
 	pgs__buffer_free(&again);
 }

@@ -4,10 +4,10 @@
  *      0   4  magic             4  u16 format version       6  u16 0
  *     56  u64 check64 of bytes 0..55
  *
- * and in version 1 the rest is
+ * and in all versions so far the rest is
  *
  *      8  u32 page size        12  u32, the file's own      16  u64 count
- *     24  u64 table offset (64)                             32  u64 body offset: where the table ends
+ *     24  u64 table offset (64)                             32  u64 body offset: where the body begins
  *     40  u64 file size        48  u64 check64 of the table
  */
 #ifndef PGS_CODEC_FILE_HEADER_H
@@ -20,6 +20,7 @@
 #define PGS__FILE_HEADER_SIZE 64
 
 typedef struct pgs__file_header {
+	uint16_t version;
 	uint32_t page_size;
 	uint32_t own;
 	uint64_t count;
@@ -30,9 +31,10 @@ typedef struct pgs__file_header {
 
 void pgs__file_header_encode(const char magic[4], const pgs__file_header *header, uint8_t out[PGS__FILE_HEADER_SIZE]);
 
-/* Checks magic, check, version, page size and the fixed fields, not that counts and sizes fit each other. PGS_OK,
- * PGS_ECORRUPT or PGS_EVERSION. */
-int pgs__file_header_decode(const char magic[4], const uint8_t in[PGS__FILE_HEADER_SIZE], pgs__file_header *out);
+/* Checks magic, check, version (1 to `newest`), page size and the fixed fields, not that counts and sizes fit each
+ * other. PGS_OK, PGS_ECORRUPT or PGS_EVERSION. */
+int pgs__file_header_decode(const char magic[4], uint16_t newest, const uint8_t in[PGS__FILE_HEADER_SIZE],
+			    pgs__file_header *out);
 
 /* Little-endian integers of `size` bytes at a fixed place. */
 static inline void pgs__store_little(uint8_t *out, uint64_t value, int size)

@@ -12,6 +12,7 @@
 
 #define KIND_INLINE 1
 #define KIND_FILE 2
+#define INDEX_VERSION 1 /* of index files */
 
 #define RANGE_SIZE_MIN 2 /* bytes of an encoded range */
 #define ENTRY_SIZE_MIN 3 /* skip, size, and a pointer of one byte */
@@ -213,6 +214,7 @@ bool pgs__pack_next_range(pgs_slice *rest, pgs__page_range *range)
 void pgs__index_header_encode(const pgs__index_header *header, uint8_t out[PGS__INDEX_HEADER_SIZE])
 {
 	pgs__file_header h = {
+		.version = INDEX_VERSION,
 		.page_size = header->page_size,
 		.own = header->block_count,
 		.count = header->pointer_count,
@@ -237,7 +239,7 @@ int pgs__index_header_decode(const uint8_t in[PGS__INDEX_HEADER_SIZE], pgs__inde
 {
 	pgs__file_header h;
 	*out = (pgs__index_header){0};
-	int result = pgs__file_header_decode(magic, in, &h);
+	int result = pgs__file_header_decode(magic, INDEX_VERSION, in, &h);
 	if (result != PGS_OK)
 		return result;
 	if (!sizes_ok(&h))

@@ -13,12 +13,18 @@
 
 #define KIND_TABLE 1
 #define KIND_FENCES 2
+#define KIND_FILTERED 3 /* fences, of a file with a filter */
+
+#define VERSION_PLAIN 1
+#define VERSION_FILTER 2
 
 static const char magic[4] = {'P', 'G', 'S', 'F'};
 
 void pgs__sorted_header_encode(const pgs__sorted_header *header, uint8_t out[PGS__SORTED_HEADER_SIZE])
 {
+	assert(header->contents_offset == pgs__sorted_contents_offset(header->count, header->filter_size));
 	pgs__file_header h = {
+		.version = header->filter_size ? VERSION_FILTER : VERSION_PLAIN,
 		.page_size = header->page_size,
 		.own = PGS__SORTED_SLICE,
 		.count = header->count,
@@ -29,25 +35,43 @@ void pgs__sorted_header_encode(const pgs__sorted_header *header, uint8_t out[PGS
 	pgs__file_header_encode(magic, &h, out);
 }
 
-/* Whether a file of so many bytes may hold so many entries. */
-static bool sizes_ok(uint64_t file_size, uint64_t count)
+/* Whether a file of so many bytes may hold so many entries, and such a filter. */
+static bool sizes_ok(uint64_t file_size, uint64_t count, uint64_t filter_size)
 {
 	return count > 0 && count <= PGS__SORTED_COUNT_MAX && file_size <= PGS__SORTED_FILE_MAX &&
-	       file_size >= PGS__SORTED_HEADER_SIZE + count * PGS__SORTED_ENTRY_SIZE;
+	       (filter_size == 0 || pgs__filter_size_ok(filter_size)) &&
+	       file_size >= pgs__sorted_contents_offset(count, filter_size);
+}
+
+/* The filter is between table and contents: its size follows from their offsets. */
+static int decode_filter_size(const pgs__file_header *h, uint64_t *out)
+{
+	*out = 0;
+	if (h->count > PGS__SORTED_COUNT_MAX)
+		return PGS_ECORRUPT;
+	uint64_t table_end = pgs__sorted_contents_offset(h->count, 0);
+	if (h->version == VERSION_PLAIN)
+		return h->body_offset == table_end ? PGS_OK : PGS_ECORRUPT;
+	if (h->body_offset < table_end + PGS__FILTER_CHECK_SIZE)
+		return PGS_ECORRUPT;
+	*out = h->body_offset - table_end - PGS__FILTER_CHECK_SIZE;
+	return pgs__filter_size_ok(*out) ? PGS_OK : PGS_ECORRUPT;
 }
 
 int pgs__sorted_header_decode(const uint8_t in[PGS__SORTED_HEADER_SIZE], pgs__sorted_header *out)
 {
 	pgs__file_header h;
 	*out = (pgs__sorted_header){0};
-	int result = pgs__file_header_decode(magic, in, &h);
+	int result = pgs__file_header_decode(magic, VERSION_FILTER, in, &h);
 	if (result != PGS_OK)
 		return result;
-	if (h.own != PGS__SORTED_SLICE || !sizes_ok(h.file_size, h.count) ||
-		h.body_offset != PGS__SORTED_HEADER_SIZE + h.count * PGS__SORTED_ENTRY_SIZE)
+	uint64_t filter_size;
+	if (h.own != PGS__SORTED_SLICE || decode_filter_size(&h, &filter_size) != PGS_OK ||
+		!sizes_ok(h.file_size, h.count, filter_size))
 		return PGS_ECORRUPT;
 	out->page_size = h.page_size;
 	out->count = h.count;
+	out->filter_size = filter_size;
 	out->contents_offset = h.body_offset;
 	out->file_size = h.file_size;
 	out->table_check = h.table_check;
@@ -135,10 +159,38 @@ static int check_rows(pgs_slice table, uint32_t page_size, uint64_t contents_off
 int pgs__sorted_table_check(pgs_slice table, const pgs__sorted_header *header)
 {
 	/* The sizes were checked against each other when the header was decoded. */
-	if (table.size != header->contents_offset - PGS__SORTED_HEADER_SIZE ||
+	if (table.size != header->count * PGS__SORTED_ENTRY_SIZE ||
 		pgs__check64(table.data, table.size) != header->table_check)
 		return PGS_ECORRUPT;
 	return check_rows(table, header->page_size, header->contents_offset, header->file_size);
+}
+
+size_t pgs__sorted_filter_size(uint64_t count, size_t table_max)
+{
+	return count * PGS__SORTED_ENTRY_SIZE <= table_max ? 0 : pgs__filter_size_for(count);
+}
+
+void pgs__sorted_filter_make(pgs_slice table, size_t size, uint8_t *out)
+{
+	assert(pgs__filter_size_ok(size));
+	const uint8_t *bytes = table.data;
+	pgs__sorted_entry entry;
+	memset(out, 0, size);
+	for (size_t at = 0; at < table.size; at += PGS__SORTED_ENTRY_SIZE) {
+		pgs__sorted_entry_decode(bytes + at, &entry);
+		if (entry.length > 0)
+			pgs__filter_add(out, size, &entry.id);
+	}
+	pgs__store_little(out + size, pgs__check64(out, size), PGS__FILTER_CHECK_SIZE);
+}
+
+bool pgs__sorted_filter_check(pgs_slice bytes)
+{
+	if (bytes.size <= PGS__FILTER_CHECK_SIZE)
+		return false;
+	size_t size = bytes.size - PGS__FILTER_CHECK_SIZE;
+	return pgs__load_little((const uint8_t *)bytes.data + size, PGS__FILTER_CHECK_SIZE) ==
+	       pgs__check64(bytes.data, size);
 }
 
 static uint64_t slice_count(uint64_t entries)
@@ -157,14 +209,18 @@ static void put_fences(pgs_slice table, pgs__buffer *out)
 	}
 }
 
-void pgs__level_value_encode(uint64_t file_size, pgs_slice table, size_t table_max, pgs__buffer *out)
+void pgs__level_value_encode(
+	uint64_t file_size, pgs_slice table, size_t filter_size, size_t table_max, pgs__buffer *out)
 {
 	assert(table.size > 0 && table.size % PGS__SORTED_ENTRY_SIZE == 0);
 	size_t from = out->size;
 	bool whole = table.size <= table_max;
-	pgs__put_u8(out, whole ? KIND_TABLE : KIND_FENCES);
+	assert(!whole || filter_size == 0);
+	pgs__put_u8(out, whole ? KIND_TABLE : filter_size ? KIND_FILTERED : KIND_FENCES);
 	pgs__put_varint(out, file_size);
 	pgs__put_varint(out, table.size / PGS__SORTED_ENTRY_SIZE);
+	if (filter_size)
+		pgs__put_varint(out, filter_size);
 	if (whole)
 		pgs__put_bytes(out, table.data, table.size);
 	else
@@ -191,15 +247,17 @@ int pgs__level_value_decode(pgs_slice bytes, pgs__level_value *out)
 	uint8_t kind = pgs__read_u8(&r);
 	if (r.failed || kind == 0)
 		return PGS_ECORRUPT;
-	if (kind > KIND_FENCES)
+	if (kind > KIND_FILTERED)
 		return PGS_EVERSION;
 	out->has_table = kind == KIND_TABLE;
 	out->file_size = pgs__read_varint(&r);
 	out->count = pgs__read_varint(&r);
-	if (r.failed || !sizes_ok(out->file_size, out->count))
+	out->filter_size = kind == KIND_FILTERED ? pgs__read_varint(&r) : 0;
+	if (r.failed || (kind == KIND_FILTERED && out->filter_size == 0) ||
+		!sizes_ok(out->file_size, out->count, out->filter_size))
 		return PGS_ECORRUPT;
 	/* The count is bounded now: no product below overflows. */
-	out->contents_offset = PGS__SORTED_HEADER_SIZE + out->count * PGS__SORTED_ENTRY_SIZE;
+	out->contents_offset = pgs__sorted_contents_offset(out->count, out->filter_size);
 	uint64_t rows = out->has_table ? out->count : slice_count(out->count);
 	size_t row_size = out->has_table ? PGS__SORTED_ENTRY_SIZE : PGS__FENCE_SIZE;
 	if (pgs__reader_left(&r) != rows * row_size)

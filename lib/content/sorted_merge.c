@@ -48,12 +48,13 @@ typedef struct item {
 } item;
 
 typedef struct plan {
-	uint8_t *head;  /* header and table: room for `capacity` entries */
+	uint8_t *head;  /* what comes before the contents: room for `capacity` entries */
 	place *places;
 	size_t capacity;
 	size_t count;        /* entries */
 	size_t place_count;  /* of them with a content */
 	uint64_t contents_bytes;
+	uint64_t contents_offset;
 	size_t last_place;   /* the one copied last: the next read begins there, or right after */
 } plan;
 
@@ -259,9 +260,20 @@ static int find_next(run *r)
 
 /* --- planning an output --------------------------------------------------------------------- */
 
-static uint64_t file_size_of(uint64_t count, uint64_t contents_bytes)
+static size_t table_max(const run *r)
 {
-	return PGS__SORTED_HEADER_SIZE + count * PGS__SORTED_ENTRY_SIZE + contents_bytes;
+	return r->m->table_max ? r->m->table_max : PGS__LEVEL_TABLE_MAX;
+}
+
+/* Where contents begin behind so many entries. */
+static uint64_t offset_behind(const run *r, uint64_t count)
+{
+	return pgs__sorted_contents_offset(count, pgs__sorted_filter_size(count, table_max(r)));
+}
+
+static uint8_t *row_at(const plan *p, size_t row)
+{
+	return p->head + PGS__SORTED_HEADER_SIZE + row * PGS__SORTED_ENTRY_SIZE;
 }
 
 static bool fits(const run *r)
@@ -270,7 +282,7 @@ static bool fits(const run *r)
 	uint64_t max = r->m->file_bytes_max && r->m->file_bytes_max < PGS__SORTED_FILE_MAX ? r->m->file_bytes_max
 											   : PGS__SORTED_FILE_MAX;
 	return p->count == 0 || (p->count < p->capacity &&
-				 file_size_of(p->count + 1, p->contents_bytes + r->next.entry.length) <= max);
+				 offset_behind(r, p->count + 1) + p->contents_bytes + r->next.entry.length <= max);
 }
 
 static void plan_next(run *r)
@@ -289,7 +301,7 @@ static void plan_next(run *r)
 		entry.offset = p->contents_bytes; /* made absolute when the size of the table is known */
 		p->contents_bytes += entry.length;
 	}
-	pgs__sorted_entry_encode(&entry, p->head + file_size_of(p->count++, 0));
+	pgs__sorted_entry_encode(&entry, row_at(p, p->count++));
 	r->has_next = false;
 }
 
@@ -308,28 +320,31 @@ static int make_plan(run *r)
 	}
 }
 
-/* Give the table its offsets, and the file its header. */
-static void finish_head(run *r, uint64_t file_size)
+/* Give the table its offsets, and the file its header and filter. Returns the filter's size. */
+static size_t finish_head(run *r)
 {
 	plan *p = &r->plan;
-	uint8_t *table = p->head + PGS__SORTED_HEADER_SIZE;
-	const uint64_t contents_offset = file_size_of(p->count, 0);
-	for (size_t i = 0; i < p->count; i++) {
+	const pgs_slice table = {row_at(p, 0), p->count * PGS__SORTED_ENTRY_SIZE};
+	const size_t filter_size = pgs__sorted_filter_size(p->count, table_max(r));
+	p->contents_offset = offset_behind(r, p->count);
+	for (size_t i = 0; i < p->place_count; i++) {
 		pgs__sorted_entry entry;
-		pgs__sorted_entry_decode(table + i * PGS__SORTED_ENTRY_SIZE, &entry);
-		if (entry.length == 0)
-			continue;
-		entry.offset += contents_offset;
-		pgs__sorted_entry_encode(&entry, table + i * PGS__SORTED_ENTRY_SIZE);
+		pgs__sorted_entry_decode(row_at(p, p->places[i].row), &entry);
+		entry.offset += p->contents_offset;
+		pgs__sorted_entry_encode(&entry, row_at(p, p->places[i].row));
 	}
 	const pgs__sorted_header header = {
 		.page_size = r->reader.page_size,
 		.count = p->count,
-		.contents_offset = contents_offset,
-		.file_size = file_size,
-		.table_check = pgs__check64(table, p->count * PGS__SORTED_ENTRY_SIZE),
+		.filter_size = filter_size,
+		.contents_offset = p->contents_offset,
+		.file_size = p->contents_offset + p->contents_bytes,
+		.table_check = pgs__check64(table.data, table.size),
 	};
 	pgs__sorted_header_encode(&header, p->head);
+	if (filter_size)
+		pgs__sorted_filter_make(table, filter_size, row_at(p, p->count));
+	return filter_size;
 }
 
 /* --- putting an output ------------------------------------------------------------------------ */
@@ -363,7 +378,7 @@ static int copy_contents(run *r, uint64_t offset, uint8_t *out, size_t size)
 			return result;
 		if (r->m->scrub && !from->proven) {
 			pgs__sorted_entry entry;
-			pgs__sorted_entry_decode(p->head + file_size_of(from->row, 0), &entry);
+			pgs__sorted_entry_decode(row_at(p, from->row), &entry);
 			r->m->damaged_count += !proves(r, &entry.id, bytes, from->length);
 			from->proven = 1;
 		}
@@ -384,7 +399,7 @@ static int read_source(void *ctx, uint64_t offset, void *buffer, size_t size)
 {
 	run *r = ctx;
 	uint8_t *out = buffer;
-	const uint64_t head_size = file_size_of(r->plan.count, 0);
+	const uint64_t head_size = r->plan.contents_offset;
 	if (offset < head_size) {
 		size_t part = head_size - offset < size ? (size_t)(head_size - offset) : size;
 		memcpy(out, r->plan.head + offset, part);
@@ -415,24 +430,23 @@ static int put_output(run *r)
 {
 	pgs__merge *m = r->m;
 	const plan *p = &r->plan;
-	const size_t table_bytes = p->count * PGS__SORTED_ENTRY_SIZE;
-	const pgs_slice table = {p->head + PGS__SORTED_HEADER_SIZE, table_bytes};
+	const pgs_slice table = {row_at(p, 0), p->count * PGS__SORTED_ENTRY_SIZE};
+	const size_t filter_size = finish_head(r);
 	if (pgs__grow(&m->outputs, &m->output_capacity, m->output_count + 1, sizeof *m->outputs) != PGS_OK)
 		return pgs__error_nomem(&r->err, "merging sorted files");
 	pgs__sorted_file *file = &m->outputs[m->output_count];
-	*file = (pgs__sorted_file){.size = file_size_of(p->count, p->contents_bytes)};
+	*file = (pgs__sorted_file){.size = p->contents_offset + p->contents_bytes};
 	if (pgs__file_name_new(file->file_name, 's', m->base_revision) != PGS_OK)
 		return pgs__error(&r->err, PGS_EIO, "the system gives no random bytes");
 	pgs__blob_name(file->blob_name, m->contents->prefix, file->file_name);
-	finish_head(r, file->size);
-	pgs__level_value_encode(file->size, table, m->table_max ? m->table_max : PGS__LEVEL_TABLE_MAX, &file->value);
+	pgs__level_value_encode(file->size, table, filter_size, table_max(r), &file->value);
 	if (file->value.failed) {
 		pgs__buffer_free(&file->value);
 		return pgs__error_nomem(&r->err, "merging sorted files");
 	}
 	pgs__sorted_entry first, last;
-	pgs__sorted_entry_decode(table.data, &first);
-	pgs__sorted_entry_decode((const uint8_t *)table.data + table_bytes - PGS__SORTED_ENTRY_SIZE, &last);
+	pgs__sorted_entry_decode(row_at(p, 0), &first);
+	pgs__sorted_entry_decode(row_at(p, p->count - 1), &last);
 	file->key = pgs__key_level(m->contents->prefix, m->level, &first.id, &last.id, file->file_name);
 	m->output_count++; /* from here on there may be a blob */
 	m->output_bytes += file->size;
@@ -454,7 +468,7 @@ static int before_read(void *ctx)
 static void divide_memory(run *r)
 {
 	const pgs__merge *m = r->m;
-	const size_t per_entry = PGS__SORTED_ENTRY_SIZE + sizeof(place);
+	const size_t per_entry = PGS__SORTED_ENTRY_SIZE + 2 + sizeof(place); /* 2 in the filter */
 	uint64_t entries = 0, largest = m->memory_bytes / 4 / per_entry;
 	for (size_t i = 0; i < m->input_count; i++)
 		entries += m->inputs[i]->index.count;
@@ -482,7 +496,7 @@ static int run_start(run *r)
 	r->inputs = pgs__calloc(m->input_count, sizeof *r->inputs);
 	r->heap = pgs__calloc(m->input_count, sizeof *r->heap);
 	r->copies = pgs__calloc(m->input_count, sizeof *r->copies);
-	r->plan.head = pgs__malloc(file_size_of(r->plan.capacity, 0));
+	r->plan.head = pgs__malloc(pgs__sorted_contents_offset(r->plan.capacity, pgs__filter_size_for(r->plan.capacity)));
 	r->plan.places = pgs__calloc(r->plan.capacity, sizeof *r->plan.places);
 	if (!r->bench || !r->inputs || !r->heap || !r->copies || !r->plan.head || !r->plan.places)
 		return pgs__error_nomem(&r->err, "merging sorted files");

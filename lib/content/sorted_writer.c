@@ -1,4 +1,4 @@
-/* A sorted file is put from its header and table, made here, and the contents where they are: nothing is copied. */
+/* A sorted file is put from its header, table and filter, made here, and the contents where they are: nothing is copied. */
 #include "content/sorted_writer.h"
 
 #include <string.h>
@@ -9,23 +9,23 @@
 
 size_t pgs__sorted_file_fit(const pgs__sorted_item *items, size_t count)
 {
-	uint64_t size = PGS__SORTED_HEADER_SIZE;
+	uint64_t contents = 0;
 	size_t fit = 0;
 	while (fit < count && fit < PGS__SORTED_COUNT_MAX) {
-		size += PGS__SORTED_ENTRY_SIZE + items[fit].size;
-		if (size > PGS__SORTED_FILE_MAX)
+		contents += items[fit].size;
+		if (pgs__sorted_contents_offset(fit + 1, pgs__filter_size_for(fit + 1)) + contents > PGS__SORTED_FILE_MAX)
 			break;
 		fit++;
 	}
 	return fit;
 }
 
-/* Lay the contents out and fill header and table, in one block that is returned (to be freed), or NULL. */
-static uint8_t *make_head(pgs__sorted_item *items, size_t count, uint32_t page_size, size_t *head_size,
-			  uint64_t *file_size)
+/* Lay the contents out and fill what comes before them, in one block that is returned (to be freed), or NULL. */
+static uint8_t *make_head(pgs__sorted_item *items, size_t count, uint32_t page_size, size_t filter_size,
+			  size_t *head_size, uint64_t *file_size)
 {
 	size_t table_size = count * PGS__SORTED_ENTRY_SIZE;
-	*head_size = PGS__SORTED_HEADER_SIZE + table_size;
+	*head_size = pgs__sorted_contents_offset(count, filter_size);
 	uint8_t *head = pgs__malloc(*head_size);
 	if (!head)
 		return NULL;
@@ -41,11 +41,15 @@ static uint8_t *make_head(pgs__sorted_item *items, size_t count, uint32_t page_s
 	const pgs__sorted_header header = {
 		.page_size = page_size,
 		.count = count,
+		.filter_size = filter_size,
 		.contents_offset = *head_size,
 		.file_size = offset,
 		.table_check = pgs__check64(head + PGS__SORTED_HEADER_SIZE, table_size),
 	};
 	pgs__sorted_header_encode(&header, head);
+	if (filter_size)
+		pgs__sorted_filter_make((pgs_slice){head + PGS__SORTED_HEADER_SIZE, table_size}, filter_size,
+					head + PGS__SORTED_HEADER_SIZE + table_size);
 	return head;
 }
 
@@ -102,12 +106,13 @@ int pgs__sorted_file_put(const pgs__sorted_target *target, pgs__sorted_item *ite
 	if (pgs__file_name_new(out->file_name, 's', target->base_revision) != PGS_OK)
 		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
 	source s = {.items = items, .count = count};
-	uint8_t *head = make_head(items, count, target->page_size, &s.head_size, &out->size);
+	const size_t filter_size = pgs__sorted_filter_size(count, target->table_max);
+	uint8_t *head = make_head(items, count, target->page_size, filter_size, &s.head_size, &out->size);
 	if (!head)
 		return pgs__error_nomem(err, "table of a sorted file");
 	s.head = head;
-	pgs_slice table = {head + PGS__SORTED_HEADER_SIZE, s.head_size - PGS__SORTED_HEADER_SIZE};
-	pgs__level_value_encode(out->size, table, target->table_max, &out->value);
+	pgs_slice table = {head + PGS__SORTED_HEADER_SIZE, count * PGS__SORTED_ENTRY_SIZE};
+	pgs__level_value_encode(out->size, table, filter_size, target->table_max, &out->value);
 	out->key = pgs__key_level(target->prefix, target->level, &items[0].id, &items[count - 1].id, out->file_name);
 	pgs__blob_name(out->blob_name, target->prefix, out->file_name);
 	int result = out->value.failed ? pgs__error_nomem(err, "table of a sorted file") : PGS_OK;

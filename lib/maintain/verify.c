@@ -308,15 +308,16 @@ static int file_finding(verify *v, const pgs__file *file, const char *what)
 	return finding(v, PGS_ECORRUPT, PGS_NO_PAGE, file->registered, e.message);
 }
 
-/* Header and table of a registered file. Its contents are checked through the pointers that need them. */
+/* Header, table and filter of a registered file. Its contents are checked through the pointers that need them. */
 static int check_file(verify *v, const pgs__file *file)
 {
 	pgs_blob *blob = v->contents->backend->blob;
 	size_t table_size = (size_t)file->index.count * PGS__SORTED_ENTRY_SIZE;
-	uint8_t *bytes = pgs__malloc(PGS__SORTED_HEADER_SIZE + table_size);
+	const size_t head_size = (size_t)file->index.contents_offset;
+	uint8_t *bytes = pgs__malloc(head_size);
 	if (!bytes)
 		return pgs__error_nomem(v->err, "verification");
-	pgs_blob_range range = {.name = file->blob_name, .size = PGS__SORTED_HEADER_SIZE + table_size, .buffer = bytes};
+	pgs_blob_range range = {.name = file->blob_name, .size = head_size, .buffer = bytes};
 	pgs__sorted_header header;
 	int result = blob->vtable->get(blob, &range, 1, step_deadline(v), v->err);
 	if (result == PGS_ENOTFOUND)
@@ -326,11 +327,16 @@ static int check_file(verify *v, const pgs__file *file)
 	else if (result == PGS_OK && pgs__sorted_header_decode(bytes, &header) == PGS_EVERSION)
 		result = file_finding(v, file, "is of a newer version");
 	else if (result == PGS_OK && (pgs__sorted_header_decode(bytes, &header) != PGS_OK ||
-				      header.count != file->index.count || header.file_size != file->index.file_size))
+				      header.count != file->index.count || header.file_size != file->index.file_size ||
+				      header.filter_size != file->index.filter_size))
 		result = file_finding(v, file, "its header is damaged");
 	else if (result == PGS_OK && pgs__sorted_table_check((pgs_slice){bytes + PGS__SORTED_HEADER_SIZE, table_size},
 							     &header) != PGS_OK)
 		result = file_finding(v, file, "its table is damaged");
+	else if (result == PGS_OK && header.filter_size &&
+		 !pgs__sorted_filter_check((pgs_slice){bytes + PGS__SORTED_HEADER_SIZE + table_size,
+						       head_size - PGS__SORTED_HEADER_SIZE - table_size}))
+		result = file_finding(v, file, "its filter is damaged");
 	pgs__free(bytes);
 	return result;
 }

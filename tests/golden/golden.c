@@ -3,7 +3,7 @@
  *
  * Everything is fixed, zstd frames too: another release of zstd may compress
  * the same bytes otherwise, and old frames must be read all the same. Change
- * nothing here that changes a file in v1/; a new format version gets v2/. */
+ * nothing here that changes a file in v1/; what came later is in folders of its own. */
 #include "golden.h"
 
 #include <assert.h>
@@ -311,7 +311,7 @@ static void make_sorted_file(golden *g)
 	file.data[PGS__SORTED_HEADER_SIZE + 20] ^= 1;
 	file.data[file.size - 10] ^= 1;
 	emit(g, "sorted_file", "flipped-in-content", "corrupt", pgs__buffer_slice(&file));
-	pgs__level_value_encode(header.file_size, pgs__buffer_slice(&table), PGS__LEVEL_TABLE_MAX, &value);
+	pgs__level_value_encode(header.file_size, pgs__buffer_slice(&table), 0, PGS__LEVEL_TABLE_MAX, &value);
 	emit_good(g, "level", "table", &value);
 	emit_damaged(g, "level", &value);
 	emit_changed(g, "level", "kind-3", "newer", &value, 0, 3);
@@ -332,7 +332,7 @@ static void make_fences(golden *g)
 		put_entry(&table, &(pgs__sorted_entry){last, offset, 100, 0});
 	}
 	pgs__store_u32be(first.bytes + 4, 1);
-	pgs__level_value_encode(offset, pgs__buffer_slice(&table), 1000, &value);
+	pgs__level_value_encode(offset, pgs__buffer_slice(&table), 0, 1000, &value);
 	emit_good(g, "level", "fences", &value);
 	value.data[value.size - PGS__SEAL_SIZE - PGS__FENCE_SIZE + 7] = 0;
 	emit_changed(g, "level", "descending", "corrupt", &value, 0, 2);
@@ -432,6 +432,65 @@ static void make_snapshots(golden *g)
 	pgs__buffer_free(&b);
 	pgs__buffer_free(&attrs);
 	pgs__buffer_free(&w.bytes);
+}
+
+/* The file of v1 with a filter, which has two of its three ids; and the value of one with 130 entries. */
+static void make_filtered(golden *g)
+{
+	const uint64_t contents = PGS__SORTED_HEADER_SIZE + 3 * PGS__SORTED_ENTRY_SIZE + 64 + 8;
+	pgs__sorted_header header = {.page_size = PAGE_SIZE, .count = 3, .filter_size = 64,
+		.contents_offset = contents, .file_size = contents + PAGE_SIZE + sizeof text_frame};
+	pgs__page_id dead = {{0}};
+	pgs__buffer table = {0}, file = {0};
+	memset(dead.bytes + 4, 0xff, 12);
+	put_entry(&table, &(pgs__sorted_entry){g->noise_id, contents, PAGE_SIZE, 7});
+	put_entry(&table, &(pgs__sorted_entry){dead, PGS__TOMBSTONE, 0, 250});
+	put_entry(&table, &(pgs__sorted_entry){g->text_id, contents + PAGE_SIZE, sizeof text_frame, 300});
+	header.table_check = pgs__check64(table.data, table.size);
+	pgs__sorted_header_encode(&header, pgs__buffer_extend(&file, PGS__SORTED_HEADER_SIZE));
+	pgs__put_bytes(&file, table.data, table.size);
+	pgs__sorted_filter_make(pgs__buffer_slice(&table), 64, pgs__buffer_extend(&file, 64 + 8));
+	pgs__put_bytes(&file, g->noise, PAGE_SIZE);
+	pgs__put_bytes(&file, text_frame, sizeof text_frame);
+	emit_good(g, "sorted_file", "filter", &file);
+	emit(g, "sorted_file", "cut", "corrupt", (pgs_slice){file.data, file.size - 1});
+	emit_header(g, "sorted_file", "version-3", "newer", &file, 4, 3);
+	emit_header(g, "sorted_file", "filter-in-version-1", "corrupt", &file, 4, 1);
+	emit_header(g, "sorted_file", "no-filter", "corrupt", &file, 32, (uint8_t)(contents - 64));
+	emit_header(g, "sorted_file", "filter-65", "corrupt", &file, 32, (uint8_t)(contents + 1));
+	file.data[contents - 20] ^= 1;
+	emit(g, "sorted_file", "flipped-in-filter", "corrupt", pgs__buffer_slice(&file));
+	pgs__buffer_free(&table);
+	pgs__buffer_free(&file);
+}
+
+static void make_filtered_level(golden *g)
+{
+	pgs__buffer table = {0}, value = {0};
+	pgs__page_id id = {{0}};
+	uint64_t offset = pgs__sorted_contents_offset(130, 320);
+	for (uint32_t i = 0; i < 130; i++, offset += 100) {
+		pgs__store_u32be(id.bytes + 4, i + 1);
+		put_entry(&table, &(pgs__sorted_entry){id, offset, 100, 0});
+	}
+	pgs__level_value_encode(offset, pgs__buffer_slice(&table), 320, 1000, &value);
+	emit_good(g, "level", "filter", &value);
+	emit_damaged(g, "level", &value);
+	/* kind, three bytes of file size, two of count, two of the filter's size: c0 02 */
+	emit_changed(g, "level", "filter-321", "corrupt", &value, 6, 0xc1);
+	emit_changed(g, "level", "filter-too-large", "corrupt", &value, 7, 0x7f);
+	emit_changed(g, "level", "kind-4", "newer", &value, 0, 4);
+	emit_changed(g, "level", "kind-2", "corrupt", &value, 0, 2);
+	pgs__buffer_free(&table);
+	pgs__buffer_free(&value);
+}
+
+void golden_make_filtered(golden_emit emit_file, void *ctx)
+{
+	golden g = {.emit = emit_file, .ctx = ctx};
+	fill(&g);
+	make_filtered(&g);
+	make_filtered_level(&g);
 }
 
 void golden_make(golden_emit emit_file, void *ctx)

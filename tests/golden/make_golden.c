@@ -1,6 +1,7 @@
-/* make_golden DIRECTORY: write the golden files there. Only for a new format version: v1/ is done. */
+/* make_golden v1|filter DIRECTORY: write those golden files there. Only for what is new: v1/ and filter/ are done. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "golden.h"
 
@@ -17,10 +18,10 @@ static void write_file(void *ctx, const char *name, pgs_slice bytes)
 
 int main(int argc, char **argv)
 {
-	if (argc != 2) {
-		fprintf(stderr, "usage: make_golden DIRECTORY\n");
+	if (argc != 3 || (strcmp(argv[1], "v1") != 0 && strcmp(argv[1], "filter") != 0)) {
+		fprintf(stderr, "usage: make_golden v1|filter DIRECTORY\n");
 		return 2;
 	}
-	golden_make(write_file, argv[1]);
+	(strcmp(argv[1], "v1") == 0 ? golden_make : golden_make_filtered)(write_file, argv[2]);
 	return 0;
 }

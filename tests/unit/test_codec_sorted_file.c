@@ -104,7 +104,8 @@ static void test_sorted_header__fields_are_checked(void **state)
 	assert_int_equal(header_with(0, 'p'), PGS_ECORRUPT);
 	assert_int_equal(header_with(3, 'X'), PGS_ECORRUPT); /* an index file */
 	assert_int_equal(header_with(4, 0), PGS_ECORRUPT);
-	assert_int_equal(header_with(4, 2), PGS_EVERSION);
+	assert_int_equal(header_with(4, 2), PGS_ECORRUPT); /* no filter */
+	assert_int_equal(header_with(4, 3), PGS_EVERSION);
 	assert_int_equal(header_with(5, 1), PGS_EVERSION);
 	assert_int_equal(header_with(6, 1), PGS_ECORRUPT);
 	assert_int_equal(header_with(8, 1), PGS_ECORRUPT);   /* page size 4097 */
@@ -149,6 +150,66 @@ static void test_sorted_header__limits(void **state)
 	}
 	good[0].page_size = 131072;
 	assert_int_equal(header_result(&good[0]), PGS_ECORRUPT);
+}
+
+static void test_sorted_header__filter_sizes(void **state)
+{
+	(void)state;
+	static const struct {
+		uint64_t size;
+		int result;
+	} cases[] = {{64, PGS_OK}, {1 << 20, PGS_OK}, {(1 << 20) + 64, PGS_ECORRUPT}, {32, PGS_ECORRUPT},
+		{65, PGS_ECORRUPT}, {8 << 20, PGS_ECORRUPT}};
+	for (size_t i = 0; i < COUNT_OF(cases); i++) {
+		pgs__sorted_header out, header = header_of(10, 20 << 20);
+		uint8_t bytes[PGS__SORTED_HEADER_SIZE];
+		header.filter_size = cases[i].size;
+		header.contents_offset += header.filter_size + 8;
+		assert_int_equal(header_result(&header), cases[i].result);
+		header.file_size = header.contents_offset - 1; /* no room for it */
+		assert_int_equal(header_result(&header), PGS_ECORRUPT);
+		header.file_size++;
+		pgs__sorted_header_encode(&header, bytes);
+		assert_int_equal(bytes[4], 2);
+		if (pgs__sorted_header_decode(bytes, &out) == PGS_OK)
+			assert_int_equal(out.filter_size, cases[i].size);
+	}
+}
+
+static void test_filter__has_its_ids_and_few_others(void **state)
+{
+	(void)state;
+	static const size_t counts[] = {1, 100, 5000};
+	for (size_t c = 0; c < COUNT_OF(counts); c++) {
+		const size_t count = counts[c], size = pgs__filter_size_for(count);
+		uint8_t *filter = calloc(1, size + PGS__FILTER_CHECK_SIZE);
+		pgs__buffer table = {0};
+		pgs__page_id id;
+		for (size_t i = 0; i < 2 * count; i++) { /* every other one a tombstone */
+			fill_pattern(id.bytes, sizeof id.bytes, (uint32_t)i);
+			pgs__store_u32be(id.bytes, (uint32_t)i / 100);
+			const pgs__sorted_entry entry = {id, 1000, i % 2 ? 0 : 100, 0};
+			pgs__sorted_entry_encode(&entry, pgs__buffer_extend(&table, ENTRY));
+		}
+		pgs__sorted_filter_make(pgs__buffer_slice(&table), size, filter);
+		assert_true(pgs__sorted_filter_check((pgs_slice){filter, size + PGS__FILTER_CHECK_SIZE}));
+		size_t wrong = 0, moved = 0;
+		for (size_t i = 0; i < 2 * count; i++) {
+			pgs__sorted_entry entry;
+			pgs__sorted_entry_decode(table.data + i * ENTRY, &entry);
+			bool has = pgs__filter_may_have(filter, size, &entry.id);
+			assert_true(has || i % 2);
+			wrong += has && i % 2;
+			pgs__store_u32be(entry.id.bytes, (uint32_t)i / 100 + 1); /* the same content in the next group */
+			moved += pgs__filter_may_have(filter, size, &entry.id);
+		}
+		assert_true(wrong <= 2 + count / 500 && moved <= 2 + count / 250);
+		filter[size / 2] ^= 1;
+		assert_false(pgs__sorted_filter_check((pgs_slice){filter, size + PGS__FILTER_CHECK_SIZE}));
+		assert_false(pgs__sorted_filter_check((pgs_slice){filter, 8}));
+		pgs__buffer_free(&table);
+		free(filter);
+	}
 }
 
 static void test_sorted_entry__bytes(void **state)
@@ -328,7 +389,7 @@ static void test_level_value__table_or_fences(void **state)
 		for (int whole = 0; whole < 2; whole++) {
 			pgs__buffer b = {0};
 			pgs__level_value out;
-			pgs__level_value_encode(f.header.file_size, table_of(&f), f.table.size - !whole, &b);
+			pgs__level_value_encode(f.header.file_size, table_of(&f), 0, f.table.size - !whole, &b);
 			assert_int_equal(pgs__level_value_decode(pgs__buffer_slice(&b), &out), PGS_OK);
 			assert_int_equal(out.has_table, whole);
 			assert_int_equal(out.count, counts[c]);
@@ -354,12 +415,36 @@ static void test_level_value__the_largest_table_and_file(void **state)
 		file f = make_file(count);
 		pgs__buffer b = {0};
 		pgs__level_value out;
-		pgs__level_value_encode(f.header.file_size, table_of(&f), PGS__LEVEL_TABLE_MAX, &b);
+		pgs__level_value_encode(f.header.file_size, table_of(&f), 0, PGS__LEVEL_TABLE_MAX, &b);
 		assert_int_equal(pgs__level_value_decode(pgs__buffer_slice(&b), &out), PGS_OK);
 		assert_int_equal(out.has_table, count == most);
 		pgs__buffer_free(&f.table);
 		pgs__buffer_free(&b);
 	}
+}
+
+static void test_level_value__with_a_filter(void **state)
+{
+	(void)state;
+	file f = make_file(130);
+	pgs__buffer b = {0};
+	pgs__level_value out;
+	pgs__level_value_encode(f.header.file_size + 1000, table_of(&f), 320, 0, &b);
+	assert_int_equal(b.data[0], 3);
+	assert_int_equal(pgs__level_value_decode(pgs__buffer_slice(&b), &out), PGS_OK);
+	assert_false(out.has_table);
+	assert_int_equal(out.filter_size, 320);
+	assert_int_equal(out.contents_offset, 64 + 130 * ENTRY + 320 + 8);
+	assert_int_equal(out.fences.size, 3 * PGS__FENCE_SIZE);
+	assert_damage_is_found(decode_level, pgs__buffer_slice(&b));
+	assert_length_is_exact(decode_level, pgs__buffer_slice(&b));
+	pgs__buffer_free(&b);
+	pgs__level_value_encode(64 + 130 * ENTRY + 320 + 8 - 1, table_of(&f), 320, 0, &b); /* no room for it */
+	assert_int_equal(decode_level(pgs__buffer_slice(&b)), PGS_ECORRUPT);
+	pgs__buffer_free(&b);
+	pgs__buffer_free(&f.table);
+	assert_int_equal(pgs__sorted_filter_size(100, 3600), 0);
+	assert_int_equal(pgs__sorted_filter_size(100, 3599), 256);
 }
 
 static void test_fences__lead_to_the_slice(void **state)
@@ -369,7 +454,7 @@ static void test_fences__lead_to_the_slice(void **state)
 	file f = make_file(count);
 	pgs__buffer b = {0};
 	pgs__level_value value;
-	pgs__level_value_encode(f.header.file_size, table_of(&f), 0, &b);
+	pgs__level_value_encode(f.header.file_size, table_of(&f), 0, 0, &b);
 	assert_int_equal(pgs__level_value_decode(pgs__buffer_slice(&b), &value), PGS_OK);
 	pgs__page_id id = {{0}};
 	assert_int_equal(pgs__fence_find(value.fences, &id), PGS_ENOTFOUND);
@@ -418,7 +503,8 @@ static void test_level_value__hostile_ones_are_refused(void **state)
 	assert_int_equal(level_of(2, max, PGS__SORTED_COUNT_MAX + 1, 4097 * 20), PGS_ECORRUPT);
 	assert_int_equal(level_of(1, max, 1, 36), PGS_ECORRUPT); /* a content of no bytes */
 	assert_int_equal(level_of(0, 100, 1, 20), PGS_ECORRUPT);
-	assert_int_equal(level_of(3, 100, 1, 20), PGS_EVERSION);
+	assert_int_equal(level_of(3, 100, 1, 20), PGS_ECORRUPT);
+	assert_int_equal(level_of(4, 100, 1, 20), PGS_EVERSION);
 	assert_int_equal(level_of(255, 0, 0, 0), PGS_EVERSION);
 }
 
@@ -434,7 +520,7 @@ static void test_level_value__descending_ids_are_corrupt(void **state)
 		memcpy(first, high.id.bytes, PGS__ID_SIZE);
 		memcpy(second, low.id.bytes, PGS__ID_SIZE);
 		pgs__buffer b = {0};
-		pgs__level_value_encode(f.header.file_size, table_of(&f), whole ? f.table.size : 0, &b);
+		pgs__level_value_encode(f.header.file_size, table_of(&f), 0, whole ? f.table.size : 0, &b);
 		assert_int_equal(decode_level(pgs__buffer_slice(&b)), PGS_ECORRUPT);
 		pgs__buffer_free(&f.table);
 		pgs__buffer_free(&b);
@@ -447,6 +533,8 @@ int main(void)
 		cmocka_unit_test(test_sorted_header__round_trips),
 		cmocka_unit_test(test_sorted_header__fields_are_checked),
 		cmocka_unit_test(test_sorted_header__limits),
+		cmocka_unit_test(test_sorted_header__filter_sizes),
+		cmocka_unit_test(test_filter__has_its_ids_and_few_others),
 		cmocka_unit_test(test_sorted_entry__bytes),
 		cmocka_unit_test(test_sorted_find__finds_each_and_nothing_else),
 		cmocka_unit_test(test_sorted_find__refuses_places_outside),
@@ -454,6 +542,7 @@ int main(void)
 		cmocka_unit_test(test_sorted_table__order_and_gaps_are_checked),
 		cmocka_unit_test(test_level_value__table_or_fences),
 		cmocka_unit_test(test_level_value__the_largest_table_and_file),
+		cmocka_unit_test(test_level_value__with_a_filter),
 		cmocka_unit_test(test_fences__lead_to_the_slice),
 		cmocka_unit_test(test_level_value__hostile_ones_are_refused),
 		cmocka_unit_test(test_level_value__descending_ids_are_corrupt),

@@ -376,6 +376,19 @@ typedef struct output {
 	pgs__sorted_header header;
 } output;
 
+/* It has every content, and its own check. */
+static void check_filter(const output *o, size_t table_size)
+{
+	const uint8_t *filter = o->bytes + PGS__SORTED_HEADER_SIZE + table_size;
+	assert_true(pgs__sorted_filter_check((pgs_slice){filter, o->header.filter_size + PGS__FILTER_CHECK_SIZE}));
+	assert_int_equal(o->header.filter_size, pgs__filter_size_for(o->header.count));
+	for (size_t i = 0; i < o->header.count; i++) {
+		pgs__sorted_entry entry;
+		pgs__sorted_entry_decode(o->bytes + PGS__SORTED_HEADER_SIZE + i * PGS__SORTED_ENTRY_SIZE, &entry);
+		assert_true(entry.length == 0 || pgs__filter_may_have(filter, o->header.filter_size, &entry.id));
+	}
+}
+
 /* A file that is whole: header, table, and an l/ value that fits them. */
 static output read_output(world *w, const pgs__sorted_file *file)
 {
@@ -396,8 +409,12 @@ static output read_output(world *w, const pgs__sorted_file *file)
 	assert_int_equal(value.count, o.header.count);
 	assert_int_equal(value.file_size, o.header.file_size);
 	assert_int_equal(value.contents_offset, o.header.contents_offset);
+	assert_int_equal(value.filter_size, o.header.filter_size);
+	assert_int_equal(value.has_table, value.filter_size == 0);
 	if (value.has_table)
 		assert_memory_equal(value.table.data, table.data, table.size);
+	else
+		check_filter(&o, table_size);
 	pgs__level_key key;
 	assert_true(pgs__key_parse_level(pgs__key_slice(&file->key), &key));
 	assert_int_equal(key.level, w->merge.level);
