@@ -21,11 +21,16 @@ int pgs__kv_read(const pgs__backend *b, pgs_kv_txn *txn, const pgs_kv_op *ops, s
 	return result == PGS_EUNKNOWN ? pgs__error(err, PGS_EIO, "the KV does not answer") : result;
 }
 
-static pgs__key copy_key(pgs_slice key)
+/* Where the next page begins: right after the last key of this one. */
+static int begin_after(const pgs_kv_result *page, pgs__key *next, pgs_error *err)
 {
-	pgs__key copy = {.size = (uint16_t)(key.size <= PGS__KEY_MAX - 1 ? key.size : PGS__KEY_MAX - 1)};
-	memcpy(copy.bytes, key.data, copy.size);
-	return copy;
+	pgs_slice last = page->pairs[page->count - 1].key;
+	if (last.size >= PGS__KEY_MAX)
+		return pgs__error(err, PGS_ECORRUPT, "a key of %zu bytes is none of ours", last.size);
+	next->size = (uint16_t)last.size;
+	memcpy(next->bytes, last.data, last.size);
+	*next = pgs__key_after(next);
+	return PGS_OK;
 }
 
 int pgs__kv_read_range(const pgs__backend *b, const pgs__key *from, const pgs__key *end, uint64_t *revision,
@@ -44,11 +49,9 @@ int pgs__kv_read_range(const pgs__backend *b, const pgs__key *from, const pgs__k
 			*revision = txn.revision;
 		for (size_t i = 0; result == PGS_OK && i < r->count; i++)
 			result = read(ctx, &r->pairs[i]);
-		more = r && r->more && r->count > 0;
-		if (more) {
-			pgs__key last = copy_key(r->pairs[r->count - 1].key);
-			next = pgs__key_after(&last);
-		}
+		more = result == PGS_OK && r->more && r->count > 0;
+		if (more)
+			result = begin_after(r, &next, err);
 		pgs__kv_release(b, &txn, 1);
 	}
 	return result;

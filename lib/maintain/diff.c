@@ -164,6 +164,8 @@ int pgs_diff(pgs_db *db, uint64_t revision_a, uint64_t revision_b, pgs_diff_visi
 		result = pgs__snapshot_open(&d.newer, db, high, d.deadline_ms, err);
 	if (result == PGS_OK)
 		result = run(&d);
+	if (result == PGS_EOLDREV)
+		result = pgs__explain_old(&d.older, d.deadline_ms, err);
 	pgs__map_free(&d.candidates);
 	pgs__snapshot_close(&d.older);
 	pgs__snapshot_close(&d.newer);

@@ -50,6 +50,9 @@ int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_err
 	t->timeout_ms = o->timeout_ms;
 	t->error = (pgs_error)PGS_ERROR_INIT;
 	t->last_missed_page = PGS_NO_PAGE;
+	pgs__keeper_init(&t->keeper, db);
+	if (db->store->read_only || o->at_snapshot)
+		t->keeper.due_ms = UINT64_MAX; /* may not; or need not, being kept by its name */
 	result = open_snapshot(t, o, err);
 	if (result != PGS_OK) {
 		pgs__txn_free(t);
@@ -107,6 +110,7 @@ void pgs_abort(pgs_txn *txn)
 	if (!txn)
 		return;
 	pgs__txn_remove_files(txn, pgs__txn_deadline(txn));
+	pgs__pin_release(&txn->keeper.pin, pgs__txn_deadline(txn));
 	pgs__txn_free(txn);
 }
 

@@ -352,6 +352,7 @@ static int send_until_done(pgs__commit *c)
 	bool done = false;
 	int result = PGS_OK;
 	while (!done) {
+		pgs__txn_keep(c->t, c->deadline_ms);
 		if (c->stale)
 			result = pgs__payload_build(c);
 		if (result == PGS_OK && c->mode == PGS__CHECK_LOG && c->log_rounds >= LOG_ROUNDS_MAX && !c->lock.held)
@@ -503,6 +504,7 @@ int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revisi
 	pgs__free(c.runs);
 	if ((result != PGS_OK || c.nothing) && !c.unknown)
 		pgs__txn_remove_files(txn, cleanup_deadline(&c)); /* else they are registered, or may be */
+	pgs__pin_release(&txn->keeper.pin, cleanup_deadline(&c));
 	pgs__txn_free(txn);
 	return result;
 }

@@ -119,41 +119,24 @@ static int newest_between(pgs_db *db, uint64_t from_ms, uint64_t end_ms, uint64_
 	return result;
 }
 
-/* The commit at `*revision` is below the floor. If none came after it until the floor, what it left is what the floor
- * shows. */
-static int lift_to_floor(pgs_db *db, uint64_t floor, uint64_t deadline_ms, uint64_t *revision, pgs_error *err)
+/* The log has no commit at or before that time: there was none, or its entry is gone. */
+static int nothing_so_early(pgs_db *db, int64_t time_ms, uint64_t deadline_ms, pgs_error *err)
 {
-	pgs__key t = pgs__key_single(pgs__db_prefix(db), 't');
-	pgs_kv_op get = pgs__op_get(pgs__key_slice(&t), floor);
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(pgs__db_backend(db), &txn, &get, 1, deadline_ms, err);
-	bool last = result == PGS_OK && pgs__got(&txn, 0) && pgs__got(&txn, 0)->mod_revision == *revision;
-	pgs__kv_release(pgs__db_backend(db), &txn, 1);
-	if (result == PGS_OK && !last)
-		return pgs__error(err, PGS_EOLDREV,
-				  "revision %llu of database %s, the last commit at that time, is gone; the oldest readable is %llu",
-				  (unsigned long long)*revision, db->name, (unsigned long long)floor);
-	*revision = floor;
-	return result;
-}
-
-static int none_at_time(const pgs_db *db, uint64_t floor, pgs_error *err)
-{
-	if (floor == 0)
-		return pgs__error(err, PGS_ENOTFOUND, "database %s has no commit at or before that time in its log",
-				  db->name);
-	return pgs__error(err, PGS_EOLDREV,
-			  "database %s has no commit at or before that time in its log, which is collected up to revision %llu",
-			  db->name, (unsigned long long)floor);
+	uint64_t oldest = 0;
+	int result = time_ms < db->created_ms ? PGS_OK : pgs__oldest_readable(db, &oldest, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	if (oldest)
+		return pgs__error(err, PGS_EOLDREV, "the log of database %s does not reach back to that time; the oldest "
+				  "readable revision is %llu", db->name, (unsigned long long)oldest);
+	return pgs__error(err, PGS_ENOTFOUND, "database %s has no commit at or before that time in its log", db->name);
 }
 
 /* Look back in windows that double, so that a long log is not listed for a recent time. */
 int pgs__revision_at_time(pgs_db *db, int64_t time_ms, uint64_t deadline_ms, uint64_t *revision, pgs_error *err)
 {
-	pgs__snapshot now;
-	int result = pgs__snapshot_open(&now, db, 0, deadline_ms, err);
+	int result = pgs__history_check(db, deadline_ms, err);
 	uint64_t end = time_ms >= 0 && time_ms < (int64_t)1 << 47 ? (uint64_t)time_ms + 1 : 0;
-	pgs__snapshot_close(&now);
 	if (result == PGS_OK)
 		result = PGS_ENOTFOUND;
 	for (uint64_t window = MINUTE_MS; result == PGS_ENOTFOUND && end > 0; window *= 2) {
@@ -161,7 +144,5 @@ int pgs__revision_at_time(pgs_db *db, int64_t time_ms, uint64_t deadline_ms, uin
 		result = newest_between(db, from, end, deadline_ms, revision, err);
 		end = from;
 	}
-	if (result == PGS_ENOTFOUND)
-		return none_at_time(db, now.floor, err);
-	return result == PGS_OK && *revision < now.floor ? lift_to_floor(db, now.floor, deadline_ms, revision, err) : result;
+	return result == PGS_ENOTFOUND ? nothing_so_early(db, time_ms, deadline_ms, err) : result;
 }

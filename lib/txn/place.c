@@ -373,6 +373,7 @@ int pgs__txn_upload_frames(pgs_txn *t, uint64_t deadline_ms, pgs_error *err)
 	size_t count = result == PGS_OK ? collect_frames(t, writes, items) : 0;
 	size_t next = 0, used = 0;
 	for (size_t done = 0; result == PGS_OK && done < count; done += used) {
+		pgs__txn_keep(t, deadline_ms);
 		result = upload_file(t, items + done, count - done, &used, deadline_ms, err);
 		if (result == PGS_OK)
 			point_at_file(t, writes, &next, items + done, used);
@@ -406,6 +407,7 @@ static int place_all(pgs_txn *t, pgs__write **pending, size_t count, uint64_t de
 	for (size_t done = 0; result == PGS_OK && done < count; done += p.count) {
 		p.count = count - done < chunk ? count - done : chunk;
 		memcpy(p.writes, pending + done, p.count * sizeof *pending);
+		pgs__txn_keep(t, deadline_ms);
 		result = place_chunk(&p);
 	}
 	pgs__workbench_give(&t->db->contents.benches, p.bench);

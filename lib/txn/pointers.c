@@ -97,9 +97,6 @@ static int read_runs(reading *r, const run *runs, size_t count)
 		ops[i] = pgs__op_range(pgs__key_slice(&first[i]), range_end, r->snapshot->kv_revision);
 	}
 	int result = pgs__kv_read(pgs__db_backend(db), &txn, ops, count, r->deadline_ms, r->err);
-	if (result == PGS_EOLDREV)
-		pgs__error(r->err, result, "revision %llu of database %s was collected while it was read",
-			   (unsigned long long)r->snapshot->commit_revision, db->name);
 	for (size_t i = 0; result == PGS_OK && i < count; i++)
 		result = take_run(r, runs[i], &txn.results[i]);
 	pgs__kv_release(pgs__db_backend(db), &txn, 1);
@@ -186,7 +183,7 @@ int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, siz
 		result = overlay_packs(&r, count);
 	for (size_t i = 0; result == PGS_OK && i < count; i++)
 		pgs__cache_put_ref(snapshot->db->contents.cache, pages[i], &out[i].ref, snapshot->commit_revision);
-	return result;
+	return result == PGS_EOLDREV ? pgs__explain_old(snapshot, deadline_ms, err) : result;
 }
 
 /* --- scanning -------------------------------------------------------------------- */

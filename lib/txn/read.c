@@ -201,6 +201,8 @@ static int load_chunk(load *l)
 	if (l->count > 1)
 		qsort(l->items, l->count, sizeof *l->items, by_page);
 	if (result == PGS_OK)
+		pgs__txn_keep(l->t, l->deadline_ms);
+	if (result == PGS_OK)
 		result = load_pointers(l);
 	if (result == PGS_OK)
 		result = load_contents(l);

@@ -31,13 +31,10 @@ static int decode_numbers(pgs__snapshot *s, const pgs_kv_txn *txn, pgs_error *er
 	return PGS_OK;
 }
 
-static int old_revision(const pgs__snapshot *s, uint64_t at, uint64_t oldest, pgs_error *err)
+static int old_revision(const pgs_db *db, uint64_t at, uint64_t oldest, pgs_error *err)
 {
-	if (oldest)
-		return pgs__error(err, PGS_EOLDREV, "revision %llu of database %s is gone; the oldest readable is %llu",
-				  (unsigned long long)at, s->db->name, (unsigned long long)oldest);
-	return pgs__error(err, PGS_EOLDREV, "revision %llu of database %s is no longer in the KV's history",
-			  (unsigned long long)at, s->db->name);
+	return pgs__error(err, PGS_EOLDREV, "revision %llu of database %s is gone; the oldest readable is %llu",
+			  (unsigned long long)at, db->name, (unsigned long long)oldest);
 }
 
 static int judge(pgs__snapshot *s, const pgs_kv_txn *txn, uint64_t at, pgs_error *err)
@@ -51,7 +48,7 @@ static int judge(pgs__snapshot *s, const pgs_kv_txn *txn, uint64_t at, pgs_error
 	if (result != PGS_OK)
 		return result;
 	s->kv_revision = at ? at : txn->revision;
-	return s->kv_revision < s->floor ? old_revision(s, at, s->floor, err) : PGS_OK;
+	return s->kv_revision < s->floor ? old_revision(s->db, at, s->floor, err) : PGS_OK;
 }
 
 static int read_numbers(pgs__snapshot *s, uint64_t at, uint64_t deadline_ms, pgs_error *err)
@@ -70,8 +67,6 @@ static int read_numbers(pgs__snapshot *s, uint64_t at, uint64_t deadline_ms, pgs
 	int result = pgs__kv_read(pgs__db_backend(s->db), &txn, ops, GET_COUNT, deadline_ms, err);
 	if (result == PGS_OK)
 		result = judge(s, &txn, at, err);
-	else if (result == PGS_EOLDREV)
-		old_revision(s, at, 0, err);
 	else if (result == PGS_EINVAL && at)
 		pgs__error(err, PGS_EINVAL, "revision %llu is above the store's latest", (unsigned long long)at);
 	pgs__kv_release(pgs__db_backend(s->db), &txn, 1);
@@ -139,15 +134,50 @@ static void catch_up_cache(const pgs__snapshot *s, uint64_t deadline_ms)
 	pgs__cache_advance_end(cache);
 }
 
+int pgs__oldest_readable(pgs_db *db, uint64_t *oldest, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__snapshot now = {.db = db};
+	pgs_kv *kv = pgs__db_backend(db)->kv;
+	pgs_kv_stat stat;
+	int result = read_numbers(&now, 0, deadline_ms, err);
+	if (result == PGS_OK)
+		result = kv->vtable->stat(kv, &stat, deadline_ms, err);
+	if (result == PGS_OK)
+		*oldest = now.floor > stat.compacted_revision ? now.floor : stat.compacted_revision;
+	return result;
+}
+
+/* `at` is gone. If no commit came between it and the oldest readable revision, that shows the same. */
+static int open_oldest(pgs__snapshot *out, uint64_t at, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs_db *db = out->db;
+	uint64_t oldest;
+	int result = pgs__oldest_readable(db, &oldest, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	*out = (pgs__snapshot){.db = db};
+	result = read_numbers(out, oldest, deadline_ms, err);
+	if (result == PGS_ENOTFOUND)
+		return pgs__error(err, result, "database %s was dropped, or did not exist at revision %llu", db->name,
+				  (unsigned long long)at);
+	if ((result == PGS_OK && out->commit_revision > at) || result == PGS_EOLDREV)
+		return old_revision(db, at, oldest, err);
+	return result;
+}
+
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
 {
 	*out = (pgs__snapshot){.db = db};
 	int result = read_numbers(out, at_revision, deadline_ms, err);
+	if (result == PGS_EOLDREV && at_revision)
+		result = open_oldest(out, at_revision, deadline_ms, err);
 	if (result != PGS_OK)
 		return result;
 	if (at_revision == 0)
 		catch_up_cache(out, deadline_ms);
 	result = pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+	if (result == PGS_EOLDREV)
+		return pgs__explain_old(out, deadline_ms, err);
 	return result == PGS_ENOTFOUND ? pgs__explain_missing(out, deadline_ms, err) : result;
 }
 
@@ -163,7 +193,7 @@ int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pg
 	pgs_error local = PGS_ERROR_INIT;
 	int result = read_numbers(&now, 0, deadline_ms, &local);
 	if (result == PGS_OK && snapshot->kv_revision < now.floor)
-		result = old_revision(&now, snapshot->kv_revision, now.floor, &local);
+		result = old_revision(now.db, snapshot->commit_revision, now.floor, &local);
 	if (result != PGS_OK) {
 		if (err)
 			*err = local;
@@ -172,4 +202,11 @@ int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pg
 	if (err)
 		err->code = PGS_ECORRUPT;
 	return PGS_ECORRUPT;
+}
+
+int pgs__explain_old(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_error *err)
+{
+	uint64_t oldest;
+	int result = pgs__oldest_readable(snapshot->db, &oldest, deadline_ms, err);
+	return result == PGS_OK ? old_revision(snapshot->db, snapshot->commit_revision, oldest, err) : result;
 }

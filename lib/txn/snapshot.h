@@ -20,8 +20,9 @@ typedef struct pgs__snapshot {
 	pgs__pack_view *packs;
 } pgs__snapshot;
 
-/* Open the latest snapshot (at_revision 0) or a past one. Errors: ENOTFOUND, EOLDREV, EINVAL (future), the KV's,
- * ECORRUPT, ENOMEM. */
+/* Open the latest snapshot (at_revision 0) or a past one. A revision that is no longer readable itself, but shows the
+ * same commit as the oldest one that is, opens there: kv_revision is then above at_revision. Errors: ENOTFOUND, EOLDREV
+ * (naming the oldest readable revision), EINVAL (future), the KV's, ECORRUPT, ENOMEM. */
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err);
 void pgs__snapshot_close(pgs__snapshot *snapshot);
 
@@ -50,5 +51,13 @@ int pgs__pointers_scan(const pgs__snapshot *snapshot, uint64_t first, uint64_t e
 /* Is the content really gone, or was it collected, or the database dropped, while we read? Turns a PGS_ENOTFOUND of
  * a content into EOLDREV, ENOTFOUND or ECORRUPT, with the message. */
 int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_error *err);
+
+/* The oldest revision that can be read: the floor, or where someone else compacted the KV to. Errors: ENOTFOUND
+ * (dropped), ECORRUPT, the KV's. */
+int pgs__oldest_readable(pgs_db *db, uint64_t *oldest, uint64_t deadline_ms, pgs_error *err);
+
+/* The KV answered EOLDREV while the snapshot was read: say so in our words, with the oldest revision that is readable.
+ * Returns PGS_EOLDREV, ENOTFOUND when the database was dropped, or why that could not be found out. */
+int pgs__explain_old(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_error *err);
 
 #endif

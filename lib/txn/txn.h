@@ -15,7 +15,9 @@
 #include <pagestore/txn.h>
 
 #include "content/sorted_writer.h"
+#include "txn/revision_pin.h"
 #include "txn/snapshot.h"
+#include "util/clock.h"
 #include "util/map.h"
 
 /* A page this transaction wrote. */
@@ -84,6 +86,7 @@ struct pgs_txn {
 	pgs__map pins;          /* address → pins + (1 << 63 if the buffer is ours) */
 	uint64_t last_missed_page; /* read-ahead: the page after the last one fetched alone */
 	uint32_t run_length;
+	pgs__keeper keeper;     /* pins the revision once it is older than half the retention */
 };
 
 static inline uint32_t pgs__txn_page_size(const pgs_txn *t)
@@ -94,6 +97,13 @@ static inline uint32_t pgs__txn_page_size(const pgs_txn *t)
 static inline uint64_t pgs__txn_deadline(const pgs_txn *t)
 {
 	return pgs__db_deadline(t->db, t->timeout_ms);
+}
+
+/* Before the transaction asks the backends for something: pin its revision, if it is getting old. */
+static inline void pgs__txn_keep(pgs_txn *t, uint64_t deadline_ms)
+{
+	if (pgs__now_ms() >= t->keeper.due_ms)
+		pgs__keeper_pin(&t->keeper, t->db, t->snapshot.kv_revision, deadline_ms);
 }
 
 /* PGS_OK, or PGS_EINVAL with the transaction's error set: page numbers end at 2^32 groups. */

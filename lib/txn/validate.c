@@ -332,9 +332,11 @@ static int check_change(void *ctx, uint64_t revision, const pgs__change *change,
 
 int pgs__validate_log(pgs__commit *c, uint64_t through)
 {
-	/* Nobody committed between T and R. T may be long ago, and the KV's history of it gone. */
-	uint64_t after = c->validated > c->t->snapshot.kv_revision ? c->validated : c->t->snapshot.kv_revision;
+	/* Between the commit a snapshot shows and where it was read nobody committed, and the KV may have forgotten it. */
+	uint64_t read_at = c->t->snapshot.kv_revision, after = c->validated > read_at ? c->validated : read_at;
 	int result = pgs__changes_read(c->t->db, after, through, c->deadline_ms, check_change, c, c->err);
+	if (result == PGS_EOLDREV)
+		return pgs__explain_old(&c->t->snapshot, c->deadline_ms, c->err);
 	if (result != PGS_OK)
 		return result;
 	c->validated = through > c->validated ? through : c->validated;

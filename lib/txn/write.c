@@ -167,7 +167,9 @@ static int read_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size
 	pgs__key key = pgs__key_attr(pgs__db_prefix(t->db), name.data, name.size);
 	pgs_kv_op op = pgs__op_get(pgs__key_slice(&key), t->snapshot.kv_revision);
 	pgs_kv_txn txn;
-	int result = pgs__kv_read(pgs__db_backend(t->db), &txn, &op, 1, pgs__txn_deadline(t), &t->error);
+	uint64_t deadline = pgs__txn_deadline(t);
+	pgs__txn_keep(t, deadline);
+	int result = pgs__kv_read(pgs__db_backend(t->db), &txn, &op, 1, deadline, &t->error);
 	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
 	if (result == PGS_OK && tracked)
 		result = note_attr_read(t, name, pair ? pair->mod_revision : 0);
@@ -183,7 +185,7 @@ static int read_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size
 			result = copy_value(stored, value, capacity, size);
 	}
 	pgs__kv_release(pgs__db_backend(t->db), &txn, 1);
-	return result;
+	return result == PGS_EOLDREV ? pgs__explain_old(&t->snapshot, deadline, &t->error) : result;
 }
 
 int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, size_t capacity, size_t *size)
