@@ -13,6 +13,7 @@
 #include "codec/seal.h"
 #include "codec/sorted_file.h"
 #include "content/backend.h"
+#include "content/filters.h"
 
 typedef struct pgs__file {
 	_Atomic uint32_t references;
@@ -21,18 +22,25 @@ typedef struct pgs__file {
 	char blob_name[PGS__BLOB_NAME_SIZE];
 	pgs__level_value index; /* borrows from `value` */
 	uint8_t *value;
+	pgs__filters *filters;   /* of the levels it belongs to */
+	pgs__filter_slot filter;
 } pgs__file;
 
-/* Searched in this order: level by level, in each the newest first. */
+/* Searched level by level. Files of level 0, whose ranges overlap, come newest first; those of other levels, whose
+ * ranges usually do not (they may, while a merge goes on), by their first id. */
 typedef struct pgs__file_map {
 	_Atomic uint32_t references;
+	uint64_t generation; /* another one for every map of other files */
+	uint64_t listed;     /* the revision at which the l/ keys were listed */
 	size_t count;
-	pgs__file *files[];
+	pgs__file **files;
+	uint32_t *furthest; /* furthest[i]: that of the files of i's level up to i whose last id is the greatest */
 } pgs__file_map;
 
 typedef struct pgs__levels {
 	pthread_mutex_t lock;
 	pgs__file_map *map; /* never NULL once initialised */
+	pgs__filters filters;
 } pgs__levels;
 
 /* PGS_OK or PGS_ENOMEM. */
@@ -43,7 +51,19 @@ void pgs__levels_free(pgs__levels *levels);
 pgs__file_map *pgs__levels_map(pgs__levels *levels);
 void pgs__file_map_release(pgs__file_map *map);
 
-/* Read the l/ keys and the values not known yet. Errors: the KV's, ENOMEM; ECORRUPT, EVERSION: of a file's value, and
+static inline const pgs__page_id *pgs__file_map_furthest(const pgs__file_map *map, size_t at)
+{
+	return &map->files[map->furthest[at]]->key.last;
+}
+
+/* Where the level that begins at file `first` ends: the first file of another level, or the count. */
+size_t pgs__file_map_level_end(const pgs__file_map *map, size_t first);
+
+/* Of the files [first, end) of one level other than 0: past the last one whose first id is at most `id`. */
+size_t pgs__file_map_up_to(const pgs__file_map *map, size_t first, size_t end, const pgs__page_id *id);
+
+/* Read the l/ keys, all as of one revision, and the values not known yet. The map stays the same one when the files
+ * did. Errors: the KV's, ENOMEM; ECORRUPT, EVERSION: of a file's value, and
  * then the map has all others. */
 int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const uint8_t *prefix, uint64_t deadline_ms,
 			pgs_error *err);
