@@ -261,6 +261,7 @@ static int fetch_files(listing *l, const pgs_slice *keys, size_t count, pgs_erro
 {
 	pgs_kv_op ops[VALUE_BATCH];
 	pgs_kv_txn txn;
+	ops[0].kind = PGS_KV_RANGE; /* count is at least 1, which compilers do not know */
 	for (size_t i = 0; i < count; i++)
 		ops[i] = pgs__op_get(keys[i], l->revision);
 	int result = pgs__kv_read(l->backend, &txn, ops, count, l->deadline_ms, err);
