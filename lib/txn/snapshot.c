@@ -2,6 +2,7 @@
 #include "txn/snapshot.h"
 
 #include "txn/changes.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 enum { GET_T, GET_Z, GET_E, GET_G, GET_M, GET_COUNT };
@@ -165,7 +166,7 @@ static int open_oldest(pgs__snapshot *out, uint64_t at, uint64_t deadline_ms, pg
 	return result;
 }
 
-int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
+static int open_at(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
 {
 	*out = (pgs__snapshot){.db = db};
 	int result = read_numbers(out, at_revision, deadline_ms, err);
@@ -179,6 +180,15 @@ int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uin
 	if (result == PGS_EOLDREV)
 		return pgs__explain_old(out, deadline_ms, err);
 	return result == PGS_ENOTFOUND ? pgs__explain_missing(out, deadline_ms, err) : result;
+}
+
+int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
+{
+	int result;
+	do /* the latest may be collected between the numbers and the packs: then there is a later one */
+		result = open_at(out, db, at_revision, deadline_ms, err);
+	while (result == PGS_EOLDREV && at_revision == 0 && !pgs__deadline_passed(deadline_ms));
+	return result;
 }
 
 void pgs__snapshot_close(pgs__snapshot *snapshot)

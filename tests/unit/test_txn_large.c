@@ -400,6 +400,34 @@ static void test_txn_truncate__joins_the_page_count(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
 
+/* Before the second call of a begin: the snapshot it looks at is collected. */
+static void collect_at_second_call(stage *s, const char *operation)
+{
+	(void)operation;
+	if (++s->calls[0] != 2)
+		return;
+	uint64_t revision = tx_one(s->other_db, s, 3, PAGE_NOISE(3));
+	assert_int_equal(s->kv->vtable->compact(s->kv, revision, 0, NULL), PGS_OK);
+}
+
+static void test_begin__latest_is_never_too_old(void **state)
+{
+	stage *s = *state;
+	pgs_db *other = stage_other(s);
+	tx_fill(other, s, 0, 3000, PAGE_NOISE(1000));
+	pgs_txn *t = tx_begin(other, PGS_SERIALIZABLE);
+	assert_int_equal(pgs_truncate(t, 10), PGS_OK); /* a pack, which the begin below has not seen */
+	tx_commit(t);
+	s->calls[0] = 0;
+	s->before = collect_at_second_call;
+	t = tx_read(s->db);
+	s->before = NULL;
+	assert_true(s->calls[0] > 2);
+	tx_expect(t, s, 3, PAGE_NOISE(3));
+	tx_expect(t, s, 11, PAGE_ZERO);
+	pgs_abort(t);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -414,6 +442,7 @@ int main(void)
 		TEST(test_txn_truncate__a_page_read_before_it_conflicts),
 		TEST(test_txn_truncate__reaches_a_pack_that_came_meanwhile),
 		TEST(test_txn_truncate__joins_the_page_count),
+		TEST(test_begin__latest_is_never_too_old),
 	};
 	return stage_run("txn_large", tests, sizeof tests / sizeof *tests, STAGE_ALL);
 }
