@@ -104,7 +104,7 @@ static bool add_sample(const look *l, pgs__samples *samples, int64_t now)
 		samples->count--;
 	if (samples->count) {
 		int64_t newest = samples->list[samples->count - 1].time_ms;
-		if (newest >= now || now - newest < gap || samples->list[samples->count - 1].revision >= l->revision)
+		if (now - newest < gap || samples->list[samples->count - 1].revision >= l->revision)
 			return false;
 	}
 	size_t needed = sample_before(samples, now, retention_wanted(l->w));

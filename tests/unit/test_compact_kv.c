@@ -71,6 +71,15 @@ static void test_compact__a_new_database(void **state)
 	pgs_db_close(db);
 }
 
+/* No database is left: nobody needs any of it. */
+static void test_compact__an_empty_store(void **state)
+{
+	fixture *f = *state;
+	f->b.worker.options.all = true;
+	assert_int_equal(pgs_db_drop(f->a.store, "db", 2, NULL), PGS_OK);
+	assert_true(run_compact(&f->b) == kv_revision(f->server.kv));
+}
+
 /* Made after the names were read. */
 static void create_before(fixture *f, uint64_t call, const char *operation)
 {
@@ -235,6 +244,7 @@ int main(void)
 		TEST(test_compact__to_the_lowest_floor),
 		TEST(test_compact__a_new_database),
 		TEST(test_compact__a_database_comes_at_every_call),
+		TEST(test_compact__an_empty_store),
 		TEST(test_compact__is_worth_it),
 		TEST(test_compact__only_an_owned_kv),
 		TEST(test_compact__damage_ends_it),

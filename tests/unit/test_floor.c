@@ -574,6 +574,35 @@ static void test_race__two_workers(void **state)
 	}
 }
 
+/* One that wants more history kept comes second: its choice is from a floor that is no more. */
+static pgs__floor raced_floor;
+static void short_floor_before(fixture *f, uint64_t call, const char *operation)
+{
+	(void)operation;
+	if (call != f->number)
+		return;
+	run_floor(&f->a, HOUR / 4);
+	raced_floor = read_floor(f, NULL);
+}
+
+static void test_race__two_retentions(void **state)
+{
+	fixture *f = *state;
+	bool raced = false;
+	for (f->number = 1; f->number <= 12; f->number++) {
+		uint64_t r1 = change(f), r2 = change(f);
+		put_samples(f, 2, (int64_t[]){2 * HOUR, HOUR / 2}, (uint64_t[]){r1, r2});
+		watch_calls(f, short_floor_before);
+		run_floor(&f->b, HOUR);
+		watch_calls(f, NULL);
+		pgs__floor floor = read_floor(f, NULL);
+		assert_true(floor.floor >= raced_floor.floor && floor.previous >= raced_floor.previous);
+		assert_true(floor.floor == r1 || floor.floor == r2);
+		raced |= raced_floor.floor == r2 && f->number > 1;
+	}
+	assert_true(raced);
+}
+
 /* WORKER_UNFENCED: whoever lost the claim publishes nothing. */
 static void break_claims(fixture *f, uint64_t call, const char *operation)
 {
@@ -672,7 +701,7 @@ static void test_compacted__by_someone_else(void **state)
 	assert_true(first.floor == r1 && first.previous == 0);
 	uint64_t r2 = change(f), r3 = change(f);
 	put_pin(f, 1, r2, &holder);
-	put_pin(f, 2, r3, &holder);
+	pgs__key above = put_pin(f, 2, r3, &holder);
 	kv_compact(f->server.kv, r3);
 	run_floor(&f->b, HOUR);
 	pgs__floor second = read_floor(f, NULL);
@@ -682,6 +711,10 @@ static void test_compacted__by_someone_else(void **state)
 	run_floor(&f->b, HOUR);
 	assert_int_equal(f->b.report.lost_pins, 1); /* not again */
 	assert_true(read_floor(f, NULL).floor == r3);
+	delete_raw(f, &above);
+	run_floor(&f->b, PGS_RETENTION_NONE); /* the lost one holds nothing */
+	assert_true(read_floor(f, NULL).floor > r3);
+	assert_int_equal(f->b.report.lost_pins, 1);
 }
 
 /* Below the revision at which the floor was published: F0 stays what it was. */
@@ -758,6 +791,7 @@ int main(void)
 		TEST(test_race__a_pin_at_every_call),
 		TEST(test_race__a_snapshot_comes),
 		TEST(test_race__two_workers),
+		TEST(test_race__two_retentions),
 		TEST(test_race__the_claim_is_broken),
 		TEST(test_race__claimed),
 		TEST(test_floor__faults_at_every_call),

@@ -106,6 +106,31 @@ static void test_pin__of_the_latest(void **state)
 	assert_int_equal(begin_at(f->a.db, pinned, &t, NULL), PGS_EOLDREV);
 }
 
+/* The floor passes the latest revision between our look and our put: then it is not the latest any more. */
+static void raise_before(fixture *f, uint64_t call, const char *operation)
+{
+	(void)operation;
+	if (call != f->number)
+		return;
+	change(f);
+	raise_floor(f);
+}
+
+static void test_pin__of_the_latest_while_the_floor_rises(void **state)
+{
+	fixture *f = *state;
+	change(f);
+	for (f->number = 1; f->number <= 6; f->number++) {
+		pgs_revision_pin *pin;
+		uint64_t pinned;
+		watch_calls(f, raise_before);
+		assert_int_equal(pgs_pin_revision(&pin, f->b.db, 0, 0, &pinned, NULL), PGS_OK);
+		watch_calls(f, NULL);
+		expect_readable(f, pinned);
+		pgs_unpin_revision(pin);
+	}
+}
+
 static void test_pin__refusals(void **state)
 {
 	fixture *f = *state;
@@ -529,6 +554,7 @@ int main(void)
 		cmocka_unit_test(test_pin__of_a_killed_process),
 		TEST(test_pin__keeps_a_revision),
 		TEST(test_pin__of_the_latest),
+		TEST(test_pin__of_the_latest_while_the_floor_rises),
 		TEST(test_pin__refusals),
 		TEST(test_pin__renewed_after_it_was_broken),
 		TEST(test_pin__lost),
