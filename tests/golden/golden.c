@@ -219,6 +219,37 @@ static void make_identity_and_lock(golden *g)
 	pgs__buffer_free(&b);
 }
 
+static void make_leases(golden *g)
+{
+	const pgs__lock holder = {"owner 16 bytes..", "boot id 16 bytes", 4321, 987654321, 30000};
+	pgs__claim_value claim = {holder, 8, 1, 2, {"first id 16 byt"}, {"last id, 16 byt"}};
+	pgs__samples samples = {3, {{-1000, 7}, {1700000000000, 300}, {1700000225000, 70000}}};
+	pgs__buffer b = {0};
+	pgs__claim_encode(&claim, &b);
+	emit_good(g, "claim", "plain", &b);
+	emit_damaged(g, "claim", &b);
+	emit_changed(g, "claim", "kind-3", "newer", &b, 0, 3);
+	pgs__buffer_free(&b);
+	claim.level_first = 3;
+	pgs__claim_encode(&claim, &b);
+	emit(g, "claim", "levels-backwards", "corrupt", pgs__buffer_slice(&b));
+	pgs__buffer_free(&b);
+	pgs__pin_encode(&(pgs__pin_value){holder, 300}, &b);
+	emit_good(g, "pin", "plain", &b);
+	emit_damaged(g, "pin", &b);
+	emit_changed(g, "pin", "kind-2", "newer", &b, 0, 2);
+	pgs__buffer_free(&b);
+	pgs__samples_encode(&samples, &b);
+	emit_good(g, "samples", "plain", &b);
+	emit_damaged(g, "samples", &b);
+	emit_changed(g, "samples", "kind-2", "newer", &b, 0, 2);
+	pgs__buffer_free(&b);
+	samples.list[2].time_ms = samples.list[1].time_ms;
+	pgs__samples_encode(&samples, &b);
+	emit(g, "samples", "same-time", "corrupt", pgs__buffer_slice(&b));
+	pgs__buffer_free(&b);
+}
+
 static void make_numbers(golden *g)
 {
 	pgs__buffer b = {0};
@@ -500,6 +531,7 @@ void golden_make(golden_emit emit_file, void *ctx)
 	make_pointers(&g);
 	make_meta(&g);
 	make_identity_and_lock(&g);
+	make_leases(&g);
 	make_numbers(&g);
 	make_changes(&g);
 	make_sorted_file(&g);

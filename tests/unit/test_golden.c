@@ -15,7 +15,7 @@
 #include "codec/sorted_file.h"
 #include "golden/golden.h"
 
-#define FILES 101         /* in v1/ */
+#define FILES 115         /* in v1/ */
 #define FILTERED_FILES 14 /* in filter/ */
 #define PAGE 512
 #define FILE_MAX 65536
@@ -104,6 +104,24 @@ static int decode_lock(pgs_slice bytes)
 {
 	pgs__lock lock;
 	return pgs__lock_decode(bytes, &lock);
+}
+
+static int decode_claim(pgs_slice bytes)
+{
+	pgs__claim_value claim;
+	return pgs__claim_decode(bytes, &claim);
+}
+
+static int decode_pin(pgs_slice bytes)
+{
+	pgs__pin_value pin;
+	return pgs__pin_decode(bytes, &pin);
+}
+
+static int decode_samples(pgs_slice bytes)
+{
+	pgs__samples samples;
+	return pgs__samples_decode(bytes, &samples);
 }
 
 static int decode_change(pgs_slice bytes)
@@ -209,6 +227,9 @@ static const struct {
 	{"number", decode_number},
 	{"attr", decode_attr},
 	{"lock", decode_lock},
+	{"claim", decode_claim},
+	{"pin", decode_pin},
+	{"samples", decode_samples},
 	{"change", decode_change},
 	{"runs", decode_runs},
 	{"level_key", decode_level_key},
@@ -379,6 +400,27 @@ static void test_golden__metadata(void **state)
 		assert_memory_equal(meta.secret, secret, sizeof secret);
 		assert_slice_equal(meta.parent, "the parent", i == 2 ? 10 : 0);
 	}
+}
+
+static void test_golden__leases(void **state)
+{
+	(void)state;
+	pgs__claim_value claim;
+	pgs__pin_value pin;
+	pgs__samples samples;
+	assert_int_equal(pgs__claim_decode(load("claim.plain.good"), &claim), PGS_OK);
+	assert_memory_equal(claim.holder.owner, "owner 16 bytes..", 16);
+	assert_int_equal(claim.holder.lease_ms, 30000);
+	assert_true(claim.jobs == 8 && claim.level_first == 1 && claim.level_last == 2);
+	assert_memory_equal(claim.first.bytes, "first id 16 byt", 16);
+	assert_memory_equal(claim.last.bytes, "last id, 16 byt", 16);
+	assert_int_equal(pgs__pin_decode(load("pin.plain.good"), &pin), PGS_OK);
+	assert_int_equal(pin.holder.pid, 4321);
+	assert_int_equal(pin.revision, 300);
+	assert_int_equal(pgs__samples_decode(load("samples.plain.good"), &samples), PGS_OK);
+	assert_int_equal(samples.count, 3);
+	assert_true(samples.list[0].time_ms == -1000 && samples.list[0].revision == 7);
+	assert_true(samples.list[2].time_ms == 1700000225000 && samples.list[2].revision == 70000);
 }
 
 static void test_golden__small_values(void **state)
@@ -659,6 +701,7 @@ int main(void)
 		cmocka_unit_test(test_golden__writers_still_write_the_same),
 		cmocka_unit_test(test_golden__pointers),
 		cmocka_unit_test(test_golden__metadata),
+		cmocka_unit_test(test_golden__leases),
 		cmocka_unit_test(test_golden__small_values),
 		cmocka_unit_test(test_golden__changelog),
 		cmocka_unit_test(test_golden__sorted_file),
