@@ -119,15 +119,17 @@ typedef struct pgs_revision_pin pgs_revision_pin;
 
 /* Keep `revision` (0 = the latest) readable until the pin is released, or not
  * renewed for `lease_ms` (0 = 60,000), or its process is seen to be gone.
- * *revision_out (may be NULL) is the revision pinned. Errors: EOLDREV (with
+ * *revision_out (may be NULL) is what to read it by: `revision`, or that of
+ * the latest commit. Release it before the database is closed. Errors: EOLDREV (with
  * the oldest readable revision in the message), EINVAL (a future revision),
  * ENOTFOUND (dropped), EREADONLY, EUNKNOWN, EIO, ENOSPC, ETIMEOUT, ENOMEM.
  * Since 0.1. */
 int pgs_pin_revision(pgs_revision_pin **out, pgs_db *db, uint64_t revision, uint32_t lease_ms,
 		     uint64_t *revision_out, pgs_error *err);
 
-/* Renew the lease. Errors: EOLDREV (the pin was broken and its revision is
- * gone), the KV's. Since 0.1. */
+/* Renew the lease, also of a pin that was broken while its revision stayed.
+ * Errors: EOLDREV (the revision is gone), ENOTFOUND (database dropped),
+ * EUNKNOWN, EIO, ENOSPC, ETIMEOUT, ENOMEM. Since 0.1. */
 int pgs_pin_renew(pgs_revision_pin *pin, pgs_error *err);
 
 /* Release the pin and free it. NULL is allowed. Since 0.1. */

@@ -21,7 +21,9 @@
  *
  * Caveats: pgs_commit() and pgs_abort() free the transaction, whatever they
  * return. A page written with what it already holds is not written again, but
- * counts as read.
+ * counts as read. A transaction may take long: from half the retention on it
+ * pins its revision, whenever a call of it reaches the storage. One that makes
+ * no such call for the whole retention may find its revision gone (EOLDREV).
  *
  * Threads: a transaction belongs to one thread at a time; any number of
  * transactions may run at once.
