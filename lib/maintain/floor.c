@@ -13,11 +13,11 @@
  * When someone else compacted the KV to C above the floor, history below C is gone anyway: (C, F0) is published with
  * the same F0. That is safe without the first rule, since the commits after C are among those after the old floor.
  *
- * When it is worth it. Garbage goes when its birth is <= F0, so it takes two publications after the last change until
- * all can go; from then on publishing changes nothing, and a store at rest is not written to. So: only if something in
- * the database is younger than F0, or other databases moved the KV by IDLE_REVISIONS since (a floor that stands still
- * keeps the whole KV from being compacted), or options.all: blobs that were never registered leave no key behind.
- * With options.all and no retention, one call publishes twice.
+ * When it is worth it. Garbage goes when its birth is <= F0, so it takes two publications after the last change
+ * until all can go; from then on publishing changes nothing, and a store at rest is not written to. So: only if
+ * something in the database is younger than F0, or other databases moved the KV by IDLE_REVISIONS since (a floor that
+ * stands still keeps the whole KV from being compacted), or options.all: blobs that were never registered leave no
+ * key behind. With options.all and no retention, one call publishes twice.
  */
 #include "maintain/jobs.h"
 
@@ -123,10 +123,12 @@ static int missing(const pgs__worker *w, const pgs_kv_txn *txn, int m, int g, in
 {
 	if (!pgs__got(txn, m))
 		return pgs__error(w->err, PGS_ENOTFOUND, "database %s was dropped", w->db->name);
-	const char *key = !pgs__got(txn, g) ? "g, floor" : !pgs__got(txn, t) ? "t, last write" : "z, structure epoch";
-	return pgs__got(txn, g) && pgs__got(txn, t) && pgs__got(txn, z)
-		       ? PGS_OK
-		       : pgs__error(w->err, PGS_ECORRUPT, "database %s lacks a key it must have (%s)", w->db->name, key);
+	if (pgs__got(txn, g) && pgs__got(txn, t) && pgs__got(txn, z))
+		return PGS_OK;
+	return pgs__error(w->err, PGS_ECORRUPT, "database %s lacks a key it must have (%s)", w->db->name,
+			  !pgs__got(txn, g)   ? "g, floor"
+			  : !pgs__got(txn, t) ? "t, last write"
+					      : "z, structure epoch");
 }
 
 static uint64_t later(uint64_t a, uint64_t b)
@@ -143,7 +145,8 @@ static int take_numbers(look *l, const pgs_kv_txn *txn)
 		return result;
 	const pgs_kv_pair *g = pgs__got(txn, GET_G), *v = pgs__got(txn, GET_V);
 	if (pgs__floor_decode(g->value, &w->floor) != PGS_OK)
-		return pgs__error(w->err, PGS_ECORRUPT, "database %s: the value of key g, floor, is damaged", w->db->name);
+		return pgs__error(w->err, PGS_ECORRUPT, "database %s: the value of key g, floor, is damaged",
+				  w->db->name);
 	w->floor_revision = g->mod_revision;
 	l->revision = txn->revision;
 	l->created = pgs__got(txn, GET_M)->create_revision;
@@ -154,8 +157,8 @@ static int take_numbers(look *l, const pgs_kv_txn *txn)
 	result = pgs__samples_decode(v->value, &l->samples);
 	l->samples_newer = result == PGS_EVERSION;
 	if (result == PGS_ECORRUPT) /* costs no more than some history kept longer */
-		pgs__log(w->db->store, PGS_LOG_WARN, "database %s: the samples of time and revision (key v) are damaged; "
-			 "begun anew", w->db->name);
+		pgs__log(w->db->store, PGS_LOG_WARN, "database %s: the samples of time (key v) are damaged; begun anew",
+			 w->db->name);
 	return PGS_OK;
 }
 
@@ -211,7 +214,7 @@ static int collect_pin(void *ctx, const pgs_kv_pair *pair)
 	char text[128];
 	int result = pair->key.size <= PGS__KEY_MAX ? pgs__pin_decode(pair->value, &value) : PGS_ECORRUPT;
 	if (result != PGS_OK) /* what it keeps is not known, so nothing can go */
-		return pgs__error(l->w->err, result, "database %s: the value of pin %s is %s; the floor stays where it is",
+		return pgs__error(l->w->err, result, "database %s: the value of pin %s is %s; the floor stays",
 				  l->w->db->name, pgs__printable(text, sizeof text, pair->key.data, pair->key.size),
 				  result == PGS_EVERSION ? "of a newer version" : "damaged");
 	if (pgs__grow(&l->pins, &l->pin_capacity, l->pin_count + 1, sizeof *l->pins) != PGS_OK)
@@ -258,22 +261,24 @@ static void delete_dead(look *l)
 		}
 		if (count == 0)
 			return;
-		pgs_kv_txn txn = {.compares = compares, .compare_count = count, .success = ops, .success_count = count};
+		pgs_kv_txn txn = {
+			.compares = compares, .compare_count = count, .success = ops, .success_count = count};
 		backend->kv->vtable->txn(backend->kv, &txn, 1, pgs__worker_deadline(l->w), NULL);
 		backend->kv->vtable->release(backend->kv, &txn, 1);
-		pgs__log(l->w->db->store, PGS_LOG_INFO, "database %s: removed %zu pins of dead holders", l->w->db->name,
-			 count);
+		pgs__log(l->w->db->store, PGS_LOG_INFO, "database %s: removed %zu pins of dead holders",
+			 l->w->db->name, count);
 	}
 }
 
 static int look_around(look *l)
 {
 	const pgs__backend *backend = pgs__db_backend(l->w->db);
-	pgs__key from = pgs__key_kind(pgs__db_prefix(l->w->db), 'r'), end = pgs__key_kind_end(pgs__db_prefix(l->w->db), 'r');
+	const uint8_t *prefix = pgs__db_prefix(l->w->db);
+	pgs__key from = pgs__key_kind(prefix, 'r'), end = pgs__key_kind_end(prefix, 'r');
+	uint64_t asked = pgs__now_ms();
 	int result = read_numbers(l);
 	if (result == PGS_OK)
 		result = read_changed(l);
-	uint64_t asked = pgs__now_ms();
 	if (result == PGS_OK)
 		result = pgs__kv_read_range(backend, &from, &end, &l->revision, collect_pin, l,
 					    pgs__worker_deadline(l->w), l->w->err);
@@ -295,7 +300,8 @@ static bool compacted_above(const look *l)
 
 static bool worth_it(const look *l)
 {
-	return l->changed || l->w->options.all || compacted_above(l) || l->revision - l->w->floor.floor > IDLE_REVISIONS;
+	return l->changed || l->w->options.all || compacted_above(l) ||
+	       l->revision - l->w->floor.floor > IDLE_REVISIONS;
 }
 
 /* What retention asks for; 0 = nothing yet. */
@@ -350,7 +356,8 @@ static uint64_t count_lost(const look *l, const pgs__floor *next)
 static int put_samples(look *l, const pgs__samples *samples)
 {
 	const pgs__backend *backend = pgs__db_backend(l->w->db);
-	pgs__key v = pgs__key_single(pgs__db_prefix(l->w->db), 'v'), m = pgs__key_single(pgs__db_prefix(l->w->db), 'm');
+	const uint8_t *prefix = pgs__db_prefix(l->w->db);
+	pgs__key v = pgs__key_single(prefix, 'v'), m = pgs__key_single(prefix, 'm');
 	pgs__buffer value = {0};
 	pgs__samples_encode(samples, &value);
 	const pgs_kv_compare compares[] = {
@@ -389,8 +396,9 @@ static pgs_kv_compare none_put_since(const pgs__key *from, const pgs__key *end, 
 static int send_floor(look *l, const pgs__claim *claim, const pgs__floor *next, pgs__step *step)
 {
 	const uint8_t *prefix = pgs__db_prefix(l->w->db);
-	pgs__key g = pgs__key_single(prefix, 'g'), r = pgs__key_kind(prefix, 'r'), r_end = pgs__key_kind_end(prefix, 'r'),
-		 s = pgs__key_kind(prefix, 's'), s_end = pgs__key_kind_end(prefix, 's');
+	pgs__key g = pgs__key_single(prefix, 'g');
+	pgs__key r = pgs__key_kind(prefix, 'r'), r_end = pgs__key_kind_end(prefix, 'r');
+	pgs__key s = pgs__key_kind(prefix, 's'), s_end = pgs__key_kind_end(prefix, 's');
 	pgs__buffer value = {0};
 	pgs__floor_encode(next, &value);
 	const pgs_kv_compare compares[] = {
@@ -409,9 +417,9 @@ static void report_lost(look *l, uint64_t lost)
 {
 	l->w->report->lost_pins += lost;
 	if (lost)
-		pgs__log(l->w->db->store, PGS_LOG_WARN, "database %s: the KV was compacted to revision %llu by someone else; "
-			 "%llu pins below it are lost", l->w->db->name, (unsigned long long)l->stat.compacted_revision,
-			 (unsigned long long)lost);
+		pgs__log(l->w->db->store, PGS_LOG_WARN,
+			 "database %s: someone else compacted the KV to revision %llu; %llu pins below it are lost",
+			 l->w->db->name, (unsigned long long)l->stat.compacted_revision, (unsigned long long)lost);
 }
 
 /* *published: the floor is `next` now. PGS_OK without it: something moved, or another worker is at it. */

@@ -193,7 +193,7 @@ static int send_claim(pgs__worker *w, pgs__claim *claim, pgs_kv_op *ops, size_t 
 	else if (result == PGS_OK && !pgs__got(&txn, 1))
 		result = dropped(w);
 	if (result == PGS_OK && txn.succeeded && deletes)
-		pgs__log(w->db->store, PGS_LOG_WARN, "database %s: broke %zu claims of dead or stuck maintenance workers",
+		pgs__log(w->db->store, PGS_LOG_WARN, "database %s: broke %zu claims of dead or stuck workers",
 			 w->db->name, deletes);
 	backend->kv->vtable->release(backend->kv, &txn, 1);
 	return result;
@@ -310,12 +310,13 @@ int pgs__claim_renew(pgs__worker *w, pgs__claim *claim)
 
 void pgs__claim_release(pgs__worker *w, pgs__claim *claim)
 {
+	const pgs_kv_op delete = pgs__op_delete(pgs__key_slice(&claim->key), (pgs_slice){0});
 	pgs_error *err = w->err;
 	bool held;
 	if (claim->held == 0)
 		return;
 	w->err = NULL; /* what the job failed with is still to be told; a claim that stays ends with its lease */
-	change_claim(w, claim, pgs__op_delete(pgs__key_slice(&claim->key), (pgs_slice){0}), pgs__worker_deadline(w), &held);
+	change_claim(w, claim, delete, pgs__worker_deadline(w), &held);
 	w->err = err;
 	claim->held = 0;
 }

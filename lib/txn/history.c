@@ -127,8 +127,9 @@ static int nothing_so_early(pgs_db *db, int64_t time_ms, uint64_t deadline_ms, p
 	if (result != PGS_OK)
 		return result;
 	if (oldest)
-		return pgs__error(err, PGS_EOLDREV, "the log of database %s does not reach back to that time; the oldest "
-				  "readable revision is %llu", db->name, (unsigned long long)oldest);
+		return pgs__error(err, PGS_EOLDREV,
+				  "the log of database %s does not reach back to that time; the oldest readable is %llu",
+				  db->name, (unsigned long long)oldest);
 	return pgs__error(err, PGS_ENOTFOUND, "database %s has no commit at or before that time in its log", db->name);
 }
 

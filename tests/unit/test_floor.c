@@ -463,7 +463,8 @@ static void test_pins__many(void **state)
 	uint64_t r1 = change(f);
 	pgs__lock dead = gone(), holder = elsewhere(HOUR);
 	for (int i = 0; i < 700; i++) {
-		pgs__key key = pgs__key_uuid(pgs__db_prefix(f->a.db), 'r', (const uint8_t[16]){(uint8_t)(i / 256), (uint8_t)i});
+		const uint8_t uuid[16] = {(uint8_t)(i / 256), (uint8_t)i};
+		pgs__key key = pgs__key_uuid(pgs__db_prefix(f->a.db), 'r', uuid);
 		pgs__buffer b = {0};
 		pgs__pin_encode(&(pgs__pin_value){i == 650 ? holder : dead, r1 + (i == 650)}, &b);
 		put_raw(f, &key, pgs__buffer_slice(&b));
@@ -607,9 +608,7 @@ static void test_race__two_retentions(void **state)
 static void break_claims(fixture *f, uint64_t call, const char *operation)
 {
 	(void)call, (void)operation;
-	pgs__key from = pgs__key_kind(pgs__db_prefix(f->a.db), 'k'), end = pgs__key_kind_end(pgs__db_prefix(f->a.db), 'k');
-	const pgs_kv_op op = {.kind = PGS_KV_DELETE, .key = pgs__key_slice(&from), .range_end = pgs__key_slice(&end)};
-	kv_apply(f->server.kv, &op, 1);
+	delete_kind(f, 'k');
 }
 
 static void test_race__the_claim_is_broken(void **state)
@@ -659,10 +658,7 @@ static void test_floor__faults_at_every_call(void **state)
 				    after.previous == before.previous);
 			if (result == PGS_OK)
 				assert_true(f->b.worker.floor.floor == after.floor);
-			pgs__key from = pgs__key_kind(pgs__db_prefix(f->a.db), 'k'),
-				 end = pgs__key_kind_end(pgs__db_prefix(f->a.db), 'k');
-			const pgs_kv_op op = {.kind = PGS_KV_DELETE, .key = pgs__key_slice(&from), .range_end = pgs__key_slice(&end)};
-			kv_apply(f->server.kv, &op, 1); /* one whose release failed */
+			delete_kind(f, 'k'); /* one whose release failed */
 			run_floor(&f->b, PGS_RETENTION_NONE);
 			assert_true(read_floor(f, NULL).floor > before.floor);
 		}

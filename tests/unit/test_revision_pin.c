@@ -158,15 +158,13 @@ static void test_pin__renewed_after_it_was_broken(void **state)
 	uint64_t r1 = change(f);
 	pgs_revision_pin *pin;
 	pgs_error err = PGS_ERROR_INIT;
-	pgs__key from = pgs__key_kind(pgs__db_prefix(f->a.db), 'r'), end = pgs__key_kind_end(pgs__db_prefix(f->a.db), 'r');
-	const pgs_kv_op op = {.kind = PGS_KV_DELETE, .key = pgs__key_slice(&from), .range_end = pgs__key_slice(&end)};
 	assert_int_equal(pgs_pin_revision(&pin, f->a.db, r1, 0, NULL, NULL), PGS_OK);
-	kv_apply(f->server.kv, &op, 1);
+	delete_kind(f, 'r');
 	assert_int_equal(pgs_pin_renew(pin, NULL), PGS_OK);
 	assert_int_equal(count_kind(f, 'r'), 1);
 	change(f);
 	assert_true(raise_floor(f) == r1);
-	kv_apply(f->server.kv, &op, 1);
+	delete_kind(f, 'r');
 	uint64_t floor = raise_floor(f);
 	assert_true(floor > r1);
 	assert_int_equal(pgs_pin_renew(pin, &err), PGS_EOLDREV);
@@ -204,13 +202,13 @@ static void test_pin__faults_at_every_call(void **state)
 			int result = pgs_pin_revision(&pin, f->b.db, r1, 0, &pinned, NULL);
 			assert_int_equal(count_kind(f, 'r'), result == PGS_OK);
 			if (result == PGS_OK) {
-				assert_int_equal(pgs_pin_renew(pin, NULL) == PGS_OK || kinds[k] == PGS_FAULT_ERROR, true);
+				assert_true(pgs_pin_renew(pin, NULL) == PGS_OK || kinds[k] == PGS_FAULT_ERROR);
 				assert_true(raise_floor(f) <= r1 && pinned == r1);
 			} else {
 				assert_true(result == PGS_EIO);
 			}
 			pgs_fault_at(f->fault, 0, PGS_FAULT_NONE);
-			pgs_fault_deliver(f->fault); /* finds the key there; later it would be a pin until its lease ends */
+			pgs_fault_deliver(f->fault); /* finds the key; later it would pin until its lease ends */
 			pgs_unpin_revision(pin);
 			assert_int_equal(count_kind(f, 'r'), 0);
 		}
@@ -253,7 +251,8 @@ static void pin_and_wait(const char *folder, uint64_t revision, int out)
 	pgs_revision_pin *pin;
 	char url[128];
 	snprintf(url, sizeof url, "dir:%s?sync=off", folder);
-	bool ok = pgs_open(&store, url, NULL, NULL) == PGS_OK && pgs_db_open(&db, store, "db", 2, NULL, NULL) == PGS_OK &&
+	bool ok = pgs_open(&store, url, NULL, NULL) == PGS_OK &&
+		  pgs_db_open(&db, store, "db", 2, NULL, NULL) == PGS_OK &&
 		  pgs_pin_revision(&pin, db, revision, HOUR, NULL, NULL) == PGS_OK;
 	if (write(out, ok ? "y" : "n", 1) == 1)
 		for (;;)

@@ -16,7 +16,7 @@
 #include "util/clock.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof *(array))
-#define ALL_IDS {{0}}, {{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}}
+#define ALL_IDS {{0}}, {{255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255}}
 
 typedef struct process {
 	pgs_store *store;
@@ -151,8 +151,18 @@ static inline size_t count_range(fixture *f, pgs_slice from, pgs_slice end)
 
 static inline size_t count_kind(fixture *f, char kind)
 {
-	pgs__key from = pgs__key_kind(pgs__db_prefix(f->a.db), kind), end = pgs__key_kind_end(pgs__db_prefix(f->a.db), kind);
+	const uint8_t *prefix = pgs__db_prefix(f->a.db);
+	pgs__key from = pgs__key_kind(prefix, kind), end = pgs__key_kind_end(prefix, kind);
 	return count_range(f, pgs__key_slice(&from), pgs__key_slice(&end));
+}
+
+static inline void delete_kind(fixture *f, char kind)
+{
+	const uint8_t *prefix = pgs__db_prefix(f->a.db);
+	pgs__key from = pgs__key_kind(prefix, kind), end = pgs__key_kind_end(prefix, kind);
+	const pgs_kv_op op = {
+		.kind = PGS_KV_DELETE, .key = pgs__key_slice(&from), .range_end = pgs__key_slice(&end)};
+	kv_apply(f->server.kv, &op, 1);
 }
 
 /* A lease's holder on another machine: only watching tells when it is dead. */
