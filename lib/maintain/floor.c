@@ -65,7 +65,7 @@ static uint64_t retention_now(const look *l)
 {
 	uint64_t wanted = retention_wanted(l->w), percent = l->w->options.quota_percent;
 	uint64_t part = l->stat.quota_bytes / 100;
-	if (l->stat.quota_bytes == 0 || l->stat.size_bytes < part * percent)
+	if (l->stat.quota_bytes == 0 || percent == 0 || l->stat.size_bytes < part * percent)
 		return wanted;
 	return l->stat.size_bytes < part * (percent + QUOTA_PERCENT_MORE) ? wanted / 4 : 0;
 }
