@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 typedef struct pgs__process {
-	uint8_t boot_id[16]; /* of the machine since it started; zeros when unknown */
+	uint8_t boot_id[16]; /* of the machine since it started, and the PID namespace; zeros when unknown */
 	uint64_t pid;
 	uint64_t start; /* clock ticks since boot: tells a reused pid */
 } pgs__process;

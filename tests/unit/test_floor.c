@@ -424,21 +424,23 @@ static void test_pins__lease_runs_out(void **state)
 {
 	fixture *f = *state;
 	uint64_t r1 = change(f);
-	pgs__lock holder = elsewhere(60);
+	pgs__lock holder = elsewhere(60000);
+	pgs__observed *seen = &f->b.db->pins_seen;
 	put_pin(f, 1, r1, &holder);
-	pgs__sleep_ms(70, 0); /* not under our eyes */
 	change(f);
 	run_floor(&f->b, PGS_RETENTION_NONE);
 	assert_true(read_floor(f, NULL).floor == r1);
-	pgs__sleep_ms(70, 0);
+	age_observations(seen, 70000);
 	forget_observations(&f->b); /* a process that has just begun knows nothing */
 	run_floor(&f->b, PGS_RETENTION_NONE);
 	assert_int_equal(count_kind(f, 'r'), 1);
+	age_observations(seen, 40000);
 	put_pin(f, 1, r1, &holder); /* renewed */
-	pgs__sleep_ms(40, 0);
+	run_floor(&f->b, PGS_RETENTION_NONE);
+	age_observations(seen, 40000);
 	run_floor(&f->b, PGS_RETENTION_NONE);
 	assert_int_equal(count_kind(f, 'r'), 1);
-	pgs__sleep_ms(70, 0);
+	age_observations(seen, 20000);
 	run_floor(&f->b, PGS_RETENTION_NONE);
 	assert_int_equal(count_kind(f, 'r'), 0);
 	assert_true(read_floor(f, NULL).floor > r1);

@@ -1,7 +1,8 @@
 /* maintain/worker.c: claims, fenced steps; txn/lease.c: who is dead. */
 #include "test_worker.h"
 
-#include <unistd.h>
+#include <ctype.h>
+#include <stdio.h>
 
 #include "util/process.h"
 
@@ -99,17 +100,18 @@ static void test_claim__of_a_dead_process(void **state)
 static void test_claim__lease_runs_out(void **state)
 {
 	fixture *f = *state;
-	pgs__lock holder = elsewhere(60);
+	pgs__lock holder = elsewhere(60000);
+	pgs__observed *seen = &f->a.db->claims_seen;
 	pgs__claim claim;
 	put_claim(f, "m-1", &holder, &flush);
-	pgs__sleep_ms(70, 0); /* not seen by us: does not count */
 	assert_take(&f->a, &flush, PGS_EBUSY, &claim);
-	pgs__sleep_ms(40, 0);
+	age_observations(seen, 40000);
 	put_claim(f, "m-1", &holder, &flush); /* renewed */
 	assert_take(&f->a, &flush, PGS_EBUSY, &claim);
-	pgs__sleep_ms(40, 0);
+	age_observations(seen, 40000);
 	assert_take(&f->a, &flush, PGS_EBUSY, &claim);
-	pgs__sleep_ms(30, 0);
+	age_observations(seen, 20000);
+	assert_take(&f->b, &flush, PGS_EBUSY, &claim); /* another process must see it for itself */
 	assert_take(&f->a, &flush, PGS_OK, &claim);
 	assert_int_equal(count_kind(f, 'k'), 1);
 	pgs__claim_release(&f->a.worker, &claim);
@@ -125,6 +127,9 @@ static void test_claim__damaged_or_newer(void **state)
 	put_raw(f, &key, (pgs_slice){"?", 1});
 	assert_take(&f->a, &any, PGS_EBUSY, &claim);
 	assert_take(&f->a, &flush, PGS_EBUSY, &claim);
+	age_observations(&f->a.db->claims_seen, 30000);
+	assert_take(&f->a, &flush, PGS_OK, &claim);
+	pgs__claim_release(&f->a.worker, &claim);
 }
 
 /* Another renews between our look and our put: it does not overlap, so we get ours at the next try. */
@@ -233,6 +238,45 @@ static void test_claim__allocation_failures(void **state)
 		if (!failed)
 			break;
 	}
+}
+
+/* --- who is dead -------------------------------------------------------------------- */
+
+static void test_process__is_gone(void **state)
+{
+	(void)state;
+	pgs__process self = pgs__process_self(), other = self;
+	uint8_t known = 0;
+	for (size_t i = 0; i < sizeof self.boot_id; i++)
+		known |= self.boot_id[i];
+	assert_true(known && self.start);
+	assert_false(pgs__process_is_gone(&self));
+	other.start++; /* its number was given to another */
+	assert_true(pgs__process_is_gone(&other));
+	other.boot_id[3] ^= 1; /* another machine, another boot, or another container */
+	assert_false(pgs__process_is_gone(&other));
+}
+
+/* The boot id alone is the same in all containers of a machine: it must not be all that is compared. */
+static void test_process__is_of_its_namespace(void **state)
+{
+	(void)state;
+	char text[64] = "";
+	pgs__process self = pgs__process_self();
+	uint8_t plain[16] = {0};
+	size_t digits = 0;
+	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
+	assert_non_null(file);
+	assert_non_null(fgets(text, sizeof text, file));
+	fclose(file);
+	for (const char *c = text; *c && digits < 32; c++) {
+		const char hex[2] = {*c, '\0'};
+		if (!isxdigit((unsigned char)*c))
+			continue;
+		plain[digits / 2] = (uint8_t)(plain[digits / 2] << 4 | strtoul(hex, NULL, 16));
+		digits++;
+	}
+	assert_memory_not_equal(self.boot_id, plain, sizeof plain);
 }
 
 /* --- steps ------------------------------------------------------------------------ */
@@ -423,6 +467,8 @@ int main(void)
 		TEST(test_claim__lost_reply_then_busy),
 		TEST(test_claim__renewing),
 		TEST(test_claim__allocation_failures),
+		cmocka_unit_test(test_process__is_gone),
+		cmocka_unit_test(test_process__is_of_its_namespace),
 		TEST(test_step__is_fenced),
 		TEST(test_step__after_the_claim_was_broken),
 		TEST(test_step__unknown_outcomes),

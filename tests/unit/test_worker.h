@@ -103,7 +103,7 @@ static inline int setup_limited(void **state)
 static inline int setup_impatient(void **state)
 {
 	failing_alloc_install();
-	*state = fixture_new(NULL, 50);
+	*state = fixture_new(NULL, 200);
 	return 0;
 }
 
@@ -169,6 +169,14 @@ static inline void delete_kind(fixture *f, char kind)
 static inline pgs__lock elsewhere(uint64_t lease_ms)
 {
 	return (pgs__lock){"owner elsewhere", "another machine", 1, 1, lease_ms};
+}
+
+/* As if so much time had passed since everything was first seen. */
+static inline void age_observations(pgs__observed *observed, uint64_t ms)
+{
+	size_t cursor = 0;
+	for (const pgs__map_slot *slot; (slot = pgs__map_next(&observed->since, &cursor));)
+		*pgs__map_get(&observed->since, slot->key) -= ms;
 }
 
 /* Open the database as a process that saw nothing of it so far. */
