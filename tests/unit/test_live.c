@@ -1,5 +1,5 @@
 /* lib/maintain/live.c: which contents are live at a floor; lib/txn/pointers.c: the scan below it. */
-#include "test_worker.h"
+#include "test_collect.h"
 
 #include "codec/pack.h"
 #include "codec/snapshot_record.h"
@@ -9,38 +9,9 @@
 
 #define GROUP 256 /* pages of 4096 bytes */
 
-/* Contents of families, of which each member is a small delta against another. */
-static uint64_t seed_of(uint64_t family, uint64_t member)
+static void publish_for_both(fixture *f, uint64_t floor)
 {
-	return family << 8 | member;
-}
-
-static uint64_t write_one(fixture *f, uint64_t page_no, uint64_t seed)
-{
-	pgs_txn *t = begin_write(f->a.db);
-	assert_int_equal(write_seed(t, page_no, seed), PGS_OK);
-	return commit_ok(t);
-}
-
-/* The id of that content in that page's group. */
-static pgs__page_id id_of(fixture *f, uint64_t page_no, uint64_t seed)
-{
-	uint8_t page[TEST_PAGE_SIZE];
-	fill_page(page, seed);
-	return pgs__page_id_of(f->a.db->contents.secret, page_no, page, TEST_PAGE_SIZE);
-}
-
-/* Publish a floor as it would be: the one before becomes the previous floor. */
-static void publish(fixture *f, uint64_t floor)
-{
-	pgs__key g = pgs__key_single(pgs__db_prefix(f->a.db), 'g');
-	pgs__buffer b = {0};
-	assert_int_equal(pgs__worker_read_floor(&f->a.worker), PGS_OK);
-	const pgs__floor next = {floor, f->a.worker.floor.floor};
-	pgs__floor_encode(&next, &b);
-	put_raw(f, &g, pgs__buffer_slice(&b));
-	pgs__buffer_free(&b);
-	assert_int_equal(pgs__worker_read_floor(&f->a.worker), PGS_OK);
+	publish(f, floor);
 	assert_int_equal(pgs__worker_read_floor(&f->b.worker), PGS_OK);
 }
 
@@ -82,7 +53,7 @@ static void test_live__what_the_floor_shows_and_no_more(void **state)
 	write_one(f, 7, seed_of(1, 0));
 	uint64_t floor = write_one(f, 7, seed_of(2, 0));
 	write_one(f, 7, seed_of(3, 0));
-	publish(f, floor);
+	publish_for_both(f, floor);
 	assert_false(is_live(f, 7, seed_of(1, 0)));
 	assert_true(is_live(f, 7, seed_of(2, 0)));
 	assert_true(is_live(f, 8, seed_of(2, 0)));     /* the content, whichever page of the group it is of */
@@ -96,7 +67,7 @@ static void test_live__bases_of_deltas(void **state)
 	write_one(f, 7, seed_of(1, 0));
 	uint64_t floor = write_one(f, 7, seed_of(1, 1));
 	write_one(f, 7, seed_of(2, 0));
-	publish(f, floor);
+	publish_for_both(f, floor);
 	assert_true(is_live(f, 7, seed_of(1, 0)));
 }
 
@@ -115,7 +86,7 @@ static void test_live__packs_by_age(void **state)
 	assert_int_equal(pgs_truncate(t, 270), PGS_OK);
 	uint64_t floor = commit_ok(t);
 	write_one(f, 11, seed_of(3, 0));
-	publish(f, floor);
+	publish_for_both(f, floor);
 	assert_true(is_live(f, 11, seed_of(1011, 0)));
 	assert_true(is_live(f, 260, seed_of(1260, 0)));
 	assert_true(is_live(f, 10, seed_of(1, 0)));
@@ -147,7 +118,7 @@ static void test_live__is_what_readers_are_led_to(void **state)
 		static uint64_t all[6 * GROUP];
 		pgs__arena arena = {0};
 		pgs__snapshot s;
-		publish(f, revisions[at]);
+		publish_for_both(f, revisions[at]);
 		assert_int_equal(pgs__snapshot_open(&s, f->a.db, revisions[at], 0, NULL), PGS_OK);
 		for (uint64_t i = 0; i < COUNT_OF(all); i++)
 			all[i] = i;
@@ -187,7 +158,7 @@ static uint64_t calls_for(fixture *f, pgs__live *live, uint64_t groups, uint64_t
 static void test_live__windows_grow_while_requests_are_near_each_other(void **state)
 {
 	fixture *f = *state;
-	publish(f, write_one(f, 0, seed_of(5, 0)));
+	publish_for_both(f, write_one(f, 0, seed_of(5, 0)));
 	pgs__live *live = open_live(&f->b);
 	assert_int_equal(calls_for(f, live, 20, 1000), 20); /* a group each, and once */
 	pgs__live_close(live);
@@ -202,7 +173,7 @@ static void test_live__does_not_touch_the_cache(void **state)
 	fixture *f = *state;
 	for (uint64_t i = 0; i < 20; i++)
 		write_one(f, i, seed_of(5 + i, 0));
-	publish(f, write_one(f, 0, seed_of(4, 0)));
+	publish_for_both(f, write_one(f, 0, seed_of(4, 0)));
 	pgs__cache_stat before, after;
 	pgs__cache_stat_get(f->b.db->contents.cache, &before);
 	assert_true(is_live(f, 0, seed_of(4, 0)));
@@ -221,7 +192,7 @@ static void test_live__counts_what_may_be_live(void **state)
 	commit_ok(t);
 	uint64_t floor = write_one(f, 7, seed_of(1, 0));
 	write_one(f, 1000, seed_of(1, 0));
-	publish(f, floor);
+	publish_for_both(f, floor);
 	pgs__live *live = open_live(&f->b);
 	assert_int_equal(pgs__live_count_max(live, &count), PGS_OK);
 	assert_int_equal(count, 300 + count_kind(f, 'o')); /* page 7 counts twice when it is in a pack, too */
@@ -237,7 +208,7 @@ static void test_live__history_gone_above_the_floor(void **state)
 	pgs__page_id id = id_of(f, 7, seed_of(1, 0));
 	pgs__live *live;
 	bool answer;
-	publish(f, floor);
+	publish_for_both(f, floor);
 	pgs__live *before = open_live(&f->b);
 	kv_compact(f->server.kv, write_one(f, 7, seed_of(2, 0)));
 	assert_int_equal(pgs__live_open(&live, &f->b.worker), PGS_EOLDREV);
@@ -250,14 +221,14 @@ static void test_live__history_gone_above_the_floor(void **state)
 static void test_live__follows_the_floor_when_history_goes(void **state)
 {
 	fixture *f = *state;
-	publish(f, write_one(f, 7, seed_of(1, 0)));
+	publish_for_both(f, write_one(f, 7, seed_of(1, 0)));
 	pgs__live *live = open_live(&f->b);
 	pgs__page_id old = id_of(f, 7, seed_of(1, 0)), new = id_of(f, 7 + GROUP, seed_of(2, 0));
 	assert_true(has(&f->b, live, &old));
 	write_one(f, 7, seed_of(9, 0));
 	uint64_t floor = write_one(f, 7 + GROUP, seed_of(2, 0));
 	const pgs__worker seen = f->b.worker;
-	publish(f, floor);
+	publish_for_both(f, floor);
 	f->b.worker = seen; /* b has not noticed */
 	kv_compact(f->server.kv, floor);
 	assert_true(has(&f->b, live, &new));
@@ -271,7 +242,7 @@ static void test_live__a_damaged_pointer_is_an_error(void **state)
 	fixture *f = *state;
 	pgs__key key = pgs__key_page(pgs__db_prefix(f->a.db), 9);
 	write_one(f, 7, seed_of(1, 0));
-	publish(f, put_raw(f, &key, (pgs_slice){"damage", 6}));
+	publish_for_both(f, put_raw(f, &key, (pgs_slice){"damage", 6}));
 	pgs__page_id id = id_of(f, 7, seed_of(1, 0)), far = id_of(f, 7 + 2 * GROUP, seed_of(1, 0));
 	pgs__live *live = open_live(&f->b);
 	bool answer;
@@ -343,7 +314,7 @@ static void make_snapshot(fixture *f)
 	put_index_file(f, INDEX_NAME, 7, &one, NULL);
 	put_index_file(f, SECOND_NAME, 1500, &two, &base);
 	put_snapshot(f, "kept");
-	publish(f, write_one(f, 1, seed_of(8, 0)));
+	publish_for_both(f, write_one(f, 1, seed_of(8, 0)));
 }
 
 static void test_live__named_snapshots(void **state)
