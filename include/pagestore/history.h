@@ -62,6 +62,16 @@ typedef int (*pgs_diff_visitor)(void *ctx, uint64_t page_no);
 int pgs_diff(pgs_db *db, uint64_t revision_a, uint64_t revision_b, pgs_diff_visitor visitor, void *ctx,
 	     pgs_error *err);
 
+struct pgs_txn;
+
+/* The same between what two open transactions of one database read: revisions,
+ * the latest, or named snapshots, which need not be in the KV's history any
+ * more. What the transactions wrote themselves does not count. With a named
+ * snapshot it reads all of both indexes, in bounded memory; without, only what
+ * was changed between. Neither transaction may be used meanwhile. Errors: as
+ * pgs_diff(), and EINVAL (two databases). Since 0.1. */
+int pgs_diff_txns(struct pgs_txn *a, struct pgs_txn *b, pgs_diff_visitor visitor, void *ctx, pgs_error *err);
+
 typedef struct pgs_verify_finding {
 	int code;         /* PGS_ECORRUPT, or why it could not be read */
 	uint64_t page;    /* the page, or PGS_NO_PAGE */

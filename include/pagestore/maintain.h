@@ -53,7 +53,8 @@ typedef struct pgs_maintain_options {
 	uint64_t flush_bytes;    /* the same as bytes (contents × page size); 0 = 160 MB */
 	uint32_t level0_files;   /* that are merged into level 1; 0 = 4 */
 	uint32_t level_fanout;   /* level i holds fanout^i files before its excess moves on; 0 = 10 */
-	uint64_t file_bytes;     /* a sorted file's size at most; 0 = 256 MiB, which is also the most */
+	uint64_t file_bytes;     /* a sorted file's size at most; 0 = 256 MiB, which is also the most. A snapshot's index
+				  * files end there, too, if it is less than 16 MiB. */
 	/* Bounds of one call; 0 = none. */
 	uint64_t memory_bytes;   /* for merging; 0 = 64 MiB */
 	uint64_t budget_ms;      /* stop between steps after so long, */
@@ -174,9 +175,10 @@ typedef int (*pgs_snapshot_lister)(void *ctx, const pgs_snapshot_info *info);
  * ETIMEOUT, ENOMEM, the lister's. Since 0.1. */
 int pgs_snapshot_list(pgs_db *db, pgs_snapshot_lister lister, void *ctx, pgs_error *err);
 
-/* Forget a snapshot. Transactions that read it may fail from then on
- * (PGS_EOLDREV). Errors: ENOTFOUND, EREADONLY, EUNKNOWN, EIO, ETIMEOUT,
- * ENOMEM. Since 0.1. */
+/* Forget a snapshot, also a damaged one. Transactions that read it may fail
+ * from then on (PGS_EOLDREV). Errors: EINVAL (name), ENOTFOUND, EREADONLY,
+ * EUNKNOWN (look whether it is there), EVERSION, EIO, ETIMEOUT, ENOMEM.
+ * Since 0.1. */
 int pgs_snapshot_drop(pgs_db *db, const void *name, size_t name_size, pgs_error *err);
 
 /* --- levels --------------------------------------------------------------------------- */

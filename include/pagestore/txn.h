@@ -71,8 +71,8 @@ typedef struct pgs_txn_options {
 /* Begin a transaction on the latest revision, or as the options say; NULL
  * options read the latest. One round trip to the KV. *out is NULL on failure.
  * Errors: EINVAL (options; a revision above the latest), ENOTFOUND (database
- * dropped; no commit at or before the revision or time), EOLDREV, EREADONLY,
- * EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
+ * dropped; no commit at or before the revision or time; no such snapshot),
+ * EOLDREV, EREADONLY, EVERSION, EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
 int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_error *err);
 
 /* End the transaction without committing, and free it. Pins end with it. NULL

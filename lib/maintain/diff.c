@@ -1,10 +1,15 @@
-/* Which pages differ between two revisions: those the commits between them wrote, whose pointers then differ. */
+/* Which pages differ.
+ *
+ * Between two revisions: those the commits between them wrote, whose pointers then differ. That costs what was
+ * changed. Where a named snapshot is on a side the changelog may be gone: then all pointers of both sides are walked,
+ * side by side, in bounded memory.
+ */
 #include <string.h>
 
 #include <pagestore/history.h>
 
 #include "txn/changes.h"
-#include "txn/snapshot.h"
+#include "txn/txn.h"
 #include "util/alloc.h"
 #include "util/error.h"
 #include "util/map.h"
@@ -169,5 +174,90 @@ int pgs_diff(pgs_db *db, uint64_t revision_a, uint64_t revision_b, pgs_diff_visi
 	pgs__map_free(&d.candidates);
 	pgs__snapshot_close(&d.older);
 	pgs__snapshot_close(&d.newer);
+	return result;
+}
+
+/* --- any two snapshots ------------------------------------------------------------ */
+
+/* One side of a walk: the page it is at. */
+typedef struct side {
+	pgs__pointer_cursor *cursor;
+	uint64_t page_no; /* UINT64_MAX = at the end */
+	pgs__page_id id;
+} side;
+
+/* To the next page that is not zero: absent and zero are the same. */
+static int advance(side *s, pgs_db *db, pgs_error *err)
+{
+	pgs__pointer pointer;
+	bool found = true;
+	for (;;) {
+		int result = pgs__pointer_cursor_next(s->cursor, &found, &s->page_no, &pointer, pgs__db_deadline(db, 0),
+						      err);
+		if (result != PGS_OK)
+			return result;
+		if (!found)
+			s->page_no = UINT64_MAX;
+		if (!found || pointer.kind != PGS__POINTER_ZERO)
+			break;
+	}
+	if (found)
+		s->id = pointer.id;
+	return PGS_OK;
+}
+
+static int walk(side *a, side *b, pgs_db *db, pgs_diff_visitor visitor, void *ctx, pgs_error *err)
+{
+	int result = advance(a, db, err);
+	if (result == PGS_OK)
+		result = advance(b, db, err);
+	while (result == PGS_OK && (a->page_no != UINT64_MAX || b->page_no != UINT64_MAX)) {
+		uint64_t page_no = a->page_no < b->page_no ? a->page_no : b->page_no;
+		bool both = a->page_no == b->page_no;
+		if (!both || !pgs__page_id_equal(&a->id, &b->id))
+			result = visitor(ctx, page_no);
+		bool move_b = b->page_no == page_no;
+		if (result == PGS_OK && a->page_no == page_no)
+			result = advance(a, db, err);
+		if (result == PGS_OK && move_b)
+			result = advance(b, db, err);
+	}
+	return result;
+}
+
+static int diff_walked(const pgs__snapshot *x, const pgs__snapshot *y, pgs_diff_visitor visitor, void *ctx,
+		       pgs_error *err)
+{
+	side a = {0}, b = {0};
+	int result = pgs__pointer_cursor_open(&a.cursor, x, 0, UINT64_MAX, err);
+	if (result == PGS_OK)
+		result = pgs__pointer_cursor_open(&b.cursor, y, 0, UINT64_MAX, err);
+	if (result == PGS_OK)
+		result = walk(&a, &b, x->db, visitor, ctx, err);
+	pgs__pointer_cursor_close(a.cursor);
+	pgs__pointer_cursor_close(b.cursor);
+	return result;
+}
+
+int pgs_diff_txns(pgs_txn *a, pgs_txn *b, pgs_diff_visitor visitor, void *ctx, pgs_error *err)
+{
+	const pgs__snapshot *x = &a->snapshot, *y = &b->snapshot;
+	if (memcmp(pgs__db_prefix(x->db), pgs__db_prefix(y->db), PGS__PREFIX_SIZE) != 0)
+		return pgs__error(err, PGS_EINVAL, "the transactions are of two databases, %s and %s", x->db->name,
+				  y->db->name);
+	if (x->commit_revision == y->commit_revision)
+		return PGS_OK;
+	if (x->named || y->named)
+		return diff_walked(x, y, visitor, ctx, err);
+	bool in_order = x->commit_revision < y->commit_revision;
+	diff d = {.older = in_order ? *x : *y,
+		  .newer = in_order ? *y : *x,
+		  .truncated_to = UINT64_MAX,
+		  .deadline_ms = pgs__db_deadline(x->db, 0),
+		  .visitor = visitor,
+		  .ctx = ctx,
+		  .err = err};
+	int result = run(&d);
+	pgs__map_free(&d.candidates);
 	return result;
 }

@@ -2,6 +2,7 @@
 #include "txn/txn.h"
 
 #include "txn/history.h"
+#include "txn/named.h"
 #include "util/alloc.h"
 #include "util/error.h"
 
@@ -11,9 +12,12 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 		return pgs__error(err, PGS_EINVAL, "pgs_txn_options: struct_size is not set; use PGS_TXN_OPTIONS_INIT");
 	if (o->isolation > PGS_SNAPSHOT)
 		return pgs__error(err, PGS_EINVAL, "unknown isolation %u", o->isolation);
-	if (o->at_revision && o->at_time_ms)
-		return pgs__error(err, PGS_EINVAL, "at_revision and at_time_ms exclude each other");
-	if (o->write && (o->at_revision || o->at_time_ms))
+	if ((o->at_revision != 0) + (o->at_time_ms != 0) + (o->at_snapshot != NULL) > 1)
+		return pgs__error(err, PGS_EINVAL, "at_revision, at_time_ms and at_snapshot exclude each other");
+	if (o->at_snapshot && (o->at_snapshot_size == 0 || o->at_snapshot_size > PGS_SNAPSHOT_NAME_MAX))
+		return pgs__error(err, PGS_EINVAL, "a snapshot's name has 1 to %d bytes, not %zu", PGS_SNAPSHOT_NAME_MAX,
+				  o->at_snapshot_size);
+	if (o->write && (o->at_revision || o->at_time_ms || o->at_snapshot))
 		return pgs__error(err, PGS_EINVAL, "a past snapshot is read only");
 	if (o->write && db->store->read_only)
 		return pgs__error(err, PGS_EREADONLY, "the store was opened read-only");
@@ -24,6 +28,8 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, pgs_error *err)
 {
 	uint64_t deadline = pgs__txn_deadline(t), at = o->at_revision;
+	if (o->at_snapshot)
+		return pgs__named_open(&t->snapshot, t->db, (pgs_slice){o->at_snapshot, o->at_snapshot_size}, deadline, err);
 	if (o->at_time_ms) {
 		int result = pgs__revision_at_time(t->db, o->at_time_ms, deadline, &at, err);
 		if (result != PGS_OK)

@@ -51,6 +51,7 @@ static int read_table(pgs__index_file *file, const pgs_db *db, uint64_t deadline
 		return pgs__error(err, PGS_ECORRUPT, "index file %s is of pages of %u bytes, the database of %u",
 				  file->blob_name, header.page_size, db->contents.page_size);
 	file->pointer_count = header.pointer_count;
+	file->file_size = header.file_size;
 	file->table_size = (size_t)header.block_count * PGS__INDEX_BLOCK_SIZE;
 	file->table = pgs__malloc(file->table_size ? file->table_size : 1);
 	if (!file->table)
@@ -114,32 +115,37 @@ static int read_blocks(const pgs__index_file *file, const pgs__backend *backend,
 	return result;
 }
 
+/* Make `index` the block that is kept, and open it. */
+static int keep_block(const pgs__index_file *file, const pgs__backend *backend, size_t index,
+		      pgs__index_block_kept *kept, pgs__entries_reader *reader, uint64_t deadline_ms, pgs_error *err)
+{
+	if (!kept->bytes || kept->index != index) {
+		pgs__free(kept->bytes);
+		kept->index = index;
+		int result = read_blocks(file, backend, index, index + 1, &kept->bytes, &kept->size, deadline_ms, err);
+		if (result != PGS_OK)
+			return result;
+	}
+	if (pgs__entries_open((pgs_slice){kept->bytes, kept->size}, reader) != PGS_OK)
+		return damaged_block(file, index, err);
+	return PGS_OK;
+}
+
 int pgs__index_file_find(const pgs__index_file *file, const pgs__backend *backend, uint64_t page_no,
 			 pgs__index_block_kept *kept, bool *found, pgs_slice *pointer, uint64_t deadline_ms,
 			 pgs_error *err)
 {
 	int64_t index = pgs__index_table_find(table_of(file), page_no);
+	pgs__entries_reader reader;
+	uint64_t at;
 	*found = false;
 	if (index < 0)
 		return PGS_OK;
-	if (!kept->bytes || kept->index != (size_t)index) {
-		pgs__free(kept->bytes);
-		kept->index = (size_t)index;
-		int result = read_blocks(file, backend, (size_t)index, (size_t)index + 1, &kept->bytes, &kept->size,
-					 deadline_ms, err);
-		if (result != PGS_OK)
-			return result;
-	}
-	pgs__entries_reader reader;
-	uint64_t at;
-	if (pgs__entries_open((pgs_slice){kept->bytes, kept->size}, &reader) != PGS_OK)
-		return damaged_block(file, (size_t)index, err);
-	while (!*found && pgs__entries_next(&reader, &at, pointer) && at <= page_no)
+	int result = keep_block(file, backend, (size_t)index, kept, &reader, deadline_ms, err);
+	while (result == PGS_OK && !*found && pgs__entries_next(&reader, &at, pointer) && at <= page_no)
 		*found = at == page_no;
-	return PGS_OK;
+	return result;
 }
-
-/* --- walking ------------------------------------------------------------------- */
 
 /* The first block that ends at or after the page. */
 static size_t first_block(const pgs__index_file *file, uint64_t page_no)
@@ -154,6 +160,24 @@ static size_t first_block(const pgs__index_file *file, uint64_t page_no)
 	}
 	return low;
 }
+
+int pgs__index_file_next(const pgs__index_file *file, const pgs__backend *backend, uint64_t from,
+			 pgs__index_block_kept *kept, uint64_t *page_no, uint64_t deadline_ms, pgs_error *err)
+{
+	size_t index = first_block(file, from);
+	pgs__entries_reader reader;
+	pgs_slice pointer;
+	*page_no = index < block_count(file) ? block_at(file, index).first_page : UINT64_MAX;
+	if (*page_no >= from)
+		return PGS_OK;
+	int result = keep_block(file, backend, index, kept, &reader, deadline_ms, err);
+	while (result == PGS_OK && *page_no < from)
+		if (!pgs__entries_next(&reader, page_no, &pointer))
+			result = damaged_block(file, index, err); /* it ends at or after `from`, as its row says */
+	return result;
+}
+
+/* --- walking ------------------------------------------------------------------- */
 
 void pgs__index_cursor_open(pgs__index_cursor *cursor, const pgs__index_file *file, const pgs__backend *backend,
 			    uint64_t first, uint64_t end)

@@ -11,7 +11,7 @@
 
 typedef struct pgs__index_file {
 	char blob_name[PGS__BLOB_NAME_SIZE];
-	uint64_t pointer_count;
+	uint64_t pointer_count, file_size;
 	uint8_t *table;
 	size_t table_size;
 } pgs__index_file;
@@ -33,6 +33,10 @@ typedef struct pgs__index_block_kept {
 int pgs__index_file_find(const pgs__index_file *file, const pgs__backend *backend, uint64_t page_no,
 			 pgs__index_block_kept *kept, bool *found, pgs_slice *pointer, uint64_t deadline_ms,
 			 pgs_error *err);
+
+/* The first page at or after `from` that has a pointer; UINT64_MAX when none has. Errors: as opening. */
+int pgs__index_file_next(const pgs__index_file *file, const pgs__backend *backend, uint64_t from,
+			 pgs__index_block_kept *kept, uint64_t *page_no, uint64_t deadline_ms, pgs_error *err);
 
 /* A walk over the pages of [first, end), in rising order. Neighbouring blocks are read together, up to 256 KiB at
  * once (one block, if that is larger): the memory a cursor takes. */

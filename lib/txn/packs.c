@@ -340,6 +340,25 @@ static int locate(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, uint
 	return PGS_OK;
 }
 
+int pgs__pack_next_page(pgs__pack_finder *finder, uint64_t from, uint64_t *page_no)
+{
+	*page_no = UINT64_MAX;
+	for (size_t i = 0; i < finder->view->count; i++) {
+		const pack *p = finder->view->packs[i];
+		size_t at = first_entry(p, from);
+		uint64_t next = at < p->entry_count ? p->entries[at].page_no : UINT64_MAX;
+		int result = !p->decoded.in_file ? PGS_OK
+						 : pgs__index_file_next(&p->file, finder->backend, from,
+									&finder->blocks[i], &next, finder->deadline_ms,
+									finder->err);
+		if (result != PGS_OK)
+			return result;
+		if (next < *page_no)
+			*page_no = next;
+	}
+	return PGS_OK;
+}
+
 int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out)
 {
 	pgs_slice pointer = {0}, copy;

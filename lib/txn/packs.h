@@ -47,6 +47,8 @@ int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs
 int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out);
 /* Whether a pack younger than `age` says anything about a page. */
 int pgs__pack_covers(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, bool *covered);
+/* The first page at or after `from` that a pack has a pointer of (ranges do not count); UINT64_MAX when none has. */
+int pgs__pack_next_page(pgs__pack_finder *finder, uint64_t from, uint64_t *page_no);
 void pgs__pack_finder_free(pgs__pack_finder *finder);
 
 /* A walk over the entries of one pack from a page on, in the order of pages; the pointer is borrowed until the next step. */

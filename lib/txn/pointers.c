@@ -6,10 +6,11 @@
  * The youngest of `p/<n>` and the packs that mention page n is its pointer (invariant 10); if none does, the page is
  * absent and reads as zeros.
  *
- * Two readers: pgs__pointers_read() for pages that are asked for, which fills the cache; pgs__pointers_scan() for
- * maintenance, which walks ranges and leaves the cache alone.
+ * This is for pages that are asked for, and fills the cache; scan.c walks ranges, and leaves the cache alone.
  */
 #include "txn/snapshot.h"
+
+#include "txn/named.h"
 #include "util/error.h"
 
 #include "util/alloc.h"
@@ -177,123 +178,12 @@ int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, siz
 	reading r = {snapshot, pages, out, arena, deadline_ms, err};
 	/* What no key or pack mentions is absent now; since when is not known. */
 	for (size_t i = 0; i < count; i++)
-		out[i] = (pgs__resolved){.ref = {.kind = PGS__POINTER_ABSENT, .from = snapshot->commit_revision}};
-	int result = read_keys(&r, count);
-	if (result == PGS_OK && pgs__pack_view_count(snapshot->packs) > 0)
+		out[i] = (pgs__resolved){.ref = {.kind = PGS__POINTER_ABSENT, .from = snapshot->cache_revision}};
+	int result = snapshot->named ? pgs__named_read(snapshot, pages, count, out, arena, deadline_ms, err)
+				     : read_keys(&r, count);
+	if (result == PGS_OK && !snapshot->named && pgs__pack_view_count(snapshot->packs) > 0)
 		result = overlay_packs(&r, count);
 	for (size_t i = 0; result == PGS_OK && i < count; i++)
-		pgs__cache_put_ref(snapshot->db->contents.cache, pages[i], &out[i].ref, snapshot->commit_revision);
-	return result == PGS_EOLDREV ? pgs__explain_old(snapshot, deadline_ms, err) : result;
-}
-
-/* --- scanning -------------------------------------------------------------------- */
-
-#define SCAN_BYTES (4u << 20) /* of pointers in one answer, if deltas are a quarter of a page: most are far smaller */
-
-typedef struct scan {
-	const pgs__snapshot *snapshot;
-	pgs__pointer_visitor visit;
-	void *ctx;
-	uint64_t deadline_ms;
-	pgs_error *err;
-} scan;
-
-/* Decode a page's pointer and hand it on; `where` and `revision` tell where it was. */
-static int scan_pointer(const scan *s, uint64_t page_no, pgs_slice value, const char *where, uint64_t revision)
-{
-	pgs__pointer pointer;
-	uint32_t group = pgs__page_group(page_no, s->snapshot->db->contents.page_size);
-	if (pgs__pointer_decode(value, group, &pointer) != PGS_OK)
-		return pgs__error_page(s->err, PGS_ECORRUPT, page_no, "page %llu: its pointer in %s of revision %llu is damaged",
-				       (unsigned long long)page_no, where, (unsigned long long)revision);
-	return s->visit(s->ctx, page_no, &pointer);
-}
-
-static int scan_pair(const scan *s, uint64_t page_no, const pgs_kv_pair *pair)
-{
-	return scan_pointer(s, page_no, pair->value, "the KV", pair->mod_revision);
-}
-
-/* The age of p/<page_no>, 0 without a pair. */
-static int pair_age(const scan *s, uint64_t page_no, const pgs_kv_pair *pair, uint64_t *age)
-{
-	pgs__pointer pointer;
-	*age = 0;
-	if (!pair)
-		return PGS_OK;
-	uint32_t group = pgs__page_group(page_no, s->snapshot->db->contents.page_size);
-	if (pgs__pointer_decode(pair->value, group, &pointer) != PGS_OK)
-		return scan_pair(s, page_no, pair); /* for its message */
-	*age = pointer.folded_revision ? pointer.folded_revision : pair->mod_revision;
-	return PGS_OK;
-}
-
-static int scan_page_with_packs(const scan *s, pgs__pack_finder *finder, uint64_t page_no, const pgs_kv_pair *pair)
-{
-	pgs__pack_answer answer;
-	uint64_t age;
-	int result = pair_age(s, page_no, pair, &age);
-	if (result == PGS_OK)
-		result = pgs__pack_find(finder, page_no, age, &answer);
-	if (result != PGS_OK)
-		return result;
-	if (!answer.found)
-		return pair ? scan_pair(s, page_no, pair) : PGS_OK;
-	if (answer.absent)
-		return PGS_OK;
-	return scan_pointer(s, page_no, (pgs_slice){answer.pointer, answer.pointer_size}, "the pack", answer.revision);
-}
-
-static int take_scan(const scan *s, uint64_t first, uint64_t end, const pgs_kv_result *keys)
-{
-	pgs__pack_finder *finder = NULL; /* one for each chunk: it keeps what it found until it is freed */
-	bool packs = pgs__pack_view_count(s->snapshot->packs) > 0;
-	int result = PGS_OK;
-	if (packs)
-		result = pgs__pack_finder_new(&finder, s->snapshot->packs, pgs__db_backend(s->snapshot->db),
-					      s->deadline_ms, s->err);
-	uint64_t page_no = first;
-	for (size_t i = 0; result == PGS_OK && i <= keys->count; i++) {
-		uint64_t at = end;
-		if (i < keys->count && !pgs__key_parse_page(keys->pairs[i].key, &at))
-			result = pgs__error(s->err, PGS_ECORRUPT, "a page's key is malformed");
-		for (; packs && result == PGS_OK && page_no < at; page_no++)
-			result = scan_page_with_packs(s, finder, page_no, NULL);
-		if (result != PGS_OK || i == keys->count)
-			break;
-		result = packs ? scan_page_with_packs(s, finder, at, &keys->pairs[i]) : scan_pair(s, at, &keys->pairs[i]);
-		page_no = at + 1;
-	}
-	pgs__pack_finder_free(finder);
-	return result;
-}
-
-static int scan_chunk(const scan *s, uint64_t first, uint64_t end)
-{
-	const pgs__backend *backend = pgs__db_backend(s->snapshot->db);
-	pgs__key from = pgs__key_page(pgs__db_prefix(s->snapshot->db), first),
-		 to = pgs__key_page(pgs__db_prefix(s->snapshot->db), end);
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(&to), s->snapshot->kv_revision);
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend, &txn, &op, 1, s->deadline_ms, s->err);
-	if (result == PGS_EOLDREV)
-		pgs__error(s->err, result, "revision %llu of database %s is no longer in the KV's history",
-			   (unsigned long long)s->snapshot->kv_revision, s->snapshot->db->name);
-	if (result == PGS_OK)
-		result = take_scan(s, first, end, &txn.results[0]);
-	pgs__kv_release(backend, &txn, 1);
-	return result;
-}
-
-int pgs__pointers_scan(const pgs__snapshot *snapshot, uint64_t first, uint64_t end, pgs__pointer_visitor visit,
-		       void *ctx, uint64_t deadline_ms, pgs_error *err)
-{
-	const scan s = {snapshot, visit, ctx, deadline_ms, err};
-	uint32_t page_size = snapshot->db->contents.page_size;
-	uint64_t chunk = SCAN_BYTES / (page_size / 4); /* ranges, not limits: a KV counts what a limit leaves out */
-	chunk = chunk < KEYS_MAX ? chunk : KEYS_MAX;
-	int result = PGS_OK;
-	for (uint64_t at = first; result == PGS_OK && at < end; at += chunk)
-		result = scan_chunk(&s, at, end - at > chunk ? at + chunk : end);
-	return result;
+		pgs__cache_put_ref(snapshot->db->contents.cache, pages[i], &out[i].ref, snapshot->cache_revision);
+	return result == PGS_EOLDREV && !snapshot->named ? pgs__explain_old(snapshot, deadline_ms, err) : result;
 }

@@ -67,7 +67,7 @@ static int load_known(load *l, item *i)
 		return PGS_OK;
 	}
 	pgs__cache *cache = t->db->contents.cache;
-	pgs__cache_state state = pgs__cache_lookup(cache, i->page_no, t->snapshot.commit_revision, &i->ref, &data);
+	pgs__cache_state state = pgs__cache_lookup(cache, i->page_no, t->snapshot.cache_revision, &i->ref, &data);
 	if (state == PGS__CACHE_CONTENT) {
 		memcpy(i->page, data, page_size);
 		pgs__cache_unpin(cache, data);
@@ -281,7 +281,7 @@ int pgs_read(pgs_txn *txn, uint64_t page_no, void *dst)
 	pgs__page_ref ref;
 	const void *data;
 	pgs__cache *cache = txn->db->contents.cache;
-	if (pgs__cache_lookup(cache, page_no, txn->snapshot.commit_revision, &ref, &data) != PGS__CACHE_CONTENT)
+	if (pgs__cache_lookup(cache, page_no, txn->snapshot.cache_revision, &ref, &data) != PGS__CACHE_CONTENT)
 		return read_slow(txn, page_no, dst);
 	memcpy(dst, data, pgs__txn_page_size(txn));
 	pgs__cache_unpin(cache, data);
@@ -336,7 +336,7 @@ static int pin_cached(pgs_txn *t, uint64_t page_no, const void **page)
 	pgs__page_ref ref;
 	const void *data;
 	pgs__cache *cache = t->db->contents.cache;
-	if (pgs__cache_lookup(cache, page_no, t->snapshot.commit_revision, &ref, &data) != PGS__CACHE_CONTENT)
+	if (pgs__cache_lookup(cache, page_no, t->snapshot.cache_revision, &ref, &data) != PGS__CACHE_CONTENT)
 		return PGS_ENOTFOUND;
 	int result = pgs__txn_note_read(t, page_no, ref.key_revision);
 	if (result == PGS_OK && pgs__cache_owns(cache, data))

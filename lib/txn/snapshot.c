@@ -2,6 +2,7 @@
 #include "txn/snapshot.h"
 
 #include "txn/changes.h"
+#include "txn/named.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -24,7 +25,7 @@ static int decode_numbers(pgs__snapshot *s, const pgs_kv_txn *txn, pgs_error *er
 		bad = "g, floor";
 	if (bad)
 		return pgs__error(err, PGS_ECORRUPT, "database %s: the value of key %s is damaged", s->db->name, bad);
-	s->commit_revision = t->mod_revision;
+	s->commit_revision = s->cache_revision = t->mod_revision;
 	s->commit_count = t->version;
 	s->epoch = z->mod_revision;
 	s->extent_revision = e->mod_revision;
@@ -194,13 +195,17 @@ int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uin
 void pgs__snapshot_close(pgs__snapshot *snapshot)
 {
 	pgs__pack_view_release(snapshot->packs);
+	pgs__named_close(snapshot->named);
 	snapshot->packs = NULL;
+	snapshot->named = NULL;
 }
 
 int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs__snapshot now = {.db = snapshot->db};
 	pgs_error local = PGS_ERROR_INIT;
+	if (snapshot->named)
+		return pgs__named_explain(snapshot, deadline_ms, err);
 	int result = read_numbers(&now, 0, deadline_ms, &local);
 	if (result == PGS_OK && snapshot->kv_revision < now.floor)
 		result = old_revision(now.db, snapshot->commit_revision, now.floor, &local);

@@ -7,6 +7,8 @@
 
 /* Two revisions tell a snapshot: `kv_revision` (R in the algorithms) is where the KV is read; `commit_revision` (T)
  * is that of the last commit at or before it, which is what users see and what the cache goes by. */
+struct pgs__named;
+
 typedef struct pgs__snapshot {
 	pgs_db *db;
 	uint64_t kv_revision;
@@ -17,7 +19,9 @@ typedef struct pgs__snapshot {
 	uint64_t epoch;            /* mod revision of `z` */
 	uint64_t extent;           /* pages */
 	uint64_t extent_revision;  /* mod revision of `e` */
-	pgs__pack_view *packs;
+	uint64_t cache_revision;   /* what the cache knows it by: commit_revision, or a number of its own */
+	pgs__pack_view *packs;     /* NULL if named */
+	struct pgs__named *named;  /* a named snapshot, which asks the KV for nothing: txn/named.h */
 } pgs__snapshot;
 
 /* Open the latest snapshot (at_revision 0) or a past one. A revision that is no longer readable itself, but shows the
@@ -40,11 +44,22 @@ typedef struct pgs__resolved {
 int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, size_t count, pgs__resolved *out,
 		       pgs__arena *arena, uint64_t deadline_ms, pgs_error *err);
 
+/* A walk over the pointers of pages [first, end) that are not absent, in rising order, past the cache. What lies
+ * between pages that have a pointer costs next to nothing, however far it is. */
+typedef struct pgs__pointer_cursor pgs__pointer_cursor;
+int pgs__pointer_cursor_open(pgs__pointer_cursor **out, const pgs__snapshot *snapshot, uint64_t first, uint64_t end,
+			     pgs_error *err);
+/* The next page and its pointer, not folded, its delta borrowed until the next call; *found is false at the end.
+ * Errors: EOLDREV, the KV's and blob store's, ECORRUPT, ENOTFOUND (dropped), ENOMEM. */
+int pgs__pointer_cursor_next(pgs__pointer_cursor *cursor, bool *found, uint64_t *page_no, pgs__pointer *pointer,
+			     uint64_t deadline_ms, pgs_error *err);
+void pgs__pointer_cursor_close(pgs__pointer_cursor *cursor);
+
 /* Called per page that has a pointer, in page order; the pointer is borrowed for the call. Return 0 to go on. */
 typedef int (*pgs__pointer_visitor)(void *ctx, uint64_t page_no, const pgs__pointer *pointer);
 
-/* Visit the pointers of pages [first, end), neither using the cache nor filling it. Errors: the visitor's, EOLDREV,
- * the KV's, ECORRUPT, ENOMEM. */
+/* Visit the pointers of pages [first, end), neither using the cache nor filling it. Errors: as the cursor's, and the
+ * visitor's. */
 int pgs__pointers_scan(const pgs__snapshot *snapshot, uint64_t first, uint64_t end, pgs__pointer_visitor visit,
 		       void *ctx, uint64_t deadline_ms, pgs_error *err);
 

@@ -1,6 +1,7 @@
 /* Buffered writes, truncation and attributes: nothing here reaches a backend but for a full write buffer. */
 #include "txn/txn.h"
 
+#include "txn/named.h"
 #include "util/alloc.h"
 #include "util/error.h"
 
@@ -188,6 +189,16 @@ static int read_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size
 	return result == PGS_EOLDREV ? pgs__explain_old(&t->snapshot, deadline, &t->error) : result;
 }
 
+static int read_named_attr(pgs_txn *t, pgs_slice name, void *value, size_t capacity, size_t *size)
+{
+	pgs_slice stored;
+	bool found;
+	int result = pgs__named_attr(&t->snapshot, name, &found, &stored, pgs__txn_deadline(t), &t->error);
+	if (result != PGS_OK)
+		return result;
+	return found ? copy_value(stored, value, capacity, size) : not_found(t, name);
+}
+
 int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, size_t capacity, size_t *size)
 {
 	pgs_slice slice = {name, name_size};
@@ -198,6 +209,8 @@ int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, 
 	const pgs__attr_write *own = find_attr_write(txn, slice);
 	if (own)
 		return own->removed ? not_found(txn, slice) : copy_value(own->value, value, capacity, size);
+	if (txn->snapshot.named)
+		return read_named_attr(txn, slice, value, capacity, size);
 	return read_attr(txn, slice, txn->tracks_reads, value, capacity, size);
 }
 

@@ -12,6 +12,7 @@
 
 #define MANY 40
 #define BULK 300 /* contents for a sorted file */
+#define BIG_ATTRS 17 /* more than a snapshot keeps in its record */
 
 /* What operations are done on. */
 typedef struct world {
@@ -38,9 +39,10 @@ static uint64_t seed_three(uint64_t page_no)
 
 static const pgs_kv_limits etcd = {128, 1572864, 0, 0};
 
-/* Contents in the KV, in a file, in deltas, in a pack. */
+/* Contents in the KV, in a file, in deltas, in a pack; attributes. */
 static void build(world *w)
 {
+	static const char big[PGS_ATTR_SIZE_MAX];
 	server_start(&w->server, &etcd);
 	w->store = server_open(&w->server, NULL, NULL);
 	w->db = create_db(w->store, "db", NULL);
@@ -49,6 +51,8 @@ static void build(world *w)
 	write_pages(w->db, 0, 10, seed_two);
 	pgs_txn *txn = begin_write(w->db);
 	assert_int_equal(pgs_attr_set(txn, "root", 4, "value", 5), PGS_OK);
+	for (char name[] = "a"; name[0] < 'a' + BIG_ATTRS; name[0]++)
+		assert_int_equal(pgs_attr_set(txn, name, 1, big, sizeof big), PGS_OK);
 	commit_ok(txn);
 }
 
@@ -337,6 +341,55 @@ static int do_diff(world *w, pgs_error *err)
 	return pgs_diff(w->db, w->first_revision, now, see_page, NULL, err);
 }
 
+static int see_snapshot(void *ctx, const pgs_snapshot_info *info)
+{
+	(void)ctx;
+	assert_true(info->index_bytes > 0);
+	return 0;
+}
+
+static int read_snapshot(world *w, pgs_error *err)
+{
+	uint8_t page[TEST_PAGE_SIZE];
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	pgs_txn *txn, *now = NULL;
+	size_t size;
+	o.at_snapshot = "x";
+	o.at_snapshot_size = 1;
+	int result = pgs_begin(&txn, w->db, &o, err);
+	if (result != PGS_OK)
+		return result;
+	result = pgs_read(txn, 1001, page);
+	if (result == PGS_OK)
+		result = pgs_attr_get(txn, "b", 1, page, 10, &size);
+	if (result != PGS_OK)
+		return finish(txn, result, err);
+	result = pgs_begin(&now, w->db, NULL, err);
+	if (result == PGS_OK)
+		result = pgs_diff_txns(txn, now, see_page, NULL, err);
+	pgs_abort(now);
+	pgs_abort(txn);
+	return result;
+}
+
+static int do_snapshot(world *w, pgs_error *err)
+{
+	pgs_snapshot_options o = PGS_SNAPSHOT_OPTIONS_INIT;
+	o.at_revision = w->first_revision + 1;
+	int result = pgs_snapshot_create(w->db, "x", 1, NULL, err);
+	if (result == PGS_OK || result == PGS_EEXIST)
+		result = pgs_snapshot_create(w->db, "y", 1, &o, err);
+	if (result == PGS_OK || result == PGS_EEXIST)
+		result = pgs_snapshot_list(w->db, see_snapshot, NULL, err);
+	if (result == PGS_OK)
+		result = read_snapshot(w, err);
+	if (result == PGS_OK)
+		result = pgs_snapshot_drop(w->db, "x", 1, err);
+	if (result == PGS_OK || result == PGS_ENOTFOUND)
+		result = pgs_snapshot_drop(w->db, "y", 1, err);
+	return result;
+}
+
 static int do_stat(world *w, pgs_error *err)
 {
 	pgs_db_stat stat = PGS_DB_STAT_INIT;
@@ -392,6 +445,7 @@ static const operation operations[] = {
 	{"truncate", do_truncate},
 	{"log", do_log},
 	{"diff", do_diff},
+	{"snapshot", do_snapshot},
 	{"stat", do_stat},
 	{"verify", do_verify},
 	{"status", do_status},
