@@ -32,12 +32,14 @@ static int lookup_order(const void *a, const void *b)
 	const pgs__file *x = *(pgs__file *const *)a, *y = *(pgs__file *const *)b;
 	if (x->key.level != y->key.level)
 		return x->key.level < y->key.level ? -1 : 1;
-	return (x->registered < y->registered) - (x->registered > y->registered);
+	int order = x->key.level ? memcmp(x->key.first.bytes, y->key.first.bytes, PGS__ID_SIZE) : 0;
+	return order ? order : (x->registered < y->registered) - (x->registered > y->registered);
 }
 
 static pgs__file_map *map_of(const spec *specs, size_t count)
 {
-	pgs__file_map *map = calloc(1, sizeof *map + count * sizeof map->files[0]);
+	pgs__file_map *map = calloc(1, sizeof *map);
+	map->files = calloc(count + 1, sizeof map->files[0]);
 	map->count = count;
 	for (size_t i = 0; i < count; i++) {
 		pgs__file *f = map->files[i] = calloc(1, sizeof *f);
@@ -58,6 +60,7 @@ static void map_free(pgs__file_map *map)
 {
 	for (size_t i = 0; i < map->count; i++)
 		free(map->files[i]);
+	free(map->files);
 	free(map);
 }
 
