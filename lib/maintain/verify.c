@@ -21,6 +21,7 @@
 #define BATCH 256
 #define LIST_PAGE 500
 #define PROGRESS_EVERY 1024
+#define WATCH_MS 20 /* the last revisions may have nothing in the range: then only waiting tells that they are past */
 
 /* A pointer waiting to be checked. */
 typedef struct pending {
@@ -386,7 +387,7 @@ static int watch_rest(verify *v, uint64_t after, uint64_t through)
 	uint64_t deadline = step_deadline(v);
 	while (result == PGS_OK && events.revision < through) {
 		uint64_t before = events.revision;
-		result = kv->vtable->watch_next(watch, 1000, &events, v->err);
+		result = kv->vtable->watch_next(watch, WATCH_MS, &events, v->err);
 		for (size_t i = 0; result == PGS_OK && i < events.count; i++)
 			result = take_event(v, &events.events[i], through);
 		if (events.revision > before)
