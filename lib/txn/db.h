@@ -3,6 +3,7 @@
 #define PGS_TXN_DB_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include <pagestore/maintain.h>
 #include <pagestore/store.h>
@@ -40,6 +41,7 @@ struct pgs_db {
 	struct {                      /* of the pack of that revision, pages below `page` are folded; a hint */
 		uint64_t pack, page;
 	} folded;
+	_Atomic uint64_t orphans_looked_ms; /* when all blobs were last listed for orphans; 0 = never */
 	pgs__observed claims_seen, pins_seen;
 };
 
