@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec/seal.h"
+#include "maintain/dropped.h"
 #include "txn/packs.h"
 #include "util/alloc.h"
 #include "util/clock.h"
@@ -15,7 +16,7 @@
 #define DELTA_DIVISOR_DEFAULT 8
 #define COMPRESSION_LEVEL_DEFAULT 1
 #define TIMEOUT_DEFAULT_MS 30000
-#define LIST_PAGE 500 /* names, or swept keys, at a time */
+#define LIST_PAGE 500 /* names at a time */
 
 static uint64_t store_deadline(const pgs_store *store)
 {
@@ -416,31 +417,21 @@ int pgs_db_list(pgs_store *store, pgs_db_lister lister, void *ctx, pgs_error *er
 
 /* --- dropping ------------------------------------------------------------------------------------------ */
 
-/* "D/<prefix>": dropped, to be swept. */
-#define DROPPED_KEY_SIZE (2 + PGS__PREFIX_SIZE)
-static void dropped_key(uint8_t out[DROPPED_KEY_SIZE], const uint8_t *prefix)
-{
-	out[0] = 'D';
-	out[1] = '/';
-	memcpy(out + 2, prefix, PGS__PREFIX_SIZE);
-}
-
 /* The name, the metadata and the floor go at once: from then on no transaction of the database commits or begins. */
 static int unname(pgs_store *store, const pgs__key *name, const uint8_t *prefix, uint64_t revision,
 		  const char *printable, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs__key m = pgs__key_single(prefix, 'm'), g = pgs__key_single(prefix, 'g'), t = pgs__key_single(prefix, 't');
-	uint8_t marker[DROPPED_KEY_SIZE];
-	dropped_key(marker, prefix);
+	pgs__key marker = pgs__dropped_key(prefix);
 	const pgs_kv_compare same = pgs__if_mod(pgs__key_slice(name), PGS_KV_EQUAL, revision);
 	const pgs_kv_op ops[] = {
 		pgs__op_delete(pgs__key_slice(name), (pgs_slice){0}),
 		pgs__op_delete(pgs__key_slice(&m), (pgs_slice){0}),
 		pgs__op_delete(pgs__key_slice(&g), (pgs_slice){0}),
 		pgs__op_delete(pgs__key_slice(&t), (pgs_slice){0}),
-		pgs__op_put((pgs_slice){marker, sizeof marker}, (pgs_slice){0}),
+		pgs__op_put(pgs__key_slice(&marker), (pgs_slice){0}),
 	};
-	const pgs_kv_op get = pgs__op_get((pgs_slice){marker, sizeof marker}, 0);
+	const pgs_kv_op get = pgs__op_get(pgs__key_slice(&marker), 0);
 	pgs_kv_txn txn = {.compares = &same,
 			  .compare_count = 1,
 			  .success = ops,
@@ -455,78 +446,13 @@ static int unname(pgs_store *store, const pgs__key *name, const uint8_t *prefix,
 	return result;
 }
 
-/* Delete the first keys below the prefix; *done when there are none. */
-static int sweep_keys(pgs_store *store, const uint8_t *prefix, bool *done)
+/* Best effort: what stays is left to pgs_maintain_store(). */
+static void sweep(pgs_store *store, const uint8_t *prefix, const char *printable)
 {
-	pgs__key end = pgs__key_prefix_end(prefix);
-	pgs_kv_op read = pgs__op_range((pgs_slice){prefix, PGS__PREFIX_SIZE}, pgs__key_slice(&end), 0);
-	read.limit = LIST_PAGE;
-	read.keys_only = true;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(&store->backend, &txn, &read, 1, store_deadline(store), NULL);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
-	*done = !r || r->count == 0;
-	if (!*done) {
-		uint8_t after[512];
-		pgs_slice last = r->pairs[r->count - 1].key;
-		size_t size = last.size < sizeof after - 1 ? last.size : sizeof after - 1;
-		memcpy(after, last.data, size);
-		after[size] = 0; /* the smallest key after it */
-		pgs_kv_op delete = pgs__op_delete(r->pairs[0].key, (pgs_slice){after, size + 1});
-		pgs_kv_txn removal;
-		result = pgs__kv_read(&store->backend, &removal, &delete, 1, store_deadline(store), NULL);
-		pgs__kv_release(&store->backend, &removal, 1);
-	}
-	pgs__kv_release(&store->backend, &txn, 1);
-	return result;
-}
-
-typedef struct names {
-	char (*list)[PGS_BLOB_NAME_MAX + 1];
-	size_t count, capacity;
-} names;
-
-static int collect_name(void *ctx, const char *name, uint64_t size)
-{
-	names *n = ctx;
-	(void)size;
-	if (pgs__grow(&n->list, &n->capacity, n->count + 1, sizeof *n->list) != PGS_OK)
-		return PGS_ENOMEM;
-	strncpy(n->list[n->count], name, PGS_BLOB_NAME_MAX);
-	n->list[n->count++][PGS_BLOB_NAME_MAX] = '\0';
-	return 0;
-}
-
-static int sweep_blobs(pgs_store *store, const uint8_t *prefix)
-{
-	pgs_blob *blob = store->backend.blob;
-	char folder[PGS__BLOB_NAME_SIZE];
-	names n = {0};
-	pgs__blob_name(folder, prefix, "");
-	int result = blob->vtable->list(blob, folder, collect_name, &n, store_deadline(store), NULL);
-	for (size_t i = 0; result == PGS_OK && i < n.count; i++)
-		result = blob->vtable->remove(blob, n.list[i], store_deadline(store), NULL);
-	pgs__free(n.list);
-	return result;
-}
-
-static int sweep(pgs_store *store, const uint8_t *prefix)
-{
+	pgs_maintain_report report = PGS_MAINTAIN_REPORT_INIT;
 	bool done = false;
-	int result = PGS_OK;
-	while (result == PGS_OK && !done)
-		result = sweep_keys(store, prefix, &done);
-	if (result == PGS_OK)
-		result = sweep_blobs(store, prefix);
-	if (result != PGS_OK)
-		return result;
-	uint8_t marker[DROPPED_KEY_SIZE];
-	dropped_key(marker, prefix);
-	pgs_kv_op delete = pgs__op_delete((pgs_slice){marker, sizeof marker}, (pgs_slice){0});
-	pgs_kv_txn txn;
-	result = pgs__kv_read(&store->backend, &txn, &delete, 1, store_deadline(store), NULL);
-	pgs__kv_release(&store->backend, &txn, 1);
-	return result;
+	if (pgs__sweep_database(store, prefix, store_deadline(store), &report, &done, NULL) != PGS_OK || !done)
+		pgs__log(store, PGS_LOG_WARN, "database %s is dropped, but not all of it is removed yet", printable);
 }
 
 int pgs_db_drop(pgs_store *store, const void *name, size_t name_size, pgs_error *err)
@@ -550,7 +476,7 @@ int pgs_db_drop(pgs_store *store, const void *name, size_t name_size, pgs_error 
 		unknown |= result == PGS_EUNKNOWN;
 	} while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
 	result = after_unknown(unknown, result, "dropping", printable, err);
-	if (result == PGS_OK && sweep(store, prefix) != PGS_OK)
-		pgs__log(store, PGS_LOG_WARN, "database %s is dropped, but not all of it is removed yet", printable);
+	if (result == PGS_OK)
+		sweep(store, prefix, printable);
 	return result;
 }
