@@ -308,6 +308,17 @@ check_versions() {
 	fi
 }
 
+keep_first() {
+	step "A name for the first version: it stays, however short the history is"
+	run pagestore snapshot create "$db" first --at "$(fact 1 revision)"
+	run pagestore snapshot list "$db"
+	run pagestore export "$db" files/exported --snapshot first
+	run cmp files/exported versions/1
+	if [ "$count" -gt 1 ]; then
+		run pagestore diff "$db" @first "$(fact 2 revision)"
+	fi
+}
+
 show_history() {
 	step "The history"
 	run pagestore log "$db"
@@ -364,6 +375,7 @@ main() {
 	esac
 	show_history
 	check_versions
+	keep_first
 	step "Every content of every revision, hashed again"
 	run pagestore verify "$db"
 	next_things

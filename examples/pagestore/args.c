@@ -23,6 +23,7 @@ static const option options[CLI_OPTION_COUNT] = {
 	[CLI_OPT_NOTE] = {"note", 0, "TEXT", "keep TEXT with the commit; log shows it"},
 	[CLI_OPT_AT] = {"at", 0, "REV", "as of this revision"},
 	[CLI_OPT_TIME] = {"time", 0, "T", "as of this time: Unix seconds or 2026-01-31T12:00:00Z"},
+	[CLI_OPT_SNAPSHOT] = {"snapshot", 0, "NAME", "as of this named snapshot"},
 	[CLI_OPT_MAX] = {"max", 'n', "N", "show the newest N commits only"},
 };
 
@@ -143,9 +144,9 @@ void cli_print_options(FILE *out, unsigned mask)
 			continue;
 		snprintf(text, sizeof(text), "--%s%s%s", o->name, o->value ? " " : "", o->value ? o->value : "");
 		if (o->letter)
-			fprintf(out, "  -%c, %-14s  %s\n", o->letter, text, o->help);
+			fprintf(out, "  -%c, %-15s  %s\n", o->letter, text, o->help);
 		else
-			fprintf(out, "      %-14s  %s\n", text, o->help);
+			fprintf(out, "      %-15s  %s\n", text, o->help);
 	}
 }
 
@@ -155,6 +156,15 @@ int cli_take_name(const char *name)
 	if (size == 0 || size > PGS_DB_NAME_MAX)
 		return cli_misused(NULL, "%s cannot be a database's name: it has %zu bytes, names have 1 to %d",
 			cli_quote(name).text, size, PGS_DB_NAME_MAX);
+	return CLI_OK;
+}
+
+int cli_take_snapshot(const char *name)
+{
+	size_t size = strlen(name);
+	if (size == 0 || size > PGS_SNAPSHOT_NAME_MAX)
+		return cli_misused(NULL, "%s cannot be a snapshot's name: it has %zu bytes, names have 1 to %d",
+			cli_quote(name).text, size, PGS_SNAPSHOT_NAME_MAX);
 	return CLI_OK;
 }
 
@@ -172,4 +182,14 @@ int cli_take_revision(const char *text, uint64_t *revision)
 		return CLI_OK;
 	return cli_misused("It is a number from 1 on; `pagestore log DB` shows those there are.",
 		"%s is not a revision", cli_quote(text).text);
+}
+
+int cli_take_time(const char *text, int64_t *unix_ms)
+{
+	if (!cli_parse_time(text, unix_ms))
+		return cli_misused("It is Unix seconds, or such as \"2026-01-31\" or \"2026-01-31T12:00:00Z\".",
+			"%s is not a time", cli_quote(text).text);
+	if (*unix_ms <= 0)
+		*unix_ms = 1; /* 0 would mean "unused" */
+	return CLI_OK;
 }

@@ -18,9 +18,12 @@ int cli_check_args(const cli *c);
 /* "  -n, --max N   ..." for each option of the mask. */
 void cli_print_options(FILE *out, unsigned options);
 
-/* A database's name, a page size, a revision from the command line: CLI_OK or CLI_USAGE, having said why. */
+/* A database's or a snapshot's name, a page size, a revision, a time from the command line: CLI_OK or CLI_USAGE, having
+ * said why. */
 int cli_take_name(const char *name);
+int cli_take_snapshot(const char *name);
 int cli_take_page_size(const char *text, uint32_t *page_size_bytes);
 int cli_take_revision(const char *text, uint64_t *revision);
+int cli_take_time(const char *text, int64_t *unix_ms);
 
 #endif

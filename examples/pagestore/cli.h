@@ -24,6 +24,7 @@ enum {
 	CLI_OPT_NOTE,
 	CLI_OPT_AT,
 	CLI_OPT_TIME,
+	CLI_OPT_SNAPSHOT,
 	CLI_OPT_MAX,
 	CLI_OPTION_COUNT
 };
@@ -34,7 +35,7 @@ enum {
 typedef struct cli cli;
 
 typedef struct cli_command {
-	const char *name;
+	const char *name; /* one word, or two: "snapshot list" */
 	const char *operands; /* as the help shows them, "" for none */
 	size_t operand_count;
 	unsigned options; /* CLI_TAKES() of those it takes beside the common ones */
@@ -77,5 +78,8 @@ int cli_export(cli *c);
 int cli_log(cli *c);
 int cli_diff(cli *c);
 int cli_verify(cli *c);
+int cli_snapshot_create(cli *c);
+int cli_snapshot_list(cli *c);
+int cli_snapshot_drop(cli *c);
 
 #endif

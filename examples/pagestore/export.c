@@ -9,7 +9,6 @@
 #include "format.h"
 #include "interrupt.h"
 #include "json.h"
-#include "parse.h"
 #include "progress.h"
 #include "report.h"
 #include "size_attr.h"
@@ -44,19 +43,20 @@ static int cannot_export(const export *ex, const pgs_error *err, const char *hin
 
 static int take_options(cli *c, pgs_txn_options *options)
 {
-	const char *at = c->values[CLI_OPT_AT], *time = c->values[CLI_OPT_TIME];
-	if (at && time)
-		return cli_misused(NULL, "export takes --at or --time, not both");
+	const char *at = c->values[CLI_OPT_AT], *time = c->values[CLI_OPT_TIME], *snapshot = c->values[CLI_OPT_SNAPSHOT];
+	if ((at != NULL) + (time != NULL) + (snapshot != NULL) > 1)
+		return cli_misused(NULL, "export takes --at, --time or --snapshot, not both");
 	if (c->json && strcmp(c->operands[1], "-") == 0)
 		return cli_misused(NULL, "export to stdout leaves no room there for --json");
 	if (at)
 		return cli_take_revision(at, &options->at_revision);
-	if (time && !cli_parse_time(time, &options->at_time_ms))
-		return cli_misused("It is Unix seconds, or such as \"2026-01-31\" or \"2026-01-31T12:00:00Z\".",
-			"%s is not a time", cli_quote(time).text);
-	if (time && options->at_time_ms <= 0)
-		options->at_time_ms = 1; /* 0 would mean "unused" */
-	return CLI_OK;
+	if (time)
+		return cli_take_time(time, &options->at_time_ms);
+	if (!snapshot)
+		return CLI_OK;
+	options->at_snapshot = snapshot;
+	options->at_snapshot_size = strlen(snapshot);
+	return cli_take_snapshot(snapshot);
 }
 
 /* The exact size, if the attribute is there and agrees with the page count: an
@@ -183,8 +183,10 @@ static int write_file(export *ex)
 	return status;
 }
 
-static const char *begin_hint(int rc)
+static const char *begin_hint(int rc, const pgs_txn_options *options)
 {
+	if (options->at_snapshot)
+		return rc == PGS_ENOTFOUND ? "`pagestore snapshot list DB` shows the snapshots there are." : NULL;
 	switch (rc) {
 	case PGS_ENOTFOUND:
 	case PGS_EINVAL:
@@ -207,7 +209,7 @@ int cli_export(cli *c)
 		return CLI_FAILED;
 	int rc = pgs_begin(&ex.txn, c->db, &options, &err);
 	if (rc != PGS_OK)
-		return cannot_export(&ex, &err, begin_hint(rc));
+		return cannot_export(&ex, &err, begin_hint(rc, &options));
 	cli_interrupt_catch();
 	ex.revision = pgs_txn_revision(ex.txn);
 	ex.page_size = pgs_db_page_size(c->db);

@@ -127,43 +127,96 @@ static int diff_page(void *ctx, uint64_t page_no)
 	return 0;
 }
 
+/* One side: a revision, or @NAME for a snapshot. `shown` is what messages call it. */
+typedef struct side {
+	const char *shown;
+	pgs_txn_options options;
+	pgs_txn *txn;
+} side;
+
+static int diff_take(const char *operand, side *s)
+{
+	*s = (side){.shown = operand, .options = PGS_TXN_OPTIONS_INIT};
+	if (operand[0] != '@')
+		return cli_take_revision(operand, &s->options.at_revision);
+	s->options.at_snapshot = operand + 1;
+	s->options.at_snapshot_size = strlen(operand + 1);
+	return cli_take_snapshot(operand + 1);
+}
+
+static int diff_run(cli *c, side *a, side *b, diff *d, pgs_error *err)
+{
+	int rc = pgs_begin(&a->txn, c->db, &a->options, err);
+	if (rc == PGS_OK)
+		rc = pgs_begin(&b->txn, c->db, &b->options, err);
+	if (rc == PGS_OK)
+		rc = pgs_diff_txns(a->txn, b->txn, diff_page, d, err);
+	if (rc == PGS_OK && d->count)
+		diff_emit(d);
+	return rc;
+}
+
+static void diff_name_side(json *j, const char *revision_key, const char *snapshot_key, const side *s)
+{
+	if (s->options.at_snapshot)
+		json_string(j, snapshot_key, s->shown + 1);
+	else
+		json_count(j, revision_key, s->options.at_revision);
+}
+
+static const char *diff_hint(const side *a, const side *b)
+{
+	return a->options.at_snapshot || b->options.at_snapshot
+		       ? "`pagestore log DB` and `pagestore snapshot list DB` show the revisions and snapshots there are."
+		       : "`pagestore log DB` shows the revisions there are.";
+}
+
+static int diff_report(cli *c, const side *a, const side *b, diff *d)
+{
+	if (c->json) {
+		json_close(d->json, ']');
+		json_count(d->json, "pages_differing", d->count);
+		return json_finish(d->json);
+	}
+	if (d->count)
+		putchar('\n');
+	printf("%" PRIu64 " page%s differ%s between %s", d->count, d->count == 1 ? "" : "s", d->count == 1 ? "s" : "",
+		a->options.at_snapshot || b->options.at_snapshot ? "" : "revisions ");
+	cli_print_text(stdout, a->shown, strlen(a->shown));
+	printf(" and ");
+	cli_print_text(stdout, b->shown, strlen(b->shown));
+	putchar('\n');
+	return CLI_OK;
+}
+
 int cli_diff(cli *c)
 {
 	pgs_error err = PGS_ERROR_INIT;
-	uint64_t a, b;
+	side a, b;
 	json j;
 	diff d = {.json = c->json ? &j : NULL}; /* cppcheck-suppress uninitvar; its address only */
-	if (cli_take_revision(c->operands[1], &a) != CLI_OK || cli_take_revision(c->operands[2], &b) != CLI_OK)
+	if (diff_take(c->operands[1], &a) != CLI_OK || diff_take(c->operands[2], &b) != CLI_OK)
 		return CLI_USAGE;
 	if (cli_open_db(c, CLI_READ) != CLI_OK)
 		return CLI_FAILED;
 	if (c->json) {
 		json_begin(&j);
 		json_string(&j, "db", c->operands[0]);
-		json_count(&j, "from_revision", a);
-		json_count(&j, "to_revision", b);
+		diff_name_side(&j, "from_revision", "from_snapshot", &a);
+		diff_name_side(&j, "to_revision", "to_snapshot", &b);
 		json_open(&j, "ranges", '[');
 	}
-	int rc = pgs_diff(c->db, a, b, diff_page, &d, &err);
-	if (rc == PGS_OK && d.count)
-		diff_emit(&d);
-	if (!c->json && d.count)
+	int rc = diff_run(c, &a, &b, &d, &err);
+	pgs_abort(a.txn);
+	pgs_abort(b.txn);
+	if (rc == PGS_OK)
+		return diff_report(c, &a, &b, &d);
+	if (c->json)
+		json_discard(&j);
+	else if (d.column)
 		putchar('\n');
-	if (rc != PGS_OK) {
-		if (c->json)
-			json_discard(&j);
-		return cli_fail_pgs(&err, "`pagestore log DB` shows the revisions there are.",
-			"cannot compare revisions %" PRIu64 " and %" PRIu64 " of the database %s", a, b,
-			cli_quote(c->operands[0]).text);
-	}
-	if (!c->json) {
-		printf("%" PRIu64 " page%s differ%s between revisions %" PRIu64 " and %" PRIu64 "\n", d.count,
-			d.count == 1 ? "" : "s", d.count == 1 ? "s" : "", a, b);
-		return CLI_OK;
-	}
-	json_close(&j, ']');
-	json_count(&j, "pages_differing", d.count);
-	return json_finish(&j);
+	return cli_fail_pgs(&err, diff_hint(&a, &b), "cannot compare %s and %s of the database %s", cli_quote(a.shown).text,
+		cli_quote(b.shown).text, cli_quote(c->operands[0]).text);
 }
 
 /* --- verify ------------------------------------------------------------- */

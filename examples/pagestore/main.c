@@ -32,10 +32,10 @@ static const cli_command commands[] = {
 		"\n"
 		"FILE must not change meanwhile. Of an SQLite database in WAL mode only what has been\n"
 		"checkpointed is in FILE: PRAGMA wal_checkpoint(TRUNCATE) first.\n"},
-	{"export", "DB FILE", 2, CLI_TAKES(CLI_OPT_AT) | CLI_TAKES(CLI_OPT_TIME), cli_export,
-		"write a version to a file",
-		"Writes the newest version, or that of --at or --time, to FILE, which is replaced once\n"
-		"all of it is written. FILE may be - for stdout, then without --json.\n"
+	{"export", "DB FILE", 2, CLI_TAKES(CLI_OPT_AT) | CLI_TAKES(CLI_OPT_TIME) | CLI_TAKES(CLI_OPT_SNAPSHOT),
+		cli_export, "write a version to a file",
+		"Writes the newest version, or that of --at, --time or --snapshot, to FILE, which is\n"
+		"replaced once all of it is written. FILE may be - for stdout, then without --json.\n"
 		"\n"
 		"--time T takes the last commit at or before T, by the committers' clocks. T is Unix\n"
 		"seconds, or \"2026-01-31\", \"2026-01-31 12:00\", \"2026-01-31T12:00:00Z\",\n"
@@ -46,13 +46,25 @@ static const cli_command commands[] = {
 		"the KV and into the blob store, and its note.\n"
 		"JSON: {\"db\", \"commits\": [{\"revision\", \"time\", ...}, ...]}.\n"},
 	{"diff", "DB REV REV", 3, 0, cli_diff, "show the pages that differ between two revisions",
-		"Prints the numbers of the pages whose contents differ, as ranges, and how many.\n"
+		"Prints the numbers of the pages whose contents differ, as ranges, and how many. REV is\n"
+		"a revision, or @NAME for a named snapshot.\n"
 		"JSON: \"ranges\" is an array of [first, last].\n"},
 	{"stat", "DB", 1, 0, cli_stat, "show facts about a database",
 		"Sizes and counts of what is stored for DB. JSON sizes are in bytes, times in Unix ms.\n"},
 	{"verify", "DB", 1, 0, cli_verify, "re-hash every content of every retained revision",
 		"Reads everything that is stored for DB and checks it. What is wrong is printed on\n"
 		"stderr, one finding a line, and makes the exit status 1.\n"},
+	{"snapshot create", "DB NAME", 2, CLI_TAKES(CLI_OPT_AT) | CLI_TAKES(CLI_OPT_TIME), cli_snapshot_create,
+		"keep a version under a name",
+		"Keeps the newest version, or that of --at or --time, under NAME until the snapshot is\n"
+		"dropped, however short the history is. Writes an index of its pages.\n"
+		"--time T is as in export.\n"},
+	{"snapshot list", "DB", 1, 0, cli_snapshot_list, "show the named snapshots",
+		"For each snapshot, in the order of their names: the revision it shows, when it was\n"
+		"made, its pages and the size of its index.\n"
+		"JSON: {\"db\", \"snapshots\": [{\"name\", \"revision\", ...}, ...]}.\n"},
+	{"snapshot drop", "DB NAME", 2, 0, cli_snapshot_drop, "forget a named snapshot",
+		"Removes the snapshot. What only it needed goes with later maintenance.\n"},
 };
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
@@ -60,12 +72,19 @@ enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 static const unsigned common_options =
 	CLI_TAKES(CLI_OPT_STORE) | CLI_TAKES(CLI_OPT_JSON) | CLI_TAKES(CLI_OPT_HELP) | CLI_TAKES(CLI_OPT_VERSION);
 
+static void print_summary(FILE *out, const char *name, const char *operands, const char *summary)
+{
+	int size = fprintf(out, "  %s %s", name, operands);
+	fprintf(out, "%*s%s\n", size < 27 ? 27 - size : 1, "", summary);
+}
+
 static void print_usage(FILE *out)
 {
 	fputs("usage: pagestore [-s URL] COMMAND ...\n\n", out);
 	for (size_t i = 0; i < COMMAND_COUNT; i++)
-		fprintf(out, "  %-7s %-11s  %s\n", commands[i].name, commands[i].operands, commands[i].summary);
-	fprintf(out, "  %-7s %-11s  %s\n\n", "help", "[COMMAND]", "say more about a command");
+		print_summary(out, commands[i].name, commands[i].operands, commands[i].summary);
+	print_summary(out, "help", "[COMMAND]", "say more about a command");
+	fputc('\n', out);
 	cli_print_options(out, common_options);
 	fputs("\nOptions may stand anywhere; -- ends them. Exit status: 0 done, 1 failed, 2 wrong usage.\n"
 	      "For example: pagestore -s dir:/tmp/store import mydb file.db --note 'first version'\n",
@@ -80,11 +99,24 @@ static void print_command_help(const cli_command *command)
 	cli_print_options(stdout, command->options | common_options);
 }
 
-static const cli_command *find_command(const char *name)
+/* What is left of a command's name when `word` is its first; NULL if it is not. */
+static const char *after_word(const cli_command *command, const char *word)
 {
+	size_t size = strlen(word);
+	if (strncmp(command->name, word, size) != 0)
+		return NULL;
+	return command->name[size] == '\0' ? "" : command->name[size] == ' ' ? command->name + size + 1 : NULL;
+}
+
+/* The command `word`, or `word second` where it has two; *group: `word` is the first of several commands. */
+static const cli_command *find_command(const char *word, const char *second, bool *group)
+{
+	*group = false;
 	for (size_t i = 0; i < COMMAND_COUNT; i++) {
-		if (strcmp(commands[i].name, name) == 0)
+		const char *rest = after_word(&commands[i], word);
+		if (rest && (!*rest || (second && strcmp(rest, second) == 0)))
 			return &commands[i];
+		*group |= rest != NULL;
 	}
 	return NULL;
 }
@@ -94,16 +126,48 @@ static int unknown_command(const char *name)
 	return cli_misused(NULL, "unknown command %s", cli_quote(name).text);
 }
 
-/* help, help COMMAND, COMMAND --help, --help, --version: what opens no store. */
-static int help(const char *name)
+/* "snapshot" alone, or with a word that is none of its commands. */
+static int unknown_in_group(const char *word, const char *second)
 {
-	const cli_command *command = name ? find_command(name) : NULL;
-	if (name && !command && strcmp(name, "help") != 0)
-		return unknown_command(name);
+	if (second)
+		return cli_misused(NULL, "unknown command %s of %s", cli_quote(second).text, word);
+	return cli_misused(NULL, "%s needs to be told what to do", word);
+}
+
+/* help, help COMMAND, COMMAND --help, --help, --version: what opens no store. */
+static int help(const char *name, const char *second)
+{
+	bool group = false;
+	const cli_command *command = name ? find_command(name, second, &group) : NULL;
 	if (command)
 		print_command_help(command);
-	else
+	else if (group && second)
+		return unknown_in_group(name, second);
+	else if (name && !group && strcmp(name, "help") != 0)
+		return unknown_command(name);
+	else if (!group)
 		print_usage(stdout);
+	for (size_t i = 0; group && !command && i < COMMAND_COUNT; i++) {
+		if (!after_word(&commands[i], name))
+			continue;
+		print_command_help(&commands[i]);
+		fputc('\n', stdout);
+	}
+	return CLI_OK;
+}
+
+/* Find the command, and leave its own operands in `c`. */
+static int take_command(cli *c, const char *name)
+{
+	bool group;
+	const char *second = c->operand_count ? c->operands[0] : NULL;
+	c->command = find_command(name, second, &group);
+	if (!c->command)
+		return group ? unknown_in_group(name, second) : unknown_command(name);
+	if (!strchr(c->command->name, ' '))
+		return CLI_OK;
+	c->operand_count--;
+	memmove(c->operands, c->operands + 1, c->operand_count * sizeof c->operands[0]);
 	return CLI_OK;
 }
 
@@ -118,12 +182,11 @@ static const char *choose_url(const cli *c)
 static int run(cli *c, const char *name)
 {
 	if (strcmp(name, "help") == 0)
-		return help(c->operand_count ? c->operands[0] : NULL);
-	c->command = find_command(name);
-	if (!c->command)
-		return unknown_command(name);
+		return help(c->operand_count ? c->operands[0] : NULL, c->operand_count > 1 ? c->operands[1] : NULL);
 	if (c->values[CLI_OPT_HELP])
-		return help(name);
+		return help(name, c->operand_count ? c->operands[0] : NULL);
+	if (take_command(c, name) != CLI_OK)
+		return CLI_USAGE;
 	if (cli_check_args(c) != CLI_OK)
 		return CLI_USAGE;
 	if (c->operand_count && cli_take_name(c->operands[0]) != CLI_OK)

@@ -91,6 +91,17 @@ test_help() {
 			check "help $command shows its usage" 'grep -q "^usage: pagestore .* $command" command_out'
 		done
 	done
+	for command in create list drop; do
+		"$tool" help snapshot $command >out 2>err
+		check "help snapshot $command shows its usage" 'grep -q "^usage: pagestore .* snapshot $command DB" out'
+		"$tool" snapshot $command --help >command_out 2>err
+		check "snapshot $command --help shows the same" 'cmp out command_out >err 2>&1'
+	done
+	for arguments in 'help snapshot' 'snapshot --help'; do
+		# shellcheck disable=SC2086 # words
+		"$tool" $arguments >out 2>err
+		check "$arguments shows all of them" '[ $? -eq 0 ] && [ "$(grep -c "^usage: pagestore .* snapshot" out)" = 3 ]'
+	done
 	"$tool" import --help >out 2>err
 	check "import --help shows its options" 'grep -q -e --page-size out && grep -q -e --note out'
 }
@@ -129,6 +140,22 @@ test_usage_errors() {
 	fails 2 'is not a time' export db f --time 2026-02-30
 	fails 2 'is not a time' export db f --time 2026-01-31T25:00
 	fails 2 'not both' export db f --at 3 --time 2026-01-31
+	fails 2 'not both' export db f --at 3 --snapshot x
+	fails 2 'not both' snapshot create db x --at 3 --time 2026-01-31
+	fails 2 'needs to be told what to do' snapshot
+	fails 2 'unknown command "make" of snapshot' snapshot make db
+	fails 2 'unknown command "make" of snapshot' help snapshot make
+	fails 2 'snapshot create needs 2 operands' snapshot create db
+	fails 2 'snapshot list needs 1 operand' snapshot list
+	fails 2 'snapshot drop needs 2 operands' snapshot drop db
+	fails 2 'one operand too many' snapshot list db x
+	fails 2 'takes no option --at' snapshot drop db x --at 3
+	fails 2 'is not a revision' snapshot create db x --at zero
+	fails 2 'is not a time' snapshot create db x --time yesterday
+	fails 2 'snapshot'"'"'s name' snapshot create db ''
+	fails 2 'snapshot'"'"'s name' snapshot drop db "$(random 256)"
+	fails 2 'snapshot'"'"'s name' export db f --snapshot ''
+	fails 2 'snapshot'"'"'s name' diff db 1 @
 	fails 2 'no room' export db - --json
 	fails 2 'from 1 on' log db -n 0
 	fails 2 'from 1 on' log db -n many
@@ -424,6 +451,63 @@ test_history() {
 }
 
 # A blob that was damaged is found, named, and makes the exit status 1.
+test_snapshots() {
+	ok create snap
+	ok snapshot list snap
+	check "no snapshots: says so" 'grep -q "^no snapshots" out'
+	ok snapshot create snap empty
+	random 40000 >one
+	ok import snap one --json
+	first=$(fact '$.revision')
+	ok snapshot create snap 'before the change' --json
+	is_json 'snapshot create'
+	check "snapshot create --json has the facts" '[ "$(fact "\$.revision")" = "$first" ] && [ "$(fact "\$.page_count")" = 10 ]'
+	cp one two
+	printf 'XY' | dd of=two bs=1 seek=8191 conv=notrunc 2>/dev/null
+	printf 'more' >>two
+	ok import snap two
+	ok snapshot create snap second
+	check "snapshot create says what it kept" 'grep -q "kept revision" out && grep -q "10 pages" out'
+	ok snapshot create snap again --at "$first"
+	ok snapshot create snap now --time 2200-01-01
+	fails 1 'has a snapshot second already' snapshot create snap second
+	check "a name that is taken: the hint says drop" 'grep -q "snapshot drop" err'
+	fails 1 'no commit' snapshot create snap old --time 1980-01-01
+	fails 1 'above the store' snapshot create snap old --at 999999
+	ok snapshot list snap
+	check "snapshot list has a line each, in the order of names" \
+		'[ "$(wc -l <out)" -eq 6 ] && sed -n 2p out | grep -q "again\$" && sed -n 3p out | grep -q "before the change\$"'
+	ok snapshot list snap --json
+	is_json 'snapshot list'
+	check "snapshot list --json has them" '[ "$(fact "\$.snapshots[1].name")" = "before the change" ] &&
+		[ "$(fact "\$.snapshots[1].revision")" = "$first" ] && [ "$(fact "\$.snapshots[2].page_count")" = 0 ]'
+	ok export snap exported --snapshot 'before the change'
+	check "export --snapshot is what was kept" 'cmp one exported >err 2>&1'
+	ok export snap exported --snapshot second --json
+	check "export --snapshot of another" 'cmp two exported >err 2>&1'
+	ok export snap exported --snapshot empty
+	check "export --snapshot of an empty one" '[ ! -s exported ]'
+	ok diff snap '@before the change' @second
+	check "diff of two snapshots" 'grep -q "^1-2 9\$" out && grep -q "^3 pages differ between @before the change and @second" out'
+	ok diff snap "$first" @second --json
+	is_json diff
+	check "diff of a revision and a snapshot" '[ "$(fact "\$.from_revision")" = "$first" ] &&
+		[ "$(fact "\$.to_snapshot")" = second ] && [ "$(fact "\$.ranges")" = "[[1,2],[9,9]]" ]'
+	ok diff snap @again "$first"
+	check "diff of a snapshot and its revision" 'grep -q "^0 pages differ" out'
+	fails 1 'no snapshot nothing' export snap exported --snapshot nothing
+	check "the hint says snapshot list" 'grep -q "snapshot list" err'
+	fails 1 'no snapshot nothing' diff snap @nothing @second
+	fails 1 'no snapshot nothing' snapshot drop snap nothing
+	ok snapshot drop snap 'before the change'
+	ok snapshot drop snap again --json
+	is_json 'snapshot drop'
+	fails 1 'no snapshot again' export snap exported --snapshot again
+	ok snapshot list snap
+	check "dropped snapshots are gone" '[ "$(wc -l <out)" -eq 4 ] && ! grep -q again out'
+	fails 1 nowhere snapshot list nowhere
+}
+
 test_damage() {
 	url="dir:$work/damaged?sync=off"
 	# Bytes that do not compress, enough for a sorted file.
@@ -513,7 +597,7 @@ test_url() {
 	unset PAGESTORE_URL
 }
 
-for test in help usage_errors missing_store databases sizes import sqlite export history damage concurrent changing_file interrupt url; do
+for test in help usage_errors missing_store databases sizes import sqlite export history snapshots damage concurrent changing_file interrupt url; do
 	test_$test
 done
 echo "$passed checks passed, $failures failed"
