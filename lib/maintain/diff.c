@@ -229,9 +229,9 @@ static int diff_walked(const pgs__snapshot *x, const pgs__snapshot *y, pgs_diff_
 		       pgs_error *err)
 {
 	side a = {0}, b = {0};
-	int result = pgs__pointer_cursor_open(&a.cursor, x, 0, UINT64_MAX, err);
+	int result = pgs__pointer_cursor_open(&a.cursor, x, 0, x->extent, err);
 	if (result == PGS_OK)
-		result = pgs__pointer_cursor_open(&b.cursor, y, 0, UINT64_MAX, err);
+		result = pgs__pointer_cursor_open(&b.cursor, y, 0, y->extent, err);
 	if (result == PGS_OK)
 		result = walk(&a, &b, x->db, visitor, ctx, err);
 	pgs__pointer_cursor_close(a.cursor);

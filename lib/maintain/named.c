@@ -15,16 +15,19 @@
 
 #include "txn/history.h"
 #include "txn/named.h"
+#include "txn/revision_pin.h"
 #include "util/alloc.h"
 #include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 
 #define INDEX_FILE_BYTES (16u << 20) /* of an index file; twice that in memory while it is uploaded */
+#define PIN_LEASE_MS 60000
+#define POINTERS_PER_RENEWAL 1000 /* between two looks at the clock */
 #define ATTRS_AT_ONCE 200
 #define SNAPSHOTS_AT_ONCE 50
 #define RESEND_PAUSE_MS 5
-#define CLEAN_UP_MS 1000 /* for removing what was uploaded in vain */
+#define CLEAN_UP_MS 1000 /* for removing what was uploaded in vain, and for the pin */
 #define DROP_FIXED_OPS 1 /* operations of a drop besides those for files */
 
 static int check_name(const void *name, size_t size, pgs_error *err)
@@ -52,6 +55,8 @@ typedef struct creation {
 	char name[4 * PGS_SNAPSHOT_NAME_MAX + 1]; /* printable */
 	pgs__key key;
 	pgs__snapshot snapshot;
+	pgs__pin pin;        /* of S: what the snapshot shows stays while it is copied */
+	uint64_t pinned_ms;  /* when it was last put */
 	uint64_t file_bytes;
 	pgs__index_writer writer;
 	uint64_t first_page; /* in the writer */
@@ -74,6 +79,23 @@ static void creation_free(creation *c)
 	pgs__snapshot_close(&c->snapshot);
 }
 
+/* Take the pin, or renew it in time. What fails for now is tried again with the next pointers; whether S is readable
+ * the next read tells, and registering. */
+static int keep_pinned(creation *c)
+{
+	uint64_t now = pgs__now_ms();
+	if (c->pin.key.size == 0) {
+		c->pinned_ms = now;
+		return pgs__pin_take(&c->pin, c->db, c->snapshot.kv_revision, PIN_LEASE_MS, pgs__db_deadline(c->db, 0), c->err);
+	}
+	if (now - c->pinned_ms < PIN_LEASE_MS / 3)
+		return PGS_OK;
+	int result = pgs__pin_renew(&c->pin, pgs__db_deadline(c->db, 0), c->err);
+	if (result == PGS_OK)
+		c->pinned_ms = now;
+	return result == PGS_EOLDREV || result == PGS_ENOTFOUND ? result : PGS_OK;
+}
+
 static int from_memory(void *ctx, uint64_t offset, void *buffer, size_t size)
 {
 	memcpy(buffer, (const uint8_t *)ctx + offset, size);
@@ -91,6 +113,9 @@ static int put_file(creation *c, char kind, const pgs__buffer *bytes, upload **o
 	*u = (upload){.size = bytes->size};
 	if (pgs__file_name_new(u->name, kind, c->snapshot.kv_revision) != PGS_OK)
 		return pgs__error(c->err, PGS_EIO, "the system gives no random bytes");
+	int result = keep_pinned(c);
+	if (result != PGS_OK)
+		return result;
 	c->upload_count++;
 	*out = u;
 	pgs__blob_name(blob_name, pgs__db_prefix(c->db), u->name);
@@ -153,13 +178,15 @@ static int copy_pointers(creation *c)
 {
 	pgs__pointer_cursor *cursor;
 	pgs__pointer pointer;
-	uint64_t page_no;
+	uint64_t page_no, done = 0;
 	bool found = true;
-	int result = pgs__pointer_cursor_open(&cursor, &c->snapshot, 0, UINT64_MAX, c->err);
+	int result = pgs__pointer_cursor_open(&cursor, &c->snapshot, 0, c->snapshot.extent, c->err);
 	while (result == PGS_OK && found) {
 		result = pgs__pointer_cursor_next(cursor, &found, &page_no, &pointer, pgs__db_deadline(c->db, 0), c->err);
 		if (result == PGS_OK && found)
 			result = add_pointer(c, page_no, &pointer);
+		if (result == PGS_OK && ++done % POINTERS_PER_RENEWAL == 0)
+			result = keep_pinned(c);
 	}
 	pgs__pointer_cursor_close(cursor);
 	return result == PGS_OK ? end_file(c) : result;
@@ -378,9 +405,12 @@ static int create(creation *c, const pgs_snapshot_options *o)
 	if (result == PGS_OK)
 		result = check_free(c);
 	if (result == PGS_OK)
+		result = keep_pinned(c);
+	if (result == PGS_OK)
 		result = build(c, &unsure);
 	if (result != PGS_OK && !unsure)
 		remove_uploads(c);
+	pgs__pin_release(&c->pin, pgs__now_ms() + CLEAN_UP_MS);
 	return result;
 }
 

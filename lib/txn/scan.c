@@ -45,7 +45,7 @@ int pgs__pointer_cursor_open(pgs__pointer_cursor **out, const pgs__snapshot *sna
 	c->batch = batch;
 	c->span = batch;
 	c->next = first;
-	c->end = end == UINT64_MAX ? snapshot->extent : end; /* nothing past the page count is read as a page */
+	c->end = end;
 	if (snapshot->named)
 		pgs__named_cursor_open(&c->named, snapshot, c->next, c->end);
 	return PGS_OK;

@@ -44,9 +44,8 @@ typedef struct pgs__resolved {
 int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, size_t count, pgs__resolved *out,
 		       pgs__arena *arena, uint64_t deadline_ms, pgs_error *err);
 
-/* A walk over the pointers of pages [first, end) that are not absent, in rising order, past the cache; end UINT64_MAX is
- * the page count. What lies
- * between pages that have a pointer costs next to nothing, however far it is. */
+/* A walk over the pointers of pages [first, end) that are not absent, in rising order, past the cache. What lies
+ * between pages that have a pointer costs next to nothing, however far it is. (From the page count on there are none.) */
 typedef struct pgs__pointer_cursor pgs__pointer_cursor;
 int pgs__pointer_cursor_open(pgs__pointer_cursor **out, const pgs__snapshot *snapshot, uint64_t first, uint64_t end,
 			     pgs_error *err);

@@ -6,6 +6,7 @@
 #include "codec/keys.h"
 #include "codec/meta.h"
 #include "codec/snapshot_record.h"
+#include "maintain/jobs.h"
 #include "support/kv_calls.h"
 #include "support/txn_stage.h"
 #include "txn/named.h"
@@ -422,6 +423,48 @@ static void test_snapshot__registering_compares_the_floor(void **state)
 	s->before = NULL;
 	assert_int_equal(stage_keys_of(s, 's'), 0);
 	assert_int_equal(stage_blobs(s), blobs);
+}
+
+/* Nothing that collects may pass S while the snapshot is made: the job that raises the floor runs at every upload. */
+static void collect(stage *s, const char *operation)
+{
+	if (strcmp(operation, "put") != 0)
+		return;
+	s->calls[0]++;
+	pgs__worker w = {.db = s->db, .report = &(pgs_maintain_report)PGS_MAINTAIN_REPORT_INIT, .bytes_left = UINT64_MAX};
+	w.options = (pgs_maintain_options)PGS_MAINTAIN_OPTIONS_INIT;
+	w.options.retention_ms = PGS_RETENTION_NONE;
+	w.options.all = true;
+	w.options.quota_percent = 40;
+	pgs_error err = PGS_ERROR_INIT;
+	w.err = &err;
+	assert_int_equal(pgs__job_floor(&w), PGS_OK);
+}
+
+static uint64_t floor_of(stage *s)
+{
+	pgs_db_stat stat = PGS_DB_STAT_INIT;
+	assert_int_equal(pgs_stat(s->db, &stat, NULL), PGS_OK);
+	return stat.floor_revision;
+}
+
+static void test_snapshot__is_pinned_while_it_is_made(void **state)
+{
+	stage *s = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	small(s, 300);
+	uint64_t at = tx_fill(s->db, s, 0, 30, PAGE_NOISE(1));
+	for (uint64_t i = 0; i < 5; i++)
+		tx_one(s->db, s, 1, PAGE_NOISE(2 + i));
+	s->before = collect;
+	assert_int_equal(create_at(s, "x", at, &err), PGS_OK);
+	assert_true(s->calls[0] > 0);
+	assert_int_equal(stage_keys_of(s, 'r'), 0);
+	s->before = NULL;
+	assert_true(floor_of(s) > 0 && floor_of(s) <= at);
+	pgs_txn *t = tx_named(s->db, "x");
+	tx_expect(t, s, 1, PAGE_NOISE(1) + 1);
+	pgs_abort(t);
 }
 
 static void take_the_name(stage *s, const char *operation)
@@ -989,6 +1032,7 @@ int main(void)
 		CASE(test_snapshot__at_a_time),
 		CASE(test_snapshot__below_the_floor_is_gone),
 		CASE(test_snapshot__registering_compares_the_floor),
+		CASE(test_snapshot__is_pinned_while_it_is_made),
 		CASE(test_snapshot__the_name_is_taken_meanwhile),
 		CASE(test_snapshot__attributes_inline_and_in_a_blob),
 		CASE(test_reading__a_run_of_pages_costs_one_block),
