@@ -37,6 +37,8 @@ extern const bench bench_commit_small_local, bench_commit_small_memory, bench_co
 extern const bench bench_bulk_local, bench_cold_scan_local;
 extern const bench bench_bytes_4k, bench_bytes_64k;
 extern const bench bench_open_reads;
+extern const bench bench_lookup_cost_1e6, bench_lookup_cost_1e7, bench_lookup_cost_1e9;
+extern const bench bench_lookup_absent_1e6, bench_lookup_absent_1e7, bench_lookup_absent_1e9;
 
 /* One round of one side; returns what was measured. */
 typedef double (*bench_side)(void *ctx);

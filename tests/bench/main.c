@@ -10,8 +10,13 @@ static const bench *const all[] = {
 	&bench_read_warm,	   &bench_pin_warm,	       &bench_cache_overhead,   &bench_commit_small_local,
 	&bench_commit_small_memory, &bench_commit_100_local,   &bench_bulk_local,	&bench_cold_scan_local,
 	&bench_bytes_4k,	   &bench_bytes_64k,	       &bench_open_reads,
+	&bench_lookup_cost_1e6,	   &bench_lookup_cost_1e7,     &bench_lookup_absent_1e6, &bench_lookup_absent_1e7,
 };
 #define COUNT (sizeof all / sizeof *all)
+
+/* Minutes and gigabytes: only when named. */
+static const bench *const large[] = {&bench_lookup_cost_1e9, &bench_lookup_absent_1e9};
+#define LARGE_COUNT (sizeof large / sizeof *large)
 
 static void usage(FILE *to)
 {
@@ -22,6 +27,9 @@ static void usage(FILE *to)
 	      to);
 	for (size_t i = 0; i < COUNT; i++)
 		fprintf(to, " %s", all[i]->name);
+	fputs("\nand, not by default, as they need minutes and 3 GB:", to);
+	for (size_t i = 0; i < LARGE_COUNT; i++)
+		fprintf(to, " %s", large[i]->name);
 	fputc('\n', to);
 }
 
@@ -30,6 +38,9 @@ static const bench *find(const char *name)
 	for (size_t i = 0; i < COUNT; i++)
 		if (strcmp(all[i]->name, name) == 0)
 			return all[i];
+	for (size_t i = 0; i < LARGE_COUNT; i++)
+		if (strcmp(large[i]->name, name) == 0)
+			return large[i];
 	bench_die("no benchmark is called %s", name);
 }
 

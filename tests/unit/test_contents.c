@@ -1,6 +1,8 @@
 /* Finding contents in c/ and in sorted files: levels, filters, damage, files that come and go. */
 #include "content/contents.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -35,7 +37,7 @@ struct world {
 	pgs__contents contents;
 	model_page *pages; /* in id order */
 	size_t count;
-	uint64_t gets, txns; /* calls of the library */
+	_Atomic uint64_t gets, txns; /* calls of the library */
 	void (*before)(world *w, const char *operation);
 	bool in_before;
 	size_t steps; /* for `before` */
@@ -674,6 +676,58 @@ static void test_levels__damaged_entries_leave_the_others(void **state)
 	world_free(w);
 }
 
+/* --- threads ---------------------------------------------------------------------------------------------- */
+
+typedef struct reader {
+	world *w;
+	uint64_t random;
+	size_t failures;
+} reader;
+
+/* Fetch single contents, and refresh now and then. */
+static void *read_contents(void *arg)
+{
+	reader *r = arg;
+	world *w = r->w;
+	for (int i = 0; i < 400; i++) {
+		uint8_t bytes[PAGE];
+		r->random = r->random * 6364136223846793005u + 1442695040888963407u;
+		const model_page *p = &w->pages[(r->random >> 33) % w->count];
+		pgs__want want = {.page_no = p->no, .id = p->id, .page = bytes};
+		int result = pgs__contents_fetch(&w->contents, &want, 1, pgs__now_ms() + DEADLINE_MS, NULL);
+		r->failures += result != PGS_OK || memcmp(bytes, p->bytes, PAGE) != 0;
+		if (i % 50 == 0)
+			r->failures += refresh(w) != PGS_OK;
+	}
+	return NULL;
+}
+
+static void test_contents__threads_share_files_and_filters(void **state)
+{
+	(void)state;
+	enum { THREADS = 4 };
+	world *w = world_new(1, 1000, NULL);
+	pthread_t threads[THREADS];
+	reader readers[THREADS];
+	for (size_t i = 0; i < 1000; i += 100)
+		put_range(w, (uint8_t)(i / 100 % 3), i, i + 100, GOOD, 0, NULL);
+	w->contents.levels.filters.budget = 4 * 256; /* of ten */
+	for (size_t i = 0; i < THREADS; i++) {
+		readers[i] = (reader){w, i, 0};
+		assert_int_equal(pthread_create(&threads[i], NULL, read_contents, &readers[i]), 0);
+	}
+	for (size_t i = 0; i < 20; i++) { /* files come meanwhile */
+		put_range(w, 0, i * 10, i * 10 + 50, GOOD, 0, NULL);
+		assert_int_equal(refresh(w), PGS_OK);
+	}
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_join(threads[i], NULL), 0);
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(readers[i].failures, 0);
+	assert_true(w->contents.levels.filters.used <= 4 * 256);
+	world_free(w);
+}
+
 /* --- resources -------------------------------------------------------------------------------------------- */
 
 /* Files of every kind, damage, and c/. */
@@ -747,6 +801,7 @@ int main(void)
 		cmocka_unit_test(test_levels__are_listed_in_pages),
 		cmocka_unit_test(test_levels__are_listed_as_of_one_revision),
 		cmocka_unit_test(test_levels__damaged_entries_leave_the_others),
+		cmocka_unit_test(test_contents__threads_share_files_and_filters),
 		cmocka_unit_test(test_contents__every_allocation_failing),
 		cmocka_unit_test(test_contents__every_call_failing),
 	};
