@@ -44,9 +44,8 @@ static int check_options(const pgs_db_options *o, pgs_error *err)
 	if (o->page_size_bytes && !is_page_size(o->page_size_bytes))
 		return pgs__error(err, PGS_EINVAL, "page size %u is not a power of two from %d to %d",
 				  o->page_size_bytes, PGS_PAGE_SIZE_MIN, PGS_PAGE_SIZE_MAX);
-	if (o->maintain && o->maintain->struct_size != sizeof *o->maintain)
-		return pgs__error(err, PGS_EINVAL,
-				  "pgs_maintain_options: struct_size is not set; use PGS_MAINTAIN_OPTIONS_INIT");
+	if (o->maintain && pgs__thresholds_check(o->maintain, err) != PGS_OK)
+		return PGS_EINVAL;
 	if (o->order > PGS_ORDER_COUNTER)
 		return pgs__error(err, PGS_EINVAL, "unknown order %u", o->order);
 	return PGS_OK;
@@ -100,6 +99,7 @@ static void db_free(pgs_db *db)
 	pgs__levels_free(&db->contents.levels);
 	pgs__workbench_pool_free(&db->contents.benches);
 	pgs__pack_view_release(db->packs);
+	pgs__upkeep_free(db);
 	pthread_mutex_destroy(&db->packs_lock);
 	pgs__observed_free(&db->claims_seen);
 	pgs__observed_free(&db->pins_seen);
@@ -136,7 +136,8 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 				 o->compression_level ? o->compression_level : COMPRESSION_LEVEL_DEFAULT);
 	int levels = pgs__levels_init(&c->levels);
 	int cache = pgs__cache_new(&c->cache, c->page_size, o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT);
-	if (levels != PGS_OK || cache != PGS_OK) {
+	int upkeep = pgs__upkeep_init(db);
+	if (levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK) {
 		db_free(db);
 		return pgs__error_nomem(err, "database");
 	}

@@ -152,8 +152,9 @@ static int check_options(const pgs_store_options *o, pgs_error *err)
 {
 	if (o->struct_size != sizeof *o)
 		return pgs__error(err, PGS_EINVAL, "pgs_store_options: struct_size is not set; use PGS_STORE_OPTIONS_INIT");
-	if (o->maintenance > PGS_MAINTENANCE_THREAD || o->kv_history > PGS_KV_HISTORY_SHARED)
-		return pgs__error(err, PGS_EINVAL, "pgs_store_options: unknown maintenance or kv_history");
+	if (o->maintenance > PGS_MAINTENANCE_THREAD || o->kv_history > PGS_KV_HISTORY_SHARED ||
+	    o->pressure > PGS_PRESSURE_LIMIT)
+		return pgs__error(err, PGS_EINVAL, "pgs_store_options: unknown maintenance, kv_history or pressure");
 	return PGS_OK;
 }
 
@@ -185,6 +186,8 @@ int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_o
 	store->read_only = o->read_only;
 	store->maintenance = o->maintenance ? o->maintenance : PGS_MAINTENANCE_MANUAL;
 	store->owns_kv = o->kv_history == PGS_KV_HISTORY_OWNED;
+	store->limits_writers = o->pressure ? o->pressure == PGS_PRESSURE_LIMIT
+					    : store->maintenance != PGS_MAINTENANCE_MANUAL;
 	store->logger = o->logger;
 	store->logger_ctx = o->logger_ctx;
 	pthread_mutex_init(&store->lock, NULL);

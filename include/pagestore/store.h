@@ -52,16 +52,28 @@ typedef struct pgs_store_options {
 	void *logger_ctx;
 	uint32_t maintenance; /* PGS_MAINTENANCE_…: who does it, of the databases opened through this handle */
 	uint32_t kv_history;  /* PGS_KV_HISTORY_…: whether maintenance may compact the KV */
+	uint32_t pressure;    /* PGS_PRESSURE_…: what happens when maintenance does not keep up with writers */
 } pgs_store_options;
 
-#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0, 0, 0 }
+#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0, 0, 0, 0 }
 
-/* Who does maintenance (pagestore/maintain.h). */
+/* Who does maintenance (pagestore/maintain.h). None of these fails a commit: what goes wrong is logged, and tried again
+ * later. A store opened read-only does none. */
 enum {
 	PGS_MAINTENANCE_DEFAULT = 0, /* BY_WRITERS for mem: and dir:, else MANUAL */
 	PGS_MAINTENANCE_MANUAL = 1,  /* nobody but who calls pgs_maintain() */
-	PGS_MAINTENANCE_BY_WRITERS = 2, /* a commit that finds a threshold passed does a bounded part of what is due */
-	PGS_MAINTENANCE_THREAD = 3   /* a thread of this handle's, from pgs_open() to pgs_close() */
+	PGS_MAINTENANCE_BY_WRITERS = 2, /* a commit that finds a threshold passed does a bounded part of what is due
+					 * (some 25 ms, and the step it is in) before it returns; one thread at a time */
+	PGS_MAINTENANCE_THREAD = 3   /* a thread of this handle's, from pgs_open() to pgs_close(), looks after the
+				      * databases that are open. It blocks all signals, and calls the logger. After
+				      * fork() the child has no such thread; it may only close the handle */
+};
+
+/* What happens when maintenance does not keep up (docs/operations.md has the limits). Reading is never held up. */
+enum {
+	PGS_PRESSURE_DEFAULT = 0, /* LIMIT, but REPORT where maintenance is MANUAL */
+	PGS_PRESSURE_REPORT = 1,  /* a line in the log, once, and pgs_db_stat.pressure_percent */
+	PGS_PRESSURE_LIMIT = 2    /* pgs_begin() for writing helps, is delayed (up to 100 ms), then says PGS_EBUSY */
 };
 
 /* Whose the KV's history is. */
@@ -180,9 +192,18 @@ typedef struct pgs_db_stat {
 	uint64_t cache_overhead_bytes; /* the cache's own memory beside page data and free room */
 	uint64_t cache_hits;
 	uint64_t cache_misses;
+	/* maintenance (docs/operations.md says what to make of the numbers) */
+	uint64_t level0_count;       /* of the sorted files, those of level 0 */
+	uint64_t unregistered_count; /* blobs that wait for the floor to be removed */
+	uint64_t snapshot_count;     /* named snapshots */
+	uint64_t pin_count;          /* pinned revisions, dead pins not yet removed among them */
+	uint64_t store_kv_quota_bytes; /* whole store: what the KV may grow to; 0 = unknown */
+	uint32_t pressure_percent;   /* of the limit at which writers are refused, whichever is the nearest */
+	int32_t maintenance_error;   /* this process: what the last automatic maintenance ended with, PGS_OK or PGS_E… */
 } pgs_db_stat;
 
-#define PGS_DB_STAT_INIT { sizeof(pgs_db_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define PGS_DB_STAT_INIT                                                                                                 \
+	{ sizeof(pgs_db_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Facts about the database now. stat->struct_size must be set. Counts keys and
  * lists blobs: not for hot paths. Errors: ENOTFOUND (dropped), EIO, ETIMEOUT,

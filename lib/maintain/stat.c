@@ -5,7 +5,8 @@
 #include "txn/snapshot.h"
 #include "util/error.h"
 
-static const char kinds[] = {'p', 'c', 'o', 'x'};
+static const char kinds[] = {'p', 'c', 'o', 'x', 'd', 's', 'r'};
+enum { POINTERS, CONTENTS, PACKS, CHANGES, UNREGISTERED, SNAPSHOTS, PINS };
 #define KIND_COUNT (sizeof kinds)
 
 static int count_keys(pgs_db *db, uint64_t counts[KIND_COUNT], uint64_t deadline_ms, pgs_error *err)
@@ -44,8 +45,10 @@ static int count_files(pgs_db *db, pgs_db_stat *stat, uint64_t deadline_ms, pgs_
 		return result;
 	pgs__file_map *map = pgs__levels_map(&db->contents.levels);
 	stat->file_count = map->count;
-	for (size_t i = 0; i < map->count; i++)
+	for (size_t i = 0; i < map->count; i++) {
 		stat->file_bytes += map->files[i]->index.file_size;
+		stat->level0_count += map->files[i]->key.level == 0;
+	}
 	pgs__file_map_release(map);
 	pgs__blob_name(folder, pgs__db_prefix(db), "");
 	return backend->blob->vtable->list(backend->blob, folder, add_blob, stat, deadline_ms, err);
@@ -60,6 +63,31 @@ static void add_cache(pgs_db *db, pgs_db_stat *stat)
 	stat->cache_overhead_bytes = cache.overhead_bytes;
 	stat->cache_hits = cache.hits;
 	stat->cache_misses = cache.misses;
+}
+
+static void add_upkeep(pgs_db *db, pgs_db_stat *stat)
+{
+	pgs__gauges gauges = {.at = {
+		[PGS__GAUGE_CONTENTS] = stat->kv_content_count,
+		[PGS__GAUGE_LEVEL0] = stat->level0_count,
+		[PGS__GAUGE_PACKS] = stat->pack_count,
+		[PGS__GAUGE_QUOTA] = pgs__quota_percent(stat->store_kv_bytes, stat->store_kv_quota_bytes),
+	}};
+	stat->pressure_percent = pgs__gauges_percent(db, &gauges);
+	pthread_mutex_lock(&db->upkeep.lock);
+	stat->maintenance_error = db->upkeep.last_error;
+	pthread_mutex_unlock(&db->upkeep.lock);
+}
+
+static void add_counts(pgs_db_stat *stat, const uint64_t counts[KIND_COUNT])
+{
+	stat->pointer_count = counts[POINTERS];
+	stat->kv_content_count = counts[CONTENTS];
+	stat->pack_count = counts[PACKS];
+	stat->changelog_count = counts[CHANGES];
+	stat->unregistered_count = counts[UNREGISTERED];
+	stat->snapshot_count = counts[SNAPSHOTS];
+	stat->pin_count = counts[PINS];
 }
 
 int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err)
@@ -85,11 +113,10 @@ int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err)
 	stat->commit_count = snapshot.commit_count ? snapshot.commit_count - 1 : 0; /* the first put made it */
 	stat->page_count = snapshot.extent;
 	stat->floor_revision = snapshot.floor;
-	stat->pointer_count = counts[0];
-	stat->kv_content_count = counts[1];
-	stat->pack_count = counts[2];
-	stat->changelog_count = counts[3];
 	stat->store_kv_bytes = kv.size_bytes;
+	stat->store_kv_quota_bytes = kv.quota_bytes;
+	add_counts(stat, counts);
+	add_upkeep(db, stat);
 	add_cache(db, stat);
 	pgs__snapshot_close(&snapshot);
 	return result;

@@ -44,6 +44,8 @@ int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_err
 	const pgs_txn_options *o = options ? options : &defaults;
 	*out = NULL;
 	int result = check_options(db, o, err);
+	if (result == PGS_OK && o->write)
+		result = pgs__upkeep_admit(db, pgs__db_deadline(db, o->timeout_ms), err);
 	if (result != PGS_OK)
 		return result;
 	pgs_txn *t = pgs__calloc(1, sizeof *t);

@@ -417,6 +417,15 @@ static void update_caches(pgs__commit *c)
 	pgs__cache_advance_end(cache);
 }
 
+/* What maintenance will have to move. */
+static void note_load(const pgs__commit *c)
+{
+	size_t contents = 0;
+	for (size_t i = 0; i < c->write_count; i++)
+		contents += c->writes[i]->pointer.kind == PGS__POINTER_FULL && !c->writes[i]->in_file;
+	pgs__upkeep_note(c->t->db, contents, c->t->file_count, c->structural);
+}
+
 static bool changes_nothing(const pgs_txn *t)
 {
 	for (size_t i = 0; i < t->write_count; i++)
@@ -465,8 +474,10 @@ static int run(pgs__commit *c)
 		result = pgs__validate_prepare(c);
 	if (result == PGS_OK)
 		result = send_until_done(c);
-	if (result == PGS_OK)
+	if (result == PGS_OK) {
 		update_caches(c);
+		note_load(c);
+	}
 	c->deadline_ms = cleanup_deadline(c);
 	pgs__writer_lock_release(t->db, &c->lock, c->deadline_ms);
 	if (result != PGS_OK)
@@ -491,6 +502,7 @@ static int begin_commit(pgs__commit *c, pgs_txn *t, const pgs_commit_options *o,
 int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revision, pgs_error *err)
 {
 	const pgs_commit_options defaults = PGS_COMMIT_OPTIONS_INIT;
+	pgs_db *db = txn->db;
 	pgs__commit c;
 	int result = begin_commit(&c, txn, options ? options : &defaults, err);
 	if (result == PGS_OK)
@@ -506,5 +518,7 @@ int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revisi
 		pgs__txn_remove_files(txn, cleanup_deadline(&c)); /* else they are registered, or may be */
 	pgs__pin_release(&txn->keeper.pin, cleanup_deadline(&c));
 	pgs__txn_free(txn);
+	if (result == PGS_OK && !c.nothing && db->store->help)
+		db->store->help(db, false); /* whatever becomes of that: the commit has happened */
 	return result;
 }

@@ -11,6 +11,8 @@
 #include "codec/meta.h"
 #include "content/contents.h"
 #include "txn/lease.h"
+#include "txn/pressure.h"
+#include "txn/thresholds.h"
 
 struct pgs_store {
 	pgs__backend backend;
@@ -18,6 +20,13 @@ struct pgs_store {
 	bool read_only;
 	uint32_t maintenance; /* PGS_MAINTENANCE_…, resolved */
 	bool owns_kv;         /* its history may be compacted */
+	bool limits_writers;  /* past the hard marks of pressure.h they are refused */
+	/* Who does maintenance (lib/maintenance.c): called after a commit, and (urgent) when a writer is held up. NULL =
+	 * nobody. Must be cheap when nothing is due. */
+	void (*help)(pgs_db *db, bool urgent);
+	struct pgs__keeper *keeper; /* the thread, if it was asked for */
+	_Atomic bool helping; /* one thread is at automatic maintenance; others do not wait for it */
+	uint32_t next_database; /* pgs_maintain_store(): with which it begins, so that bounded calls get to all */
 	pgs_logger logger;
 	void *logger_ctx;
 	pthread_mutex_t lock; /* the list of open databases and their reference counts */
@@ -43,6 +52,7 @@ struct pgs_db {
 	} folded;
 	_Atomic uint64_t orphans_looked_ms; /* when all blobs were last listed for orphans; 0 = never */
 	pgs__observed claims_seen, pins_seen;
+	pgs__upkeep upkeep;
 };
 
 static inline const pgs__backend *pgs__db_backend(const pgs_db *db)
@@ -57,8 +67,6 @@ static inline const uint8_t *pgs__db_prefix(const pgs_db *db)
 
 /* The absolute deadline of a call that starts now. 0 = the store's timeout. */
 uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms);
-
-#define PGS__RETENTION_DEFAULT_MS 3600000
 
 /* How much history this process wants kept. */
 static inline uint64_t pgs__db_retention_ms(const pgs_db *db)
