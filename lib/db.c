@@ -5,6 +5,7 @@
 
 #include "codec/seal.h"
 #include "maintain/dropped.h"
+#include "maintenance.h"
 #include "txn/packs.h"
 #include "util/alloc.h"
 #include "util/clock.h"
@@ -172,8 +173,10 @@ static pgs_db *publish(pgs_store *store, pgs_db *db)
 		store->databases = db;
 	}
 	pthread_mutex_unlock(&store->lock);
-	if (!other)
+	if (!other) {
+		pgs__maintenance_opened(store);
 		return db;
+	}
 	db_free(db);
 	return other;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backends/url.h"
+#include "maintenance.h"
 #include "txn/db.h"
 #include "util/alloc.h"
 #include "util/clock.h"
@@ -192,6 +193,8 @@ int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_o
 	store->logger_ctx = o->logger_ctx;
 	pthread_mutex_init(&store->lock, NULL);
 	result = identify(store, o->must_exist, err);
+	if (result == PGS_OK)
+		result = pgs__maintenance_start(store, err);
 	if (result != PGS_OK) {
 		pgs_close(store);
 		return result;
@@ -227,6 +230,7 @@ void pgs_close(pgs_store *store)
 {
 	if (!store)
 		return;
+	pgs__maintenance_stop(store);
 	close_backends(store->backend.kv, store->backend.blob);
 	pthread_mutex_destroy(&store->lock);
 	pgs__free(store);
