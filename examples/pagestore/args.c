@@ -25,6 +25,11 @@ static const option options[CLI_OPTION_COUNT] = {
 	[CLI_OPT_TIME] = {"time", 0, "T", "as of this time: Unix seconds or 2026-01-31T12:00:00Z"},
 	[CLI_OPT_SNAPSHOT] = {"snapshot", 0, "NAME", "as of this named snapshot"},
 	[CLI_OPT_MAX] = {"max", 'n', "N", "show the newest N commits only"},
+	[CLI_OPT_ALL] = {"all", 0, NULL, "do all that is possible, due or not"},
+	[CLI_OPT_DRY_RUN] = {"dry-run", 0, NULL, "only say what is due"},
+	[CLI_OPT_RETENTION] = {"retention", 0, "MS", "keep MS milliseconds of history, or none (default 3600000)"},
+	[CLI_OPT_SCRUB] = {"scrub", 0, NULL, "prove every content that is merged by its hash"},
+	[CLI_OPT_LIVE] = {"live", 0, NULL, "count what is still needed, too: reads every pointer"},
 };
 
 static int find_long(const char *name, size_t size)
@@ -120,6 +125,7 @@ int cli_check_args(const cli *c)
 	const unsigned common = CLI_TAKES(CLI_OPT_STORE) | CLI_TAKES(CLI_OPT_JSON) | CLI_TAKES(CLI_OPT_HELP) |
 				CLI_TAKES(CLI_OPT_VERSION);
 	const cli_command *command = c->command;
+	size_t needed = command->operand_count - (strchr(command->operands, '[') != NULL);
 	for (int i = 0; i < CLI_OPTION_COUNT; i++) {
 		if (c->values[i] && !((common | command->options) & CLI_TAKES(i)))
 			return cli_misused(NULL, "%s takes no option --%s", command->name, options[i].name);
@@ -128,10 +134,9 @@ int cli_check_args(const cli *c)
 		return cli_misused(NULL, "%s: %s is one operand too many; usage: pagestore %s%s%s", command->name,
 			cli_quote(c->operands[command->operand_count]).text, command->name,
 			command->operands[0] ? " " : "", command->operands);
-	if (c->operand_count < command->operand_count)
+	if (c->operand_count < needed)
 		return cli_misused(NULL, "%s needs %zu operand%s, got %zu; usage: pagestore %s %s", command->name,
-			command->operand_count, command->operand_count == 1 ? "" : "s", c->operand_count, command->name,
-			command->operands);
+			needed, needed == 1 ? "" : "s", c->operand_count, command->name, command->operands);
 	return CLI_OK;
 }
 

@@ -26,6 +26,11 @@ enum {
 	CLI_OPT_TIME,
 	CLI_OPT_SNAPSHOT,
 	CLI_OPT_MAX,
+	CLI_OPT_ALL,
+	CLI_OPT_DRY_RUN,
+	CLI_OPT_RETENTION,
+	CLI_OPT_SCRUB,
+	CLI_OPT_LIVE,
 	CLI_OPTION_COUNT
 };
 
@@ -36,7 +41,7 @@ typedef struct cli cli;
 
 typedef struct cli_command {
 	const char *name; /* one word, or two: "snapshot list" */
-	const char *operands; /* as the help shows them, "" for none */
+	const char *operands; /* as the help shows them, "" for none; one in brackets may be left out */
 	size_t operand_count;
 	unsigned options; /* CLI_TAKES() of those it takes beside the common ones */
 	int (*run)(cli *c);
@@ -81,5 +86,7 @@ int cli_verify(cli *c);
 int cli_snapshot_create(cli *c);
 int cli_snapshot_list(cli *c);
 int cli_snapshot_drop(cli *c);
+int cli_maintain(cli *c);
+int cli_levels(cli *c);
 
 #endif

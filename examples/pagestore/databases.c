@@ -113,10 +113,17 @@ static void stat_text(const char *name, const pgs_db_stat *s)
 	printf("page pointers        %" PRIu64 ", and %" PRIu64 " packs not yet folded\n", s->pointer_count,
 		s->pack_count);
 	printf("contents in the KV   %" PRIu64 "\n", s->kv_content_count);
-	printf("sorted files         %" PRIu64 ", %s\n", s->file_count, cli_size(s->file_bytes).text);
-	printf("blobs                %" PRIu64 ", %s\n", s->blob_count, cli_size(s->blob_bytes).text);
+	printf("sorted files         %" PRIu64 ", %s; %" PRIu64 " of them in level 0\n", s->file_count,
+		cli_size(s->file_bytes).text, s->level0_count);
+	printf("blobs                %" PRIu64 ", %s; %" PRIu64 " wait to be removed\n", s->blob_count,
+		cli_size(s->blob_bytes).text, s->unregistered_count);
 	printf("commits in the log   %" PRIu64 "\n", s->changelog_count);
-	if (s->store_kv_bytes)
+	printf("named snapshots      %" PRIu64 ", and %" PRIu64 " pinned revisions\n", s->snapshot_count, s->pin_count);
+	printf("pressure             %" PRIu32 " %% of what makes writers wait for maintenance\n", s->pressure_percent);
+	if (s->store_kv_bytes && s->store_kv_quota_bytes)
+		printf("KV of whole store    %s of %s, history included\n", cli_size(s->store_kv_bytes).text,
+			cli_size(s->store_kv_quota_bytes).text);
+	else if (s->store_kv_bytes)
 		printf("KV of whole store    %s, history included\n", cli_size(s->store_kv_bytes).text);
 }
 
@@ -141,6 +148,12 @@ static int stat_json(const char *name, const pgs_db_stat *s)
 	json_count(&j, "blob_bytes", s->blob_bytes);
 	json_count(&j, "changelog_count", s->changelog_count);
 	json_count(&j, "store_kv_bytes", s->store_kv_bytes);
+	json_count(&j, "store_kv_quota_bytes", s->store_kv_quota_bytes);
+	json_count(&j, "level0_count", s->level0_count);
+	json_count(&j, "unregistered_count", s->unregistered_count);
+	json_count(&j, "snapshot_count", s->snapshot_count);
+	json_count(&j, "pin_count", s->pin_count);
+	json_count(&j, "pressure_percent", s->pressure_percent);
 	return json_finish(&j);
 }
 

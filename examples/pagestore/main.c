@@ -65,6 +65,22 @@ static const cli_command commands[] = {
 		"JSON: {\"db\", \"snapshots\": [{\"name\", \"revision\", ...}, ...]}.\n"},
 	{"snapshot drop", "DB NAME", 2, 0, cli_snapshot_drop, "forget a named snapshot",
 		"Removes the snapshot. What only it needed goes with later maintenance.\n"},
+	{"maintain", "[DB]", 1,
+		CLI_TAKES(CLI_OPT_ALL) | CLI_TAKES(CLI_OPT_DRY_RUN) | CLI_TAKES(CLI_OPT_RETENTION) |
+			CLI_TAKES(CLI_OPT_SCRUB),
+		cli_maintain, "compact, and remove what is no longer needed",
+		"Does what is due: moves contents from the KV into sorted files, merges those, forgets\n"
+		"history older than the retention, and removes what nothing refers to. Without DB it does\n"
+		"so for every database of the store, and removes the rest of dropped ones.\n"
+		"\n"
+		"Others may read and write meanwhile. Interrupted, it loses nothing; run it again.\n"
+		"--all --retention none leaves the newest version and named snapshots, in the least room.\n"
+		"JSON: what was done, and under \"due_...\" what is still to do.\n"},
+	{"levels", "DB", 1, CLI_TAKES(CLI_OPT_LIVE), cli_levels, "show the levels of sorted files",
+		"A line for each level: its files, their size and contents, and which part of the pages\n"
+		"they cover: \".\" no file, \"1\" ... \"9\" so many, \"+\" more. A read may have to look into\n"
+		"each file that stands in its column. --live adds how much of it is still needed.\n"
+		"JSON: {\"db\", \"files\": [{\"level\", \"name\", ...}, ...]}.\n"},
 };
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };

@@ -85,7 +85,7 @@ test_help() {
 	for arguments in --help -h help; do
 		"$tool" $arguments >out 2>err
 		check "$arguments exits with 0" '[ $? -eq 0 ]'
-		for command in create list drop import export log diff stat verify; do
+		for command in create list drop import export log diff stat verify maintain levels; do
 			check "$arguments names $command" 'grep -q "^  $command " out'
 			"$tool" help $command >command_out 2>err
 			check "help $command shows its usage" 'grep -q "^usage: pagestore .* $command" command_out'
@@ -137,6 +137,11 @@ test_usage_errors() {
 	fails 2 'is not a revision' export db f --at 99999999999999999999
 	fails 2 'is not a revision' diff db 1 x
 	fails 2 'is not a time' export db f --time yesterday
+	fails 2 'needs 1 operand' levels
+	fails 2 'one operand too many' maintain db other
+	fails 2 'is not a retention' maintain --retention 0
+	fails 2 'is not a retention' maintain db --retention soon
+	fails 2 'takes no option --all' levels db --all
 	fails 2 'is not a time' export db f --time 2026-02-30
 	fails 2 'is not a time' export db f --time 2026-01-31T25:00
 	fails 2 'not both' export db f --at 3 --time 2026-01-31
@@ -563,6 +568,52 @@ test_changing_file() {
 	check "nothing is left of it" '! grep -q growing out'
 }
 
+test_maintain() {
+	random 409600 7 >file
+	ok import kept file
+	random 4096 8 | dd of=file bs=4096 seek=2 conv=notrunc 2>/dev/null
+	ok import kept file
+	ok log kept --json
+	old=$(fact '$.commits[1].revision')
+	ok stat kept
+	check "stat tells of level 0, what waits, and pressure" \
+		'grep -q "in level 0" out && grep -q "wait to be removed" out && grep -q "^pressure " out'
+	ok levels kept
+	check "levels of a database without files says so" 'grep -q "no sorted files" out'
+	ok maintain kept --dry-run --all
+	check "a dry run says what is due" 'grep -q "^due .* contents to move" out'
+	ok stat kept --json
+	check "and does none of it" '[ "$(fact "\$.kv_content_count")" = 101 ] && [ "$(fact "\$.file_count")" = 0 ]'
+	ok maintain kept
+	check "below the thresholds nothing is moved" '! grep -q "moved" out'
+	ok export kept old.out --at "$old"
+	ok maintain kept --all --json
+	is_json maintain
+	check "maintain --all moves everything" \
+		'[ "$(fact "\$.flushed_pages")" = 101 ] && [ "$(fact "\$.more")" = 0 ] && [ "$(fact "\$.due_flush_pages")" = 0 ]'
+	ok stat kept --json
+	check "stat sees it" '[ "$(fact "\$.kv_content_count")" = 0 ] && [ "$(fact "\$.file_count")" = 1 ]'
+	ok export kept old.out --at "$old"
+	check "history within the retention is still there" '! cmp -s file old.out'
+	ok levels kept --live
+	check "levels draws one line" '[ "$(grep -c "|1*|" out)" = 1 ] && grep -q " 100 % " out'
+	ok levels kept --json
+	is_json levels
+	check "levels --json has the file" \
+		'[ "$(fact "\$.files[0].content_count")" = 101 ] && [ "$(fact "\$.files[1]")" = "" ]'
+	ok maintain kept --all --retention none
+	check "without retention garbage is dropped" 'grep -q "^dropped .* 1 content" out'
+	fails 1 'is gone' export kept old.out --at "$old"
+	ok export kept new.out
+	check "the newest version is what it was" 'cmp -s file new.out'
+	ok verify kept
+	check "and verifies" 'grep -q "no damage" out'
+	ok maintain
+	check "without a database it does the whole store" 'grep -q "^readable from " out'
+	fails 1 'list' maintain nosuch
+	fails 1 'list' levels nosuch
+}
+
 # A signal ends an import with nothing changed; stdin that never ends keeps it waiting.
 test_interrupt() {
 	random 10000 >file
@@ -597,7 +648,7 @@ test_url() {
 	unset PAGESTORE_URL
 }
 
-for test in help usage_errors missing_store databases sizes import sqlite export history snapshots damage concurrent changing_file interrupt url; do
+for test in help usage_errors missing_store databases sizes import sqlite export history snapshots maintain damage concurrent changing_file interrupt url; do
 	test_$test
 done
 echo "$passed checks passed, $failures failed"
