@@ -214,12 +214,13 @@ static int index_known(listing *l)
 	return PGS_OK;
 }
 
-/* The file that was registered as `key`, referenced, or NULL. */
-static pgs__file *find_known(const listing *l, const pgs__level_key *key)
+/* The file that was registered as `key` at `revision`, by which births may be told, referenced, or NULL. */
+static pgs__file *find_known(const listing *l, const pgs__level_key *key, uint64_t revision)
 {
 	const uint64_t *at = pgs__map_get(&l->by_name, name_hash(key));
 	pgs__file *file = at ? l->known->files[*at] : NULL;
-	if (!file || file->key.level != key->level || strcmp(file->key.file_name, key->file_name) != 0)
+	if (!file || file->key.level != key->level || file->registered != revision ||
+	    strcmp(file->key.file_name, key->file_name) != 0)
 		return NULL;
 	atomic_fetch_add(&file->references, 1);
 	return file;
@@ -294,7 +295,7 @@ static int add_keys(listing *l, const pgs_kv_result *keys, pgs_error *err)
 		pgs__file *file;
 		if (!pgs__key_parse_level(keys->pairs[i].key, &key))
 			result = leave_out(l, PGS_ECORRUPT, keys->pairs[i].key);
-		else if (!(file = find_known(l, &key)))
+		else if (!(file = find_known(l, &key, keys->pairs[i].mod_revision)))
 			unknown[waiting++] = keys->pairs[i].key;
 		else if (append_file(l, file) != PGS_OK)
 			result = pgs__error_nomem(err, "map of sorted files");

@@ -226,9 +226,10 @@ static void forget_first(flush *f, size_t count)
 /* One attempt at registering the file and deleting the first keys. */
 static int try_register(flush *f)
 {
-	pgs__step step = {0};
-	size_t count = step_keys(f, f->file.key.size + f->file.value.size);
+	pgs__step step = {.compare_count = 1};
+	size_t count = step_keys(f, (size_t)2 * f->file.key.size + f->file.value.size);
 	bool changed = false;
+	f->compares[0] = pgs__if_absent(pgs__key_slice(&f->file.key)); /* sent twice, it happens once */
 	f->ops[0] = pgs__op_put(pgs__key_slice(&f->file.key), pgs__buffer_slice(&f->file.value));
 	fill_step(f, count, 1, &step);
 	int result = pgs__step_run(f->w, &f->claim, &step);

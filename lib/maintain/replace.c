@@ -52,10 +52,10 @@ static void compare_input(replace *r, size_t i)
 	r->bytes += key.size;
 }
 
-static void compare_output(replace *r, size_t i)
+static void compare_output(replace *r, size_t i, bool there)
 {
 	pgs_slice key = pgs__key_slice(&r->outputs[i].key);
-	r->compares[r->compare_count++] = pgs__if_exists(key);
+	r->compares[r->compare_count++] = there ? pgs__if_exists(key) : pgs__if_absent(key);
 	r->bytes += key.size;
 }
 
@@ -130,6 +130,16 @@ static int look(replace *r, const pgs__key *key, bool *there)
 	return result;
 }
 
+/* Run a step that puts output `first`, and maybe others. */
+static int run_output_step(replace *r, size_t first, bool *applied)
+{
+	int result = run_step(r, applied);
+	if (result == PGS_OK && !*applied && r->unsure && first < r->output_count)
+		result = look(r, &r->outputs[first].key, applied); /* its name is ours alone */
+	r->some |= *applied;
+	return result;
+}
+
 static int in_one_step(replace *r, bool *all)
 {
 	clear_step(r);
@@ -139,10 +149,7 @@ static int in_one_step(replace *r, bool *all)
 		put_output(r, i);
 	for (size_t i = 0; i < r->input_count; i++)
 		delete_input(r, i);
-	int result = run_step(r, all);
-	if (result == PGS_OK && !*all && r->unsure && r->output_count)
-		result = look(r, &r->outputs[0].key, all); /* its name is ours alone */
-	return result;
+	return run_output_step(r, 0, all);
 }
 
 /* --- in several ------------------------------------------------------------------------ */
@@ -153,14 +160,16 @@ static int register_outputs(replace *r, bool *all)
 	size_t compared = 0;
 	*all = true;
 	for (size_t at = 0; at < r->output_count && *all;) {
+		size_t first = at;
 		clear_step(r);
-		do
+		do {
+			compare_output(r, at, false); /* sent twice, it happens once */
 			put_output(r, at++);
-		while (at < r->output_count && has_room(r, 0, 1, output_bytes(r, at)));
+		} while (at < r->output_count && has_room(r, 1, 1, r->outputs[at].key.size + output_bytes(r, at)));
 		/* As many inputs as there is room for; the next step goes on with the next. */
 		for (size_t n = 0; n < r->input_count && has_room(r, 1, 0, PGS__KEY_MAX); n++)
 			compare_input(r, compared++ % r->input_count);
-		int result = run_step(r, all);
+		int result = run_output_step(r, first, all);
 		if (result != PGS_OK)
 			return result;
 	}
@@ -179,7 +188,7 @@ static int unregister_inputs(replace *r, bool *all)
 		} while (at < r->input_count && has_room(r, 1, 2, r->input_keys[at].size + delete_bytes(r, at)));
 		for (size_t n = 0; n < r->output_count && has_room(r, 1, 0, PGS__KEY_MAX); n++)
 			if (!PGS__BUG(UNREGISTER_FIRST))
-				compare_output(r, compared++ % r->output_count);
+				compare_output(r, compared++ % r->output_count, true);
 		int result = run_step(r, all);
 		if (result != PGS_OK)
 			return result;
@@ -203,7 +212,7 @@ static int in_several_steps(replace *r, bool *all)
 static int allocate(replace *r)
 {
 	const uint8_t *prefix = pgs__db_prefix(r->w->db);
-	size_t entries = 2 * r->input_count + r->output_count + 1;
+	size_t entries = 2 * (r->input_count + r->output_count) + 1;
 	r->input_keys = pgs__calloc(r->input_count + 1, sizeof *r->input_keys);
 	r->unregistered_keys = pgs__calloc(r->input_count + 1, sizeof *r->unregistered_keys);
 	r->compares = pgs__calloc(entries, sizeof *r->compares);
