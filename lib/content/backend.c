@@ -47,9 +47,9 @@ int pgs__kv_read_range(const pgs__backend *b, const pgs__key *from, const pgs__k
 		const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
 		if (r && *revision == 0)
 			*revision = txn.revision;
-		for (size_t i = 0; result == PGS_OK && i < r->count; i++)
+		for (size_t i = 0; r && result == PGS_OK && i < r->count; i++)
 			result = read(ctx, &r->pairs[i]);
-		more = result == PGS_OK && r->more && r->count > 0;
+		more = r && result == PGS_OK && r->more && r->count > 0;
 		if (more)
 			result = begin_after(r, &next, err);
 		pgs__kv_release(b, &txn, 1);
