@@ -379,17 +379,26 @@ bool pgs__plan_holds(const pgs__plan *plan, const pgs__file_map *map)
 	return found == plan->count && (plan->level == 0 || there == expected);
 }
 
+static bool file_may_hold(pgs__file *file, const pgs__page_id *id)
+{
+	pgs__sorted_entry entry;
+	if (!touches(file, id, id))
+		return false;
+	if (!file->index.has_table)
+		return pgs__filters_may_have(file->filters, &file->filter, id);
+	return pgs__sorted_find(file->index.table, id, PGS_PAGE_SIZE_MAX, 0, UINT64_MAX, &entry) != PGS_ENOTFOUND;
+}
+
 bool pgs__plan_below_may_hold(const pgs__file_map *map, uint8_t level, const pgs__page_id *id)
 {
-	for (size_t i = map->count; i > 0 && map->files[i - 1]->key.level > level; i--) {
-		const pgs__file *file = map->files[i - 1];
-		pgs__sorted_entry entry;
-		if (!touches(file, id, id))
+	for (size_t first = 0, end; first < map->count; first = end) {
+		end = pgs__file_map_level_end(map, first);
+		if (map->files[first]->key.level <= level)
 			continue;
-		if (!file->index.has_table)
-			return true;
-		if (pgs__sorted_find(file->index.table, id, PGS_PAGE_SIZE_MAX, 0, UINT64_MAX, &entry) != PGS_ENOTFOUND)
-			return true;
+		size_t at = pgs__file_map_up_to(map, first, end, id);
+		for (; at > first && compare_ids(pgs__file_map_furthest(map, at - 1), id) >= 0; at--)
+			if (file_may_hold(map->files[at - 1], id))
+				return true;
 	}
 	return false;
 }

@@ -50,7 +50,8 @@ void pgs__plan_free(pgs__plan *plan);
  * output's level (unless that is 0) is in its range. */
 bool pgs__plan_holds(const pgs__plan *plan, const pgs__file_map *map);
 
-/* Whether what is below `level` may hold an id: by the files' ranges, and their tables where those are at hand. */
+/* Whether what is below `level` may hold an id: by the files' ranges, and their tables or filters where those are in
+ * memory. */
 bool pgs__plan_below_may_hold(const pgs__file_map *map, uint8_t level, const pgs__page_id *id);
 
 /* How many files are due to move. */

@@ -36,10 +36,22 @@ static int lookup_order(const void *a, const void *b)
 	return order ? order : (x->registered < y->registered) - (x->registered > y->registered);
 }
 
+/* See pgs__file_map: the file of the level that reaches furthest so far. */
+static void set_furthest(pgs__file_map *map)
+{
+	for (size_t i = 0; i < map->count; i++) {
+		bool same_level = i > 0 && map->files[i - 1]->key.level == map->files[i]->key.level;
+		bool before = same_level && memcmp(pgs__file_map_furthest(map, i - 1)->bytes,
+						   map->files[i]->key.last.bytes, PGS__ID_SIZE) > 0;
+		map->furthest[i] = before ? map->furthest[i - 1] : (uint32_t)i;
+	}
+}
+
 static pgs__file_map *map_of(const spec *specs, size_t count)
 {
 	pgs__file_map *map = calloc(1, sizeof *map);
-	map->files = calloc(count + 1, sizeof map->files[0]);
+	map->files = calloc(count + 1, sizeof *map->files);
+	map->furthest = calloc(count + 1, sizeof *map->furthest);
 	map->count = count;
 	for (size_t i = 0; i < count; i++) {
 		pgs__file *f = map->files[i] = calloc(1, sizeof *f);
@@ -52,7 +64,8 @@ static pgs__file_map *map_of(const spec *specs, size_t count)
 		snprintf(f->key.file_name, sizeof f->key.file_name, "%zu", i);
 	}
 	if (count)
-		qsort(map->files, count, sizeof map->files[0], lookup_order);
+		qsort(map->files, count, sizeof *map->files, lookup_order);
+	set_furthest(map);
 	return map;
 }
 
@@ -61,6 +74,7 @@ static void map_free(pgs__file_map *map)
 	for (size_t i = 0; i < map->count; i++)
 		free(map->files[i]);
 	free(map->files);
+	free(map->furthest);
 	free(map);
 }
 
@@ -312,6 +326,10 @@ static void test_plan__what_is_below_is_told_by_ranges_and_tables(void **state)
 {
 	const spec specs[] = {{1, 10, 19, 3, 1}, {2, 20, 29, 2, 1}, {3, 30, 39, 1, 1}};
 	pgs__file_map *map = map_of(specs, COUNT_OF(specs));
+	pgs__filters filters;
+	pgs__filters_init(&filters);
+	for (size_t i = 0; i < map->count; i++)
+		map->files[i]->filters = &filters;
 	const pgs__page_id a = id_of(15, 1), b = id_of(25, 1), c = id_of(35, 1), d = id_of(36, 1);
 	assert_true(pgs__plan_below_may_hold(map, 0, &a));
 	assert_false(pgs__plan_below_may_hold(map, 1, &a));
@@ -325,7 +343,9 @@ static void test_plan__what_is_below_is_told_by_ranges_and_tables(void **state)
 	map->files[2]->index.table = (pgs_slice){row, sizeof row};
 	assert_true(pgs__plan_below_may_hold(map, 1, &c));
 	assert_false(pgs__plan_below_may_hold(map, 1, &d));
+	assert_true(pgs__plan_below_may_hold(map, 1, &b)); /* a filter that is not in memory says nothing */
 	map_free(map);
+	pgs__filters_free(&filters);
 	(void)state;
 }
 
