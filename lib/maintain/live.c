@@ -327,26 +327,16 @@ void pgs__live_close(pgs__live *live)
 
 /* --- counting ---------------------------------------------------------------------- */
 
-int pgs__live_count_max(pgs__live *live, uint64_t *count)
+uint64_t pgs__live_count_max(const pgs__live *live)
 {
-	const pgs__worker *w = live->w;
-	const pgs__backend *backend = pgs__db_backend(w->db);
-	pgs__key from = pgs__key_kind(pgs__db_prefix(w->db), 'p'), end = pgs__key_kind_end(pgs__db_prefix(w->db), 'p');
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(&end), live->floor);
-	op.count_only = true;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend, &txn, &op, 1, pgs__worker_deadline(w), w->err);
-	*count = result == PGS_OK ? txn.results[0].total : 0;
-	pgs__kv_release(backend, &txn, 1);
-	if (live->open)
-		*count += pgs__pack_view_pointers(live->snapshot.packs);
+	uint64_t count = live->open ? live->snapshot.extent : 0;
 	for (size_t i = 0; i < live->named_count; i++) {
 		pgs__snapshot_files_reader files = pgs__snapshot_files_open(&live->named[i].record);
 		pgs__snapshot_file file;
 		while (pgs__snapshot_next_file(&files, &file))
-			*count += file.pointer_count;
+			count += file.pointer_count;
 	}
-	return result;
+	return count;
 }
 
 /* --- asking ------------------------------------------------------------------------ */

@@ -19,8 +19,9 @@ int pgs__live_open(pgs__live **out, pgs__worker *w);
  * above. */
 int pgs__live_has(pgs__live *live, const pgs__page_id *id, bool *is_live);
 
-/* At most how many contents are live: the pointers at the floor, those in its packs, and in named snapshots. */
-int pgs__live_count_max(pgs__live *live, uint64_t *count);
+/* At most how many contents are live: one for each page below the page count at the floor, and for each pointer of a
+ * named snapshot. Asks nobody. */
+uint64_t pgs__live_count_max(const pgs__live *live);
 void pgs__live_close(pgs__live *live);
 
 #endif

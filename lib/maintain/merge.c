@@ -8,8 +8,9 @@
  * 7). Where something below may hold an older copy, a tombstone of that birth takes its place, so that the merge that
  * meets the copy need not ask again; it is a hint, and ends no search.
  *
- * Garbage that no merge would come by goes by turnover: when there are far more contents than can be live, the file of
- * the deepest level that was registered first is rewritten, one in each run.
+ * Garbage that no merge would come by goes by turnover: some files are looked through, most when there are far more
+ * contents than can be live, and one with much garbage is rewritten where it is, one in each run. Looking costs a table
+ * and the pointers of its groups, a hundredth of rewriting.
  */
 #include <string.h>
 
@@ -25,7 +26,9 @@
 
 #define BUSY_MAX 32
 #define STEPS_SPARE 64           /* merges of one run, beyond two for each file there was: writers may outrun us */
-#define TURNOVER_PERCENT 130     /* of what can be live */
+#define TURNOVER_PERCENT 30      /* of garbage, beyond what can be live, and in a file */
+#define TURNOVER_LOOKS 4         /* files looked through for it in a run, */
+#define TURNOVER_SOMETIMES 8     /* or one in so many runs, when there is no sign of it */
 #define FAILURES_MAX 3           /* merges that others made useless, before leaving it to them */
 
 /* A run of the job. */
@@ -107,7 +110,7 @@ static int decide(void *ctx, const pgs__page_id *id, uint64_t *birth, bool tombs
 typedef struct search {
 	pgs__worker *w;
 	pgs__live *live;
-	bool garbage;
+	uint64_t found, enough;
 } search;
 
 #define FOUND 1 /* ends the search: no error's code */
@@ -115,19 +118,21 @@ typedef struct search {
 static int search_row(void *ctx, const pgs__sorted_entry *entry)
 {
 	search *s = ctx;
-	s->garbage = entry->length == 0; /* a tombstone: in the deepest level, nothing is below it */
-	int result = s->garbage ? PGS_OK : is_garbage(s->w, &s->live, &entry->id, entry->birth, &s->garbage);
-	return result == PGS_OK && s->garbage ? FOUND : result;
+	bool garbage = entry->length == 0; /* a tombstone: it has done its work, or soon will have */
+	int result = garbage ? PGS_OK : is_garbage(s->w, &s->live, &entry->id, entry->birth, &garbage);
+	s->found += garbage;
+	return result == PGS_OK && s->found >= s->enough ? FOUND : result;
 }
 
-/* Whether a merge of this file alone would drop something. */
-static int has_garbage(pgs__worker *w, const pgs__file *file, bool *garbage)
+/* Whether so much of a file is garbage: any at all, for 0 percent. */
+static int has_garbage(pgs__worker *w, const pgs__file *file, unsigned percent, bool *garbage)
 {
-	search s = {.w = w};
+	search s = {.w = w, .enough = file->index.count * percent / 100};
+	s.enough += s.enough == 0;
 	int result = pgs__table_visit(w, file, search_row, &s);
 	pgs__live_close(s.live);
-	*garbage = s.garbage;
-	return result == FOUND ? PGS_OK : result;
+	*garbage = result == FOUND;
+	return result == FOUND || result == PGS_ENOTFOUND ? PGS_OK : result;
 }
 
 /* --- choosing ---------------------------------------------------------------------- */
@@ -164,7 +169,7 @@ static int look_at_neighbours(job *j, bool *rewrite)
 		return PGS_OK;
 	j->passed = true;
 	j->after = j->plan.scope.last;
-	int result = *rewrite || j->joining ? PGS_OK : has_garbage(j->w, j->plan.inputs[0], rewrite);
+	int result = *rewrite || j->joining ? PGS_OK : has_garbage(j->w, j->plan.inputs[0], 0, rewrite);
 	j->rewritten |= *rewrite;
 	return result == PGS_OK ? tell_progress(j->w, 0, 0) : result;
 }
@@ -188,41 +193,41 @@ static int plan_clean(job *j)
 	}
 }
 
-/* What there may be of contents before much of it must be garbage. */
-static uint64_t turnover_limit(const pgs__worker *w, uint64_t live_max)
-{
-	return live_max + live_max / 100 * (TURNOVER_PERCENT - 100) + w->options.flush_pages;
-}
-
-/* Whether there are more contents than that. */
+/* Whether there are more contents than can be live, by far. */
 static int turnover_due(job *j, bool *due)
 {
-	uint64_t contents = 0, live_max = 0;
-	pgs__live *live = NULL;
-	*due = false;
+	uint64_t contents = 0;
+	pgs__live *live;
+	int result = pgs__live_open(&live, j->w);
+	if (result != PGS_OK)
+		return result;
 	for (size_t i = 0; i < j->map->count; i++)
 		contents += j->map->files[i]->index.count;
-	if (contents <= j->w->options.flush_pages || j->w->floor.previous == 0)
-		return PGS_OK;
-	int result = pgs__live_open(&live, j->w);
-	if (result == PGS_OK)
-		result = pgs__live_count_max(live, &live_max);
+	uint64_t max = pgs__live_count_max(live);
+	*due = contents > max + max / 100 * TURNOVER_PERCENT + j->w->options.flush_pages;
 	pgs__live_close(live);
-	*due = result == PGS_OK && contents > turnover_limit(j->w, live_max);
-	return result;
+	return PGS_OK;
 }
 
-/* Only what was there at the previous floor can have garbage; so no file is rewritten twice between two floors. */
+/* Look through files, chosen by chance, for one that is worth rewriting. Only what was there at the previous floor can
+ * have garbage, so no file is looked at twice for the same. */
 static int plan_turnover(job *j)
 {
-	bool due = false;
-	if (j->turned_over)
+	bool due = false, worth = false;
+	if (j->turned_over || j->w->floor.previous == 0 || j->map->count == 0)
 		return PGS_OK;
 	j->turned_over = true;
-	if (pgs__plan_oldest(j->map, &j->rules, j->w->floor.previous, &j->plan) != PGS_OK)
-		return pgs__error_nomem(j->w->err, "choosing a merge");
-	int result = j->plan.count ? turnover_due(j, &due) : PGS_OK;
-	if (!due)
+	int result = turnover_due(j, &due);
+	int looks = due ? TURNOVER_LOOKS : j->rules.random % TURNOVER_SOMETIMES == 0;
+	for (; result == PGS_OK && !worth && looks > 0; looks--) {
+		pgs__plan_free(&j->plan);
+		j->rules.random = j->rules.random * 6364136223846793005u + 1442695040888963407u;
+		if (pgs__plan_rewrite(j->map, &j->rules, j->w->floor.previous, &j->plan) != PGS_OK)
+			return pgs__error_nomem(j->w->err, "choosing a merge");
+		if (j->plan.count)
+			result = has_garbage(j->w, j->plan.inputs[0], TURNOVER_PERCENT, &worth);
+	}
+	if (!worth)
 		pgs__plan_free(&j->plan);
 	return result;
 }

@@ -329,17 +329,17 @@ int pgs__plan_neighbours(const pgs__file_map *map, const pgs__plan_rules *rules,
 	return PGS_OK;
 }
 
-int pgs__plan_oldest(const pgs__file_map *map, const pgs__plan_rules *rules, uint64_t revision, pgs__plan *out)
+int pgs__plan_rewrite(const pgs__file_map *map, const pgs__plan_rules *rules, uint64_t revision, pgs__plan *out)
 {
 	planner p;
 	if (open_planner(&p, map, rules, out) != PGS_OK)
 		return PGS_ENOMEM;
-	size_t count = sort_level(&p, deepest(map), by_age);
 	bool found = false;
-	for (size_t i = 0; !found && i < count && p.sorted[i]->registered <= revision; i++) {
-		start(&p, deepest(map));
-		add(&p, p.sorted[i]);
-		found = !is_busy(&p);
+	for (size_t i = 0; !found && i < map->count; i++) {
+		pgs__file *file = map->files[(rules->random % map->count + i) % map->count];
+		start(&p, file->key.level);
+		add(&p, file);
+		found = file->registered <= revision && !is_busy(&p);
 	}
 	if (!found)
 		give_up(&p);

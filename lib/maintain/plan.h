@@ -16,7 +16,7 @@ typedef struct pgs__plan_rules {
 	uint32_t level0_files;
 	uint32_t level_fanout;
 	uint64_t file_bytes;
-	uint64_t random;         /* chooses among level 1's files */
+	uint64_t random;         /* chooses among level 1's files, and files to rewrite */
 	const pgs__scope *busy;  /* what other workers have, or what failed: nothing that overlaps it is chosen */
 	size_t busy_count;
 } pgs__plan_rules;
@@ -40,9 +40,8 @@ int pgs__plan_down(const pgs__file_map *map, const pgs__plan_rules *rules, pgs__
 int pgs__plan_neighbours(const pgs__file_map *map, const pgs__plan_rules *rules, const pgs__page_id *after,
 			 pgs__plan *out);
 
-/* The file of the deepest level that was registered first, if that was at or before `revision`: to be rewritten where
- * it is. */
-int pgs__plan_oldest(const pgs__file_map *map, const pgs__plan_rules *rules, uint64_t revision, pgs__plan *out);
+/* A file, by chance, of those registered at or before `revision`: to be rewritten where it is. */
+int pgs__plan_rewrite(const pgs__file_map *map, const pgs__plan_rules *rules, uint64_t revision, pgs__plan *out);
 
 void pgs__plan_free(pgs__plan *plan);
 

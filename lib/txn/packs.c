@@ -120,16 +120,6 @@ size_t pgs__pack_view_count(const pgs__pack_view *view)
 	return view->count;
 }
 
-uint64_t pgs__pack_view_pointers(const pgs__pack_view *view)
-{
-	uint64_t count = 0;
-	for (size_t i = 0; i < view->count; i++) {
-		const pack *p = view->packs[i];
-		count += p->decoded.in_file ? p->decoded.pointer_count : p->entry_count;
-	}
-	return count;
-}
-
 pgs__pack_info pgs__pack_view_at(const pgs__pack_view *view, size_t index)
 {
 	const pack *p = view->packs[index];

@@ -20,9 +20,6 @@ void pgs__pack_view_release(pgs__pack_view *view);
 
 size_t pgs__pack_view_count(const pgs__pack_view *view);
 
-/* How many pointers its packs have, all together. */
-uint64_t pgs__pack_view_pointers(const pgs__pack_view *view);
-
 /* Pack `index` of the view, 0 the newest; borrowed from it. */
 typedef struct pgs__pack_info {
 	uint64_t revision;

@@ -270,7 +270,7 @@ static int later_neighbours(const pgs__file_map *map, const pgs__plan_rules *r, 
 
 static int old_file(const pgs__file_map *map, const pgs__plan_rules *r, pgs__plan *out)
 {
-	return pgs__plan_oldest(map, r, 12, out);
+	return pgs__plan_rewrite(map, r, 12, out);
 }
 
 static void test_plan__neighbours_fit_one_file(void **state)
@@ -284,12 +284,19 @@ static void test_plan__neighbours_fit_one_file(void **state)
 	(void)state;
 }
 
-static void test_plan__the_oldest_file_of_the_deepest_level(void **state)
+static void test_plan__a_file_old_enough_to_be_rewritten(void **state)
 {
-	const spec specs[] = {{1, 1, 9, 3, 1}, {2, 30, 39, 13, 100}, {2, 20, 29, 12, 100}, {2, 10, 19, 14, 100}};
-	const spec young[] = {{1, 1, 9, 3, 1}, {2, 30, 39, 13, 100}};
-	EXPECT(old_file, &rules, specs, "2 > 2");
+	/* As lookups go: the young ones are 0, 2 and 4. */
+	const spec specs[] = {{0, 1, 9, 13, 1}, {1, 1, 9, 3, 1}, {2, 10, 19, 14, 9}, {2, 20, 29, 12, 9}, {2, 30, 39, 13, 9}};
+	const spec young[] = {{1, 1, 9, 14, 1}, {2, 30, 39, 13, 100}};
+	static const char *const expected[] = {"1 > 1", "1 > 1", "3 > 2", "3 > 2", "1 > 1"};
+	pgs__plan_rules r = rules;
+	for (size_t i = 0; i < COUNT_OF(expected); i++) {
+		r.random = i + 10 * COUNT_OF(specs);
+		EXPECT(old_file, &r, specs, expected[i]);
+	}
 	EXPECT(old_file, &rules, young, "");
+	expect_plan(old_file, &rules, NULL, 0, "");
 	(void)state;
 }
 
@@ -399,7 +406,7 @@ int main(void)
 		cmocka_unit_test(test_plan__what_others_have_is_left_alone),
 		cmocka_unit_test(test_plan__down_brings_everything_to_the_deepest_level),
 		cmocka_unit_test(test_plan__neighbours_fit_one_file),
-		cmocka_unit_test(test_plan__the_oldest_file_of_the_deepest_level),
+		cmocka_unit_test(test_plan__a_file_old_enough_to_be_rewritten),
 		cmocka_unit_test(test_plan__a_plan_holds_while_nothing_came_between),
 		cmocka_unit_test(test_plan__what_is_below_is_told_by_ranges_and_tables),
 		cmocka_unit_test(test_plan__due_files_are_counted),
