@@ -58,6 +58,7 @@ typedef struct merging {
 	pgs__live *live;     /* opened when it is first asked */
 	pgs__merge merge;
 	uint64_t base_revision;
+	int ended;           /* what the caller's progress callback ended it with, whatever code that is */
 } merging;
 
 static int tell_progress(const pgs__worker *w, uint64_t done, uint64_t total)
@@ -254,7 +255,9 @@ static int merge_progress(void *ctx, uint64_t bytes_copied)
 {
 	merging *m = ctx;
 	int result = pgs__claim_renew(m->w, &m->claim);
-	return result == PGS_OK ? tell_progress(m->w, bytes_copied, m->merge.input_bytes) : result;
+	if (result == PGS_OK)
+		result = m->ended = tell_progress(m->w, bytes_copied, m->merge.input_bytes);
+	return result;
 }
 
 /* The KV's revision now: what the merge is going to do relies on nothing older. */
@@ -358,7 +361,7 @@ static int merge_claimed(job *j, merging *m)
 	pgs__merge_free(&m->merge);
 	j->failures += done != PGS__REPLACED_ALL;
 	j->stop |= j->failures == FAILURES_MAX;
-	return result == PGS_ENOTFOUND ? explain_missing(j) : result;
+	return result == PGS_ENOTFOUND && !m->ended ? explain_missing(j) : result;
 }
 
 /* The files may have changed between the plan and the claim. */
@@ -402,7 +405,7 @@ static int run_plan(job *j)
 	if (result == PGS_OK && holds)
 		result = merge_claimed(j, &m);
 	pgs__claim_release(j->w, &m.claim);
-	if (result != PGS_EBUSY)
+	if (result != PGS_EBUSY || m.ended)
 		return result;
 	j->w->report->busy = j->stop = true; /* the claim was broken: someone took us for dead */
 	return PGS_OK;

@@ -184,27 +184,36 @@ static void test_merge__stops_when_the_budget_is_spent(void **state)
 	assert_false(f->b.report.more);
 }
 
+typedef struct ending {
+	int calls, code;
+} ending;
+
 static int count_progress(void *ctx, const pgs_maintain_progress *progress)
 {
+	ending *e = ctx;
 	assert_string_equal(progress->job, "merge");
 	assert_true(progress->total == 0 || progress->done <= progress->total);
-	return --*(int *)ctx == 0 ? -77 : 0;
+	return --e->calls == 0 ? e->code : 0;
 }
 
+/* With whatever code, also those that mean something here. */
 static void test_merge__ends_with_the_progress_callback(void **state)
 {
 	fixture *f = *state;
-	int calls;
+	static const int codes[] = {-77, 5, PGS_EBUSY, PGS_ENOTFOUND, PGS_EUNKNOWN};
+	ending e;
 	for (uint64_t i = 0; i < 4; i++)
 		make_file(f, 0, N, 100 * i);
 	f->b.worker.options.progress = count_progress;
-	f->b.worker.options.progress_ctx = &calls;
+	f->b.worker.options.progress_ctx = &e;
 	size_t blobs = count_blobs(f);
-	calls = 2;
-	assert_int_equal(pgs__job_merge(&f->b.worker), -77);
-	expect_files(f, 4, 0, 0);
-	assert_int_equal(count_blobs(f), blobs); /* nothing is left behind */
-	calls = 0;
+	for (size_t i = 0; i < COUNT_OF(codes); i++) {
+		e = (ending){2, codes[i]};
+		assert_int_equal(pgs__job_merge(&f->b.worker), codes[i]);
+		expect_files(f, 4, 0, 0);
+		assert_int_equal(count_blobs(f), blobs); /* nothing is left behind */
+	}
+	e.calls = 0;
 	merge(&f->b);
 	expect_files(f, 0, 1, 0);
 }
