@@ -199,7 +199,7 @@ static void collect_level0(planner *p, pgs__file *seed)
 {
 	start(p, 1);
 	add(p, seed);
-	while (add_touching(p, 0) | add_touching(p, 1))
+	while (add_touching(p, 0) || add_touching(p, 1))
 		;
 }
 
