@@ -120,8 +120,8 @@ static void test_sweep__leaves_times_that_the_floor_shows(void **state)
 	int64_t at[4];
 	pgs_txn *t;
 	pgs_error err = PGS_ERROR_INIT;
-	pgs__sleep_ms(5, 0); /* when there was a database, and no commit */
-	int64_t before = pgs__unix_ms();
+	pgs__sleep_ms(5, 0);
+	int64_t before = pgs__unix_ms() - 1; /* of an empty database */
 	for (uint64_t i = 0; i < 4; i++) {
 		pgs__sleep_ms(5, 0);
 		r[i] = tx_one(s->db, s, 0, THIN(i + 1));
