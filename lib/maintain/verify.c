@@ -3,7 +3,8 @@
  *     the oldest readable revision ── its pointers: p/ keys, packs ──┐
  *     every revision after it ─────── p/ and o/ puts, as watched ────┴─ each (page, id) once, in batches
  *
- * Damage is a finding and the work goes on. Metadata and attributes are checked by their seals on the way.
+ * Pointers that a pack or a younger key hides at all those revisions are met as well; that their content is gone is no
+ * damage. Damage is a finding and the work goes on. Metadata and attributes are checked by their seals on the way.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -91,6 +92,26 @@ static int check_delta(verify *v, pgs__workbench *bench, const pending *p, uint8
 	return finding(v, PGS_ECORRUPT, p->page_no, p->revision, e.message);
 }
 
+/* Whether any retained revision shows that pointer. One below a younger pack, or a pack's below a younger key, shows
+ * nowhere from then on, and its content may have been dropped. */
+static bool is_visible(verify *v, const pending *p)
+{
+	uint64_t at = p->revision > v->report->from_revision ? p->revision : v->report->from_revision;
+	pgs__arena arena = {0};
+	pgs__snapshot s;
+	pgs__resolved now;
+	int result = pgs__snapshot_open(&s, v->db, at, step_deadline(v), NULL);
+	if (result == PGS_OK)
+		result = pgs__pointers_read(&s, &p->page_no, 1, &now, &arena, step_deadline(v), NULL);
+	pgs__arena_free(&arena);
+	pgs__snapshot_close(&s);
+	if (result != PGS_OK)
+		return result != PGS_EOLDREV; /* collected meanwhile */
+	return now.ref.kind == p->pointer.kind && pgs__page_id_equal(&now.ref.id, &p->pointer.id) &&
+	       now.ref.has_base == p->pointer.has_base &&
+	       (!now.ref.has_base || pgs__page_id_equal(&now.ref.base, &p->pointer.base));
+}
+
 /* Why a content could not be had: fetch it alone, for its own message. */
 static int report_missing(verify *v, const pending *p, pgs__want *want)
 {
@@ -103,6 +124,8 @@ static int report_missing(verify *v, const pending *p, pgs__want *want)
 			*v->err = e;
 		return code;
 	}
+	if (code == PGS_ENOTFOUND && !is_visible(v, p))
+		return PGS_OK;
 	return finding(v, PGS_ECORRUPT, p->page_no, p->revision, e.message);
 }
 

@@ -370,6 +370,34 @@ static void test_fold__of_a_range_conflicts_only_with_who_read_below(void **stat
 	expect_sound(s);
 }
 
+static void forget_content(stage *s, const pgs__page_id *id)
+{
+	pgs__key key = pgs__key_content(pgs__db_prefix(s->db), id);
+	const pgs_kv_op delete = pgs__op_delete(pgs__key_slice(&key), (pgs_slice){0});
+	kv_apply(s->kv, &delete, 1);
+}
+
+/* Collection drops what a pack hides, though a pointer to it is still there, below the pack. */
+static void test_fold__leaves_nothing_that_verification_minds(void **state)
+{
+	stage *s = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	small_pages(s);
+	tx_one(s->db, s, 5, PAGE_NOISE(1));
+	pgs__page_id hidden = stage_pointer(s, 5).id;
+	fill(s->db, s, 0, 200, 2);
+	tx_one(s->db, s, 7, PAGE_NOISE(2));
+	pgs__page_id shown = stage_pointer(s, 7).id;
+	set_floor(s->kv, s->db, kv_revision(s->kv));
+	expect_sound(s);
+	forget_content(s, &hidden);
+	expect_sound(s);
+	job_do(s->db, pgs__job_fold);
+	expect_sound(s);
+	forget_content(s, &shown);
+	expect_code(pgs_verify(stage_other(s), NULL, NULL, &err), PGS_ECORRUPT, &err, "verify");
+}
+
 /* --- workers ------------------------------------------------------------------------------ */
 
 static void break_claim(stage *s, const char *operation)
@@ -471,6 +499,7 @@ int main(void)
 		TEST(test_fold__never_covers_a_younger_pointer),
 		TEST(test_fold__leaves_the_cache_usable),
 		TEST(test_fold__stops_at_damage),
+		TEST(test_fold__leaves_nothing_that_verification_minds),
 	};
 	static const struct CMUnitTest all[] = {
 		TEST(test_fold__deletes_truncated_keys),
