@@ -337,6 +337,35 @@ static void test_sweep__looks_for_orphans_once_in_a_while(void **state)
 	assert_int_equal(sweep_everything(s).removed_orphans, 1);
 }
 
+static void test_sweep__keeps_what_named_snapshots_need(void **state)
+{
+	stage *s = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *t;
+	small_pages(s);
+	tx_fill(s->db, s, 0, 300, THIN(1));
+	expect_code(pgs_snapshot_create(s->db, "kept", 4, NULL, &err), PGS_OK, &err, "snapshot");
+	tx_fill(s->db, s, 0, 300, THIN(1000));
+	size_t blobs = stage_blobs(s);
+	assert_true(blobs >= 1);
+	for (int i = 0; i < 2; i++) {
+		set_floor(s->kv, s->db, kv_revision(s->kv));
+		assert_int_equal(sweep_everything(s).removed_blobs, 0);
+	}
+	assert_int_equal(stage_blobs(s), blobs);
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	o.at_snapshot = "kept";
+	o.at_snapshot_size = 4;
+	expect_code(pgs_begin(&t, stage_other(s), &o, &err), PGS_OK, &err, "begin at the snapshot");
+	for (uint64_t i = 0; i < 300; i += 7)
+		tx_expect(t, s, i, THIN(1) + i);
+	pgs_abort(t);
+	assert_int_equal(pgs_snapshot_drop(s->db, "kept", 4, NULL), PGS_OK);
+	set_floor(s->kv, s->db, kv_revision(s->kv));
+	assert_int_equal(sweep_everything(s).removed_blobs, 1);
+	assert_int_equal(stage_blobs(s), blobs - 1);
+}
+
 static void spoil(stage *s, char kind)
 {
 	pgs__key from = pgs__key_kind(pgs__db_prefix(s->db), kind), end = pgs__key_kind_end(pgs__db_prefix(s->db), kind);
@@ -495,6 +524,7 @@ int main(void)
 		TEST(test_sweep__removes_sorted_files_at_once_and_others_later),
 		TEST(test_sweep__removes_many_in_slices),
 		TEST(test_sweep__removes_orphans_only),
+		TEST(test_sweep__keeps_what_named_snapshots_need),
 		TEST(test_sweep__looks_for_orphans_once_in_a_while),
 		TEST(test_sweep__removes_no_orphan_on_damaged_grounds),
 		TEST(test_sweep__keeps_a_folded_pack_readable_until_the_floor_passes),
