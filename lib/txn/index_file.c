@@ -115,19 +115,28 @@ static int read_blocks(const pgs__index_file *file, const pgs__backend *backend,
 	return result;
 }
 
-/* Make `index` the block that is kept, and open it. */
-static int keep_block(const pgs__index_file *file, const pgs__backend *backend, size_t index,
-		      pgs__index_block_kept *kept, pgs__entries_reader *reader, uint64_t deadline_ms, pgs_error *err)
+/* Make `index` the block that is kept, and go to its first entry at or after `page_no`: kept->at tells whether there is
+ * one. */
+static int seek(const pgs__index_file *file, const pgs__backend *backend, size_t index, uint64_t page_no,
+		pgs__index_block_kept *kept, uint64_t deadline_ms, pgs_error *err)
 {
 	if (!kept->bytes || kept->index != index) {
 		pgs__free(kept->bytes);
-		kept->index = index;
+		*kept = (pgs__index_block_kept){.index = index};
 		int result = read_blocks(file, backend, index, index + 1, &kept->bytes, &kept->size, deadline_ms, err);
 		if (result != PGS_OK)
 			return result;
 	}
-	if (pgs__entries_open((pgs_slice){kept->bytes, kept->size}, reader) != PGS_OK)
-		return damaged_block(file, index, err);
+	if (!kept->at || kept->page_no > page_no) {
+		kept->at = false;
+		if (pgs__entries_open((pgs_slice){kept->bytes, kept->size}, &kept->reader) != PGS_OK)
+			return damaged_block(file, index, err);
+	}
+	while (!kept->at || kept->page_no < page_no) {
+		kept->at = pgs__entries_next(&kept->reader, &kept->page_no, &kept->pointer);
+		if (!kept->at)
+			break;
+	}
 	return PGS_OK;
 }
 
@@ -136,14 +145,13 @@ int pgs__index_file_find(const pgs__index_file *file, const pgs__backend *backen
 			 pgs_error *err)
 {
 	int64_t index = pgs__index_table_find(table_of(file), page_no);
-	pgs__entries_reader reader;
-	uint64_t at;
 	*found = false;
 	if (index < 0)
 		return PGS_OK;
-	int result = keep_block(file, backend, (size_t)index, kept, &reader, deadline_ms, err);
-	while (result == PGS_OK && !*found && pgs__entries_next(&reader, &at, pointer) && at <= page_no)
-		*found = at == page_no;
+	int result = seek(file, backend, (size_t)index, page_no, kept, deadline_ms, err);
+	*found = result == PGS_OK && kept->at && kept->page_no == page_no;
+	if (*found)
+		*pointer = kept->pointer;
 	return result;
 }
 
@@ -165,15 +173,13 @@ int pgs__index_file_next(const pgs__index_file *file, const pgs__backend *backen
 			 pgs__index_block_kept *kept, uint64_t *page_no, uint64_t deadline_ms, pgs_error *err)
 {
 	size_t index = first_block(file, from);
-	pgs__entries_reader reader;
-	pgs_slice pointer;
 	*page_no = index < block_count(file) ? block_at(file, index).first_page : UINT64_MAX;
 	if (*page_no >= from)
 		return PGS_OK;
-	int result = keep_block(file, backend, index, kept, &reader, deadline_ms, err);
-	while (result == PGS_OK && *page_no < from)
-		if (!pgs__entries_next(&reader, page_no, &pointer))
-			result = damaged_block(file, index, err); /* it ends at or after `from`, as its row says */
+	int result = seek(file, backend, index, from, kept, deadline_ms, err);
+	if (result == PGS_OK && !kept->at)
+		return damaged_block(file, index, err); /* it ends at or after `from`, as its row says */
+	*page_no = kept->page_no;
 	return result;
 }
 

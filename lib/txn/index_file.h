@@ -22,11 +22,16 @@ typedef struct pgs__index_file {
 int pgs__index_file_open(pgs__index_file *out, const pgs_db *db, pgs_slice name, uint64_t deadline_ms, pgs_error *err);
 void pgs__index_file_close(pgs__index_file *file); /* also when zeroed */
 
-/* The block that `page_no` may be in: read unless it is the one kept. Start zeroed; free with pgs__free(bytes). */
+/* The block that was used last, and the entry found in it: neighbours are not looked for from its start. Start zeroed;
+ * free with pgs__free(bytes). */
 typedef struct pgs__index_block_kept {
 	uint8_t *bytes;
 	size_t size;
 	size_t index; /* of the block, when there are bytes */
+	pgs__entries_reader reader;
+	bool at;      /* the entry below has been read */
+	uint64_t page_no;
+	pgs_slice pointer;
 } pgs__index_block_kept;
 
 /* Find a page's encoded pointer, borrowed from `kept` until the next call with it. Errors: as opening. */

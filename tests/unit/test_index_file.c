@@ -161,6 +161,19 @@ static void test_find__reads_a_block_once(void **state)
 		assert_int_equal(found, page % STEP == 0 && page < COUNT * STEP);
 	}
 	assert_int_equal(pgs_fault_calls(f->fault) - before, file.table_size / PGS__INDEX_BLOCK_SIZE);
+	uint64_t seed = 1, next;
+	for (int i = 0; i < 3000; i++) { /* in any order, and with the one after it */
+		seed = seed * 6364136223846793005u + 1442695040888963407u;
+		uint64_t page = (seed >> 33) % (i % 4 ? 800 : COUNT * STEP + 10);
+		assert_int_equal(pgs__index_file_find(&file, pgs__db_backend(f->db), page, &kept, &found, &pointer, 0,
+						      NULL),
+				 PGS_OK);
+		assert_int_equal(found, page % STEP == 0 && page < COUNT * STEP);
+		assert_true(!found || pointer.size > page % 3000);
+		assert_int_equal(pgs__index_file_next(&file, pgs__db_backend(f->db), page, &kept, &next, 0, NULL), PGS_OK);
+		uint64_t expected = (page + STEP - 1) / STEP * STEP;
+		assert_true(next == (expected < COUNT * STEP ? expected : UINT64_MAX));
+	}
 	pgs__free(kept.bytes);
 	pgs__index_file_close(&file);
 }

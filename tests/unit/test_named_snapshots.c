@@ -164,7 +164,9 @@ static void random_commit(stage *s, version *m, uint64_t *seed)
 		m->extent = FAR + 1;
 	}
 	if (kind < 4) {
-		snprintf(m->attr, sizeof m->attr, kind == 3 ? "" : "v%u", (unsigned)stage_random(seed) % 100);
+		m->attr[0] = '\0';
+		if (kind < 3)
+			snprintf(m->attr, sizeof m->attr, "v%u", (unsigned)stage_random(seed) % 100);
 		tx_attr(t, "attr", kind == 3 ? NULL : m->attr);
 	}
 	m->revision = tx_commit(t);
