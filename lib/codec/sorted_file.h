@@ -8,7 +8,8 @@
  *     40  u64 file size        48  u64 check64 of the table 56  u64 check64 of bytes 0..55
  *     64  count × entry: 16 id, u64 offset in the file, u32 length, u64 birth   (36 bytes, ids rising)
  *     version 2: the filter (codec/filter.h), a multiple of 64 bytes, and u64 check64 of it
- *     from the contents offset on the contents in table order without gaps: a page raw when its length is the page size, else a zstd frame
+ *     from the contents offset on the contents in table order without gaps: a page raw when its length is the page
+ *     size, else a zstd frame
  *
  * The size of the filter is what is left between the table and the contents. Files whose whole table is in the l/ value
  * need none, and have version 1; writers give one to those with fences.

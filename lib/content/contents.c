@@ -162,7 +162,8 @@ static int read_one(pgs__fetch *f, pgs__job **jobs, size_t at, void *buffer)
 		return open_span(f, jobs, &(content_span){at, at + 1}, &range);
 	if (result != PGS_ECORRUPT)
 		return pgs__error(f->err, result, "%s", local.message);
-	pgs__error_page(&why, PGS_ECORRUPT, j->want->page_no, "page %llu: its content at %s offset %llu cannot be read: %s",
+	pgs__error_page(&why, PGS_ECORRUPT, j->want->page_no,
+			"page %llu: its content at %s offset %llu cannot be read: %s",
 			(unsigned long long)j->want->page_no, j->file->blob_name, (unsigned long long)j->offset,
 			local.message);
 	return pgs__job_damaged(f, j, j->file, &why);

@@ -69,9 +69,10 @@ static int search_order(const void *a, const void *b)
 static void find_furthest(pgs__file_map *map)
 {
 	for (size_t i = 0; i < map->count; i++) {
+		const pgs__level_key *key = &map->files[i]->key;
 		map->furthest[i] = (uint32_t)i;
-		if (i > 0 && map->files[i - 1]->key.level == map->files[i]->key.level &&
-			memcmp(pgs__file_map_furthest(map, i - 1)->bytes, map->files[i]->key.last.bytes, PGS__ID_SIZE) > 0)
+		if (i > 0 && map->files[i - 1]->key.level == key->level &&
+			memcmp(pgs__file_map_furthest(map, i - 1)->bytes, key->last.bytes, PGS__ID_SIZE) > 0)
 			map->furthest[i] = map->furthest[i - 1];
 	}
 }
@@ -369,7 +370,9 @@ int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const 
 	pgs_error local = PGS_ERROR_INIT;
 	listing l = {.backend = backend, .prefix = prefix, .filters = &levels->filters, .deadline_ms = deadline_ms,
 		     .known = known, .why = PGS_ERROR_INIT};
-	int result = index_known(&l) == PGS_OK ? list_anew(&l, &local) : pgs__error_nomem(&local, "map of sorted files");
+	int result = index_known(&l) == PGS_OK ? PGS_OK : pgs__error_nomem(&local, "map of sorted files");
+	if (result == PGS_OK)
+		result = list_anew(&l, &local);
 	if (result != PGS_OK) {
 		release_files(l.files, l.count);
 	} else if (!(map = map_new(l.files, l.count))) {

@@ -496,8 +496,9 @@ static int run_start(run *r)
 	r->inputs = pgs__calloc(m->input_count, sizeof *r->inputs);
 	r->heap = pgs__calloc(m->input_count, sizeof *r->heap);
 	r->copies = pgs__calloc(m->input_count, sizeof *r->copies);
-	r->plan.head = pgs__malloc(pgs__sorted_contents_offset(r->plan.capacity, pgs__filter_size_for(r->plan.capacity)));
-	r->plan.places = pgs__calloc(r->plan.capacity, sizeof *r->plan.places);
+	const size_t capacity = r->plan.capacity;
+	r->plan.head = pgs__malloc(pgs__sorted_contents_offset(capacity, pgs__filter_size_for(capacity)));
+	r->plan.places = pgs__calloc(capacity, sizeof *r->plan.places);
 	if (!r->bench || !r->inputs || !r->heap || !r->copies || !r->plan.head || !r->plan.places)
 		return pgs__error_nomem(&r->err, "merging sorted files");
 	return open_inputs(r);

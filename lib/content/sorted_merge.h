@@ -34,14 +34,14 @@ typedef struct pgs__merge {
 	size_t input_count;
 	uint8_t level;             /* of the outputs */
 	uint64_t base_revision;    /* goes into their names */
-	uint64_t file_bytes_max;   /* of an output, unless a single content is larger; 0 = PGS__SORTED_FILE_MAX, the most */
+	uint64_t file_bytes_max;   /* of an output, unless one content is larger; 0 = PGS__SORTED_FILE_MAX, the most */
 	size_t table_max;          /* as pgs__sorted_target's; 0 = PGS__LEVEL_TABLE_MAX */
-	uint64_t memory_bytes;     /* for buffers and tables together; a few pages per input is the least that is taken */
+	uint64_t memory_bytes;     /* for buffers and tables together; a few pages per input are taken in any case */
 	bool scrub;                /* prove every content by its id on the way, not only where there are copies */
 	pgs__merge_decider decide; /* NULL = keep all */
 	void *decide_ctx;
-	/* Called before each read, with the bytes of contents copied so far; nonzero ends the merge with it. For renewing
-	 * locks and for deadlines. May be NULL. */
+	/* Called before each read, with the bytes of contents copied so far; nonzero ends the merge with it. For
+	 * renewing locks and for deadlines. May be NULL. */
 	int (*progress)(void *ctx, uint64_t bytes_copied);
 	void *progress_ctx;
 

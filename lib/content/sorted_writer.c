@@ -1,4 +1,5 @@
-/* A sorted file is put from its header, table and filter, made here, and the contents where they are: nothing is copied. */
+/* A sorted file is put from its header, table and filter, made here, and the contents where they are: nothing is
+ * copied. */
 #include "content/sorted_writer.h"
 
 #include <string.h>
@@ -12,8 +13,9 @@ size_t pgs__sorted_file_fit(const pgs__sorted_item *items, size_t count)
 	uint64_t contents = 0;
 	size_t fit = 0;
 	while (fit < count && fit < PGS__SORTED_COUNT_MAX) {
+		const uint64_t head = pgs__sorted_contents_offset(fit + 1, pgs__filter_size_for(fit + 1));
 		contents += items[fit].size;
-		if (pgs__sorted_contents_offset(fit + 1, pgs__filter_size_for(fit + 1)) + contents > PGS__SORTED_FILE_MAX)
+		if (head + contents > PGS__SORTED_FILE_MAX)
 			break;
 		fit++;
 	}

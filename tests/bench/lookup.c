@@ -26,6 +26,7 @@ typedef struct part {
 	uint8_t level;
 	uint64_t entries;
 	uint32_t per_file;
+	uint64_t step; /* from the first eight bytes of one id to the next one's, about */
 } part;
 
 typedef struct lookup_world {
@@ -33,7 +34,7 @@ typedef struct lookup_world {
 	pgs__backend backend;
 	pgs__contents contents;
 	uint64_t pages, span; /* ids are below span × 2^64 */
-	part parts[PARTS_MAX];
+	part parts[PARTS_MAX]; /* the one past the last is of ids that are nowhere */
 	size_t part_count;
 	uint8_t *table; /* scratch: of one file */
 	uint64_t slice_reads, slice_bytes, filter_reads, filter_bytes;
@@ -43,13 +44,13 @@ typedef struct lookup_world {
 
 /* --- made as they are asked for ------------------------------------------------------- */
 
-/* The id of entry `at` of a part; parts past the last have ids that are nowhere. */
-static pgs__page_id id_of(const lookup_world *w, size_t which, uint64_t entries, uint64_t at)
+/* The id of entry `at` of a part. */
+static pgs__page_id id_of(const lookup_world *w, size_t which, uint64_t at)
 {
 	bench_random random = {(which << 48 | at) * 0x2545f4914f6cdd1du + 1};
-	uint64_t step = w->span / entries;
+	uint64_t step = w->parts[which].step, fraction = bench_random_next(&random) >> 44;
 	pgs__page_id id;
-	pgs__store_u64be(id.bytes, at * step + bench_random_next(&random) % step);
+	pgs__store_u64be(id.bytes, at * step + (step * fraction >> 20));
 	pgs__store_u64be(id.bytes + 8, bench_random_next(&random));
 	return id;
 }
@@ -67,7 +68,7 @@ static void make_rows(const lookup_world *w, size_t which, uint64_t file, uint64
 	uint64_t contents = pgs__sorted_contents_offset(entries, pgs__filter_size_for(entries));
 	for (uint64_t i = first; i < first + count; i++) {
 		const pgs__sorted_entry entry = {
-			.id = id_of(w, which, p->entries, file * p->per_file + i),
+			.id = id_of(w, which, file * p->per_file + i),
 			.offset = contents + i * CONTENT_SIZE,
 			.length = CONTENT_SIZE,
 		};
@@ -111,12 +112,15 @@ static void plan_levels(lookup_world *w)
 {
 	uint64_t left = w->pages, room = FANOUT;
 	for (int i = 0; i < FIRST_FILES; i++, left -= FIRST_ENTRIES)
-		w->parts[w->part_count++] = (part){0, FIRST_ENTRIES, FIRST_ENTRIES};
+		w->parts[w->part_count++] = (part){0, FIRST_ENTRIES, FIRST_ENTRIES, 0};
 	for (uint8_t level = 1; left > 0; level++, room *= FANOUT) {
 		uint64_t entries = left < room * FILE_ENTRIES ? left : room * FILE_ENTRIES;
-		w->parts[w->part_count++] = (part){level, entries, FILE_ENTRIES};
+		w->parts[w->part_count++] = (part){level, entries, FILE_ENTRIES, 0};
 		left -= entries;
 	}
+	w->parts[w->part_count] = (part){0, w->pages, 0, 0};
+	for (size_t i = 0; i <= w->part_count; i++)
+		w->parts[i].step = w->span / w->parts[i].entries;
 }
 
 static void register_file(lookup_world *w, size_t which, uint64_t file, pgs__registration *out)
@@ -129,8 +133,8 @@ static void register_file(lookup_world *w, size_t which, uint64_t file, pgs__reg
 	pgs__level_value_encode(pgs__sorted_contents_offset(entries, filter) + entries * CONTENT_SIZE,
 				(pgs_slice){w->table, entries * PGS__SORTED_ENTRY_SIZE}, filter, 0, &value);
 	bench_check(!value.failed, "out of memory");
-	const pgs__page_id first = id_of(w, which, p->entries, file * p->per_file),
-			   last = id_of(w, which, p->entries, file * p->per_file + entries - 1);
+	const pgs__page_id first = id_of(w, which, file * p->per_file),
+			   last = id_of(w, which, file * p->per_file + entries - 1);
 	snprintf(name, sizeof name, "s-%zu-%llu", which, (unsigned long long)file);
 	pgs__key *key = bench_alloc(sizeof *key);
 	*key = pgs__key_level(w->contents.prefix, p->level, &first, &last, name);
@@ -200,10 +204,10 @@ static double look_up_many(lookup_world *w, bool existing, uint64_t count, uint6
 	w->slice_reads = w->slice_bytes = w->filter_reads = w->filter_bytes = 0;
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t at = bench_random_next(&random) % w->pages;
-		size_t which = existing ? 0 : PARTS_MAX;
+		size_t which = existing ? 0 : w->part_count;
 		for (; existing && at >= w->parts[which].entries; which++)
 			at -= w->parts[which].entries;
-		const pgs__page_id id = id_of(w, which, existing ? w->parts[which].entries : w->pages, at);
+		const pgs__page_id id = id_of(w, which, at);
 		bench_check(look_up(w, map, &id) == existing, "a lookup's result");
 	}
 	pgs__file_map_release(map);
@@ -227,7 +231,7 @@ static void show(const lookup_world *w, const char *what, uint64_t count, size_t
 static void run_lookups(const bench_env *env, uint64_t pages, bool existing, bench_result *out)
 {
 	static lookup_world w;
-	const uint64_t count = env->quick ? 2000 : 100000, warm = env->quick ? 2000 : pages / 500 + 100000;
+	const uint64_t count = env->quick ? 2000 : 100000, warm = env->quick ? 2000 : pages / 5000 + 100000;
 	const char *what = existing ? "existing" : "absent";
 	world_open(&w, pages);
 	look_up_many(&w, existing, warm, 1);

@@ -217,7 +217,8 @@ static int fetch(world *w, size_t first, size_t count, pgs_error *err)
 	pgs__want *wants = calloc(count, sizeof *wants);
 	uint8_t (*bytes)[PAGE] = calloc(count, PAGE);
 	for (size_t i = 0; i < count; i++)
-		wants[i] = (pgs__want){.page_no = w->pages[first + i].no, .id = w->pages[first + i].id, .page = bytes[i]};
+		wants[i] = (pgs__want){
+			.page_no = w->pages[first + i].no, .id = w->pages[first + i].id, .page = bytes[i]};
 	int result = pgs__contents_fetch(&w->contents, wants, count, pgs__now_ms() + DEADLINE_MS, err);
 	bool all = true;
 	for (size_t i = 0; i < count; i++) {
@@ -268,7 +269,8 @@ static void test_contents__are_found_in_any_levels(void **state)
 		size_t files = 1 + roll(w, 12);
 		for (size_t f = 0; f < files; f++) {
 			uint8_t level = (uint8_t)roll(w, 4);
-			size_t first = level ? roll(w, w->count) : 0, length = 1 + roll(w, level ? w->count / 3 : w->count);
+			size_t first = level ? roll(w, w->count) : 0;
+			size_t length = 1 + roll(w, level ? w->count / 3 : w->count);
 			for (size_t i = 0; i < w->count; i++) {
 				bool in = i >= first && i < first + length && roll(w, 3) > 0;
 				cells[i] = i == first ? GOOD : !in ? NONE : roll(w, 6) ? GOOD : TOMBSTONE;
@@ -581,7 +583,8 @@ static void register_many(world *w, size_t count)
 
 static int refresh(world *w)
 {
-	return pgs__levels_refresh(&w->contents.levels, &w->backend, w->contents.prefix, pgs__now_ms() + DEADLINE_MS, NULL);
+	return pgs__levels_refresh(
+		&w->contents.levels, &w->backend, w->contents.prefix, pgs__now_ms() + DEADLINE_MS, NULL);
 }
 
 static void test_levels__are_listed_in_pages(void **state)

@@ -428,8 +428,8 @@ static output read_output(world *w, const pgs__sorted_file *file)
 	return o;
 }
 
-static void check_content(world *w, const output *o, const pgs__sorted_entry *entry, const model_page *p, const expected *e,
-			  size_t page)
+static void check_content(world *w, const output *o, const pgs__sorted_entry *entry, const model_page *p,
+			  const expected *e, size_t page)
 {
 	uint8_t bytes[PAGE];
 	const uint8_t *at = o->bytes + entry->offset;
