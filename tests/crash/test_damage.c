@@ -585,6 +585,13 @@ static void test_damage__of_a_table_with_fences(void **state)
 	assert_int_equal(o.verify, PGS_ECORRUPT);
 	expect_findings_are_failures();
 	server_stop(&w.server);
+	build(NULL, 0, 1900);
+	flip_blob('s', 64 + 36 * 1900 + 100);
+	assert_int_equal(o.failed, 0); /* its filter: readers do without */
+	assert_int_equal(o.verify, PGS_ECORRUPT);
+	assert_int_equal(o.found_elsewhere, 1);
+	assert_non_null(strstr(o.finding, "its filter is damaged"));
+	server_stop(&w.server);
 	where[0] = '\0';
 }
 
