@@ -1,6 +1,7 @@
 /* Named snapshots: making, listing and dropping them. Reading them is txn/named.c.
  *
- *     pin S ── pointers and attributes at S ── index files uploaded ── s/<name> put, comparing floor <= S ── unpin
+ *     pin S ── pointers and attributes at S ── index files uploaded ── s/<name> put, comparing floor <= S and the pin,
+ *                                                                      which it deletes
  *
  * Until s/<name> is there nobody refers to the files, and once it is, the live set reads them: whoever publishes a
  * floor compares s/ unchanged, so what the snapshot shows is live at every floor, by S or by the files. The files carry
@@ -290,7 +291,9 @@ static int encode_record(creation *c, const upload *attrs)
 	return c->value.failed ? pgs__error_nomem(c->err, "snapshot") : PGS_OK;
 }
 
-enum { GET_S, GET_G, GET_M, GET_COUNT };
+enum { GET_S, GET_G, GET_M, GET_PIN, GET_COUNT };
+
+#define PIN_IS_GONE 1 /* beside the PGS_… codes: the request can be sent again with a new pin, if it never was before */
 
 /* Registering failed a compare: because it is done, or why. *open: an earlier request may still do it. */
 static int judge(creation *c, const pgs_kv_txn *txn, bool unknown, bool *open)
@@ -313,10 +316,14 @@ static int judge(creation *c, const pgs_kv_txn *txn, bool unknown, bool *open)
 		return pgs__error(c->err, PGS_EOLDREV, "revision %llu of database %s is gone; the oldest readable is %llu",
 				  (unsigned long long)at, c->db->name, (unsigned long long)floor.floor);
 	}
+	if (!s && !(pgs__got(txn, GET_PIN) && pgs__got(txn, GET_PIN)->create_revision == c->pin.held))
+		return PIN_IS_GONE;
 	return pgs__error(c->err, PGS_EEXIST, "database %s has a snapshot %s already; drop it first, or choose another name",
 			  c->db->name, c->name);
 }
 
+/* It consumes the pin: a request that arrives late, when the snapshot was made by a later one and dropped again, does
+ * nothing. */
 static int register_once(creation *c, uint64_t deadline_ms, bool unknown, bool *open)
 {
 	const uint8_t *prefix = pgs__db_prefix(c->db);
@@ -325,18 +332,22 @@ static int register_once(creation *c, uint64_t deadline_ms, bool unknown, bool *
 	uint8_t bound[8];
 	size_t n = 0;
 	pgs__store_u64be(bound, c->snapshot.kv_revision + 1); /* floor <= S: see commit.c */
-	pgs_kv_compare compares[3];
+	pgs_slice pin = pgs__key_slice(&c->pin.key);
+	pgs_kv_compare compares[4];
 	compares[n++] = pgs__if_absent(s);
+	compares[n++] = (pgs_kv_compare){
+		.key = pin, .target = PGS_KV_CREATE, .relation = PGS_KV_EQUAL, .number = c->pin.held};
 	compares[n++] = pgs__if_exists(pgs__key_slice(&m));
 	if (!PGS__BUG(SNAPSHOT_IGNORES_FLOOR))
 		compares[n++] = pgs__if_value_less(pgs__key_slice(&g), (pgs_slice){bound, sizeof bound});
-	const pgs_kv_op put = pgs__op_put(s, pgs__buffer_slice(&c->value));
+	const pgs_kv_op ops[] = {pgs__op_put(s, pgs__buffer_slice(&c->value)), pgs__op_delete(pin, (pgs_slice){0})};
 	const pgs_kv_op gets[GET_COUNT] = {
 		[GET_S] = pgs__op_get(s, 0),
 		[GET_G] = pgs__op_get(pgs__key_slice(&g), 0),
 		[GET_M] = {.kind = PGS_KV_RANGE, .key = pgs__key_slice(&m), .keys_only = true},
+		[GET_PIN] = {.kind = PGS_KV_RANGE, .key = pin, .keys_only = true},
 	};
-	pgs_kv_txn txn = {.compares = compares, .compare_count = n, .success = &put, .success_count = 1,
+	pgs_kv_txn txn = {.compares = compares, .compare_count = n, .success = ops, .success_count = 2,
 			  .failure = gets, .failure_count = GET_COUNT};
 	pgs_kv *kv = pgs__db_backend(c->db)->kv;
 	*open = unknown;
@@ -353,8 +364,17 @@ static int register_snapshot(creation *c, bool *unsure)
 	uint64_t deadline = pgs__db_deadline(c->db, 0);
 	bool unknown = false, open = false;
 	for (;;) {
-		int result = register_once(c, deadline, unknown, &open);
+		int result = c->pin.held ? register_once(c, deadline, unknown, &open) : PIN_IS_GONE;
+		if (result == PIN_IS_GONE && !unknown) { /* broken while we slept */
+			result = pgs__pin_renew(&c->pin, deadline, c->err);
+			if (result == PGS_OK)
+				continue;
+			*unsure = false;
+			return result;
+		}
 		*unsure = result != PGS_OK && (open || result == PGS_EUNKNOWN);
+		if (result == PGS_OK)
+			c->pin.key.size = 0; /* nothing to release */
 		if (result == PGS_OK || !*unsure)
 			return result;
 		unknown = unknown || result == PGS_EUNKNOWN;

@@ -875,6 +875,25 @@ static void test_create__faults_at_every_call(void **state)
 	faulty_create(*state, PGS_FAULT_STOP);
 }
 
+/* Any call is kept back until the snapshot is dropped again. */
+static void test_create__what_comes_after_the_drop_does_nothing(void **state)
+{
+	stage *s = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	tx_fill(s->db, s, 0, 5, PAGE_NOISE(1));
+	for (uint64_t nth = 1, calls = nth; calls >= nth; nth++) {
+		uint64_t before = pgs_fault_calls(s->fault);
+		pgs_fault_at(s->fault, nth, PGS_FAULT_DELAY);
+		int result = create_at(s, "x", 0, &err);
+		calls = pgs_fault_calls(s->fault) - before;
+		pgs_fault_at(s->fault, 0, PGS_FAULT_NONE);
+		if (result == PGS_OK)
+			assert_int_equal(drop(s, "x", &err), PGS_OK);
+		pgs_fault_deliver(s->fault);
+		assert_int_equal(stage_keys_of(s, 's'), 0);
+	}
+}
+
 /* The request that registers is kept back, and nothing after it gets through: it may still happen, so the files must
  * stay. */
 static void delay_registering(stage *s, const char *operation)
@@ -1048,6 +1067,7 @@ int main(void)
 		CASE(test_drop__unregisters_the_files),
 		CASE(test_drop__a_dropped_database),
 		CASE(test_create__faults_at_every_call),
+		CASE(test_create__what_comes_after_the_drop_does_nothing),
 		CASE(test_create__that_happens_later_is_whole),
 		CASE(test_drop__faults_at_every_call),
 		CASE(test_damage__of_the_record_is_found),
