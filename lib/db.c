@@ -274,9 +274,14 @@ int pgs_db_open(pgs_db **out, pgs_store *store, const void *name, size_t name_si
 
 /* --- creating ---------------------------------------------------------------------------------- */
 
+/* A creation happens at most once, however late its requests arrive: it is announced under N/<prefix>, and making the
+ * database consumes that. Nobody depends on an announcement, so maintenance removes what is left of them. */
+
 /* The values a database begins with. */
 typedef struct creation {
 	uint8_t prefix[PGS__PREFIX_SIZE];
+	pgs__key announcement;
+	uint64_t announced; /* create revision of that key */
 	pgs__meta meta;
 	pgs__buffer name_value, meta_value, floor_value;
 	uint8_t zero[PGS__NUMBER_SIZE];
@@ -292,6 +297,7 @@ static int creation_init(creation *c, const pgs_db_options *o, pgs_error *err)
 	    pgs__random_bytes(c->meta.secret, sizeof c->meta.secret) != PGS_OK)
 		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
 	c->prefix[0] |= 0x80; /* never like n/ or i */
+	c->announcement = pgs__announced_key(c->prefix);
 	pgs__put_bytes(&c->name_value, c->prefix, sizeof c->prefix);
 	pgs__seal(&c->name_value, 0);
 	pgs__meta_encode(&c->meta, &c->meta_value);
@@ -309,6 +315,38 @@ static void creation_free(creation *c)
 	pgs__buffer_free(&c->floor_value);
 }
 
+static int exists_already(const char *printable, pgs_error *err)
+{
+	return pgs__error(err, PGS_EEXIST, "database %s exists already", printable);
+}
+
+/* Errors: EEXIST, EUNKNOWN (another prefix is to be taken), the KV's. */
+static int announce(creation *c, pgs_store *store, const pgs__key *name, const char *printable, uint64_t deadline_ms,
+		    pgs_error *err)
+{
+	const pgs_kv_compare compares[] = {pgs__if_absent(pgs__key_slice(name)),
+					   pgs__if_absent(pgs__key_slice(&c->announcement))};
+	const pgs_kv_op put = pgs__op_put(pgs__key_slice(&c->announcement), (pgs_slice){0});
+	pgs_kv_txn txn = {.compares = compares, .compare_count = 2, .success = &put, .success_count = 1};
+	pgs_kv *kv = store->backend.kv;
+	int result = kv->vtable->txn(kv, &txn, 1, deadline_ms, err);
+	if (result == PGS_OK && !txn.succeeded)
+		result = exists_already(printable, err);
+	c->announced = result == PGS_OK ? txn.revision : 0;
+	kv->vtable->release(kv, &txn, 1);
+	return result;
+}
+
+static void withdraw(const creation *c, pgs_store *store)
+{
+	const pgs_kv_op delete = pgs__op_delete(pgs__key_slice(&c->announcement), (pgs_slice){0});
+	pgs_kv_txn txn;
+	pgs__kv_read(&store->backend, &txn, &delete, 1, store_deadline(store), NULL);
+	pgs__kv_release(&store->backend, &txn, 1);
+}
+
+#define NOT_ANNOUNCED 1 /* beside the PGS_… codes: the announcement was removed by another, or by ourselves */
+
 /* One transaction makes the name and everything below it. */
 static int creation_send(creation *c, pgs_store *store, const pgs__key *name, const char *printable,
 			 uint64_t deadline_ms, pgs_error *err)
@@ -317,7 +355,13 @@ static int creation_send(creation *c, pgs_store *store, const pgs__key *name, co
 		 g = pgs__key_single(c->prefix, 'g'), e = pgs__key_single(c->prefix, 'e'),
 		 z = pgs__key_single(c->prefix, 'z');
 	const pgs_slice number = {c->zero, sizeof c->zero};
-	const pgs_kv_compare absent = pgs__if_absent(pgs__key_slice(name));
+	const pgs_kv_compare compares[] = {
+		pgs__if_absent(pgs__key_slice(name)),
+		{.key = pgs__key_slice(&c->announcement),
+		 .target = PGS_KV_CREATE,
+		 .relation = PGS_KV_EQUAL,
+		 .number = c->announced},
+	};
 	const pgs_kv_op puts[] = {
 		pgs__op_put(pgs__key_slice(name), pgs__buffer_slice(&c->name_value)),
 		pgs__op_put(pgs__key_slice(&m), pgs__buffer_slice(&c->meta_value)),
@@ -325,10 +369,11 @@ static int creation_send(creation *c, pgs_store *store, const pgs__key *name, co
 		pgs__op_put(pgs__key_slice(&t), number),
 		pgs__op_put(pgs__key_slice(&e), number),
 		pgs__op_put(pgs__key_slice(&z), (pgs_slice){0}),
+		pgs__op_delete(pgs__key_slice(&c->announcement), (pgs_slice){0}),
 	};
 	const pgs_kv_op get = pgs__op_get(pgs__key_slice(name), 0);
-	pgs_kv_txn txn = {.compares = &absent,
-			  .compare_count = 1,
+	pgs_kv_txn txn = {.compares = compares,
+			  .compare_count = 2,
 			  .success = puts,
 			  .success_count = sizeof puts / sizeof *puts,
 			  .failure = &get,
@@ -338,11 +383,36 @@ static int creation_send(creation *c, pgs_store *store, const pgs__key *name, co
 	if (result == PGS_OK && !txn.succeeded) {
 		const pgs_kv_pair *pair = pgs__got(&txn, 0);
 		/* Ours, if an attempt's reply was lost. */
-		if (!pair || !pgs__slice_equal(pair->value, pgs__buffer_slice(&c->name_value)))
-			result = pgs__error(err, PGS_EEXIST, "database %s exists already", printable);
+		if (!pair)
+			result = NOT_ANNOUNCED;
+		else if (!pgs__slice_equal(pair->value, pgs__buffer_slice(&c->name_value)))
+			result = exists_already(printable, err);
 	}
 	kv->vtable->release(kv, &txn, 1);
 	return result;
+}
+
+/* Make it under one prefix. *again: it certainly was not made, and another prefix may do better. */
+static int create_once(creation *c, pgs_store *store, const pgs__key *name, const char *printable,
+		       const pgs_db_options *o, uint64_t deadline, bool *again, pgs_error *err)
+{
+	bool unknown = false;
+	int result = creation_init(c, o, err);
+	if (result == PGS_OK)
+		result = announce(c, store, name, printable, deadline, err);
+	*again = result == PGS_EUNKNOWN;
+	if (result != PGS_OK)
+		return result == PGS_EUNKNOWN ? pgs__error(err, PGS_EIO, "creating database %s was not confirmed", printable)
+					      : result;
+	do {
+		result = creation_send(c, store, name, printable, deadline, err);
+		unknown |= result == PGS_EUNKNOWN;
+	} while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+	if (result != PGS_OK && !unknown)
+		withdraw(c, store);
+	*again = result == NOT_ANNOUNCED && !unknown;
+	return *again ? pgs__error(err, PGS_EBUSY, "creating database %s was interrupted by maintenance", printable)
+		      : after_unknown(unknown, result, "creating", printable, err);
 }
 
 static int create(pgs_db **out, pgs_store *store, const void *name, size_t name_size, const pgs_db_options *o,
@@ -351,16 +421,14 @@ static int create(pgs_db **out, pgs_store *store, const void *name, size_t name_
 	uint64_t deadline = store_deadline(store);
 	pgs__key key = pgs__key_name(name, name_size);
 	char printable[4 * PGS_DB_NAME_MAX + 1];
-	creation c;
+	creation c = {.zero = {0}};
+	bool again = true;
+	int result = PGS_OK;
 	pgs__printable(printable, sizeof printable, name, name_size);
-	int result = creation_init(&c, o, err);
-	if (result == PGS_OK) {
-		bool unknown = false;
-		do {
-			result = creation_send(&c, store, &key, printable, deadline, err);
-			unknown |= result == PGS_EUNKNOWN;
-		} while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
-		result = after_unknown(unknown, result, "creating", printable, err);
+	while (again) {
+		creation_free(&c);
+		result = create_once(&c, store, &key, printable, o, deadline, &again, err);
+		again &= !pgs__deadline_passed(deadline);
 	}
 	if (result == PGS_OK)
 		result = db_new(out, store, printable, c.prefix, &c.meta, o, err);

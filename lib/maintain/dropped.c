@@ -37,6 +37,13 @@ pgs__key pgs__dropped_key(const uint8_t *prefix)
 	return key;
 }
 
+pgs__key pgs__announced_key(const uint8_t *prefix)
+{
+	pgs__key key = pgs__dropped_key(prefix);
+	key.bytes[0] = 'N';
+	return key;
+}
+
 static pgs__key copy_key(pgs_slice from)
 {
 	pgs__key key = {.size = (uint16_t)(from.size < PGS__KEY_MAX ? from.size : PGS__KEY_MAX - 1)};
@@ -178,6 +185,15 @@ static int list_dropped(pgs_store *store, pgs__key *from, uint8_t (*out)[PGS__PR
 	return result;
 }
 
+static int forget_announcements(pgs_store *store, pgs_error *err)
+{
+	const pgs_kv_op delete = pgs__op_delete((pgs_slice){"N/", 2}, (pgs_slice){"N0", 2});
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(&store->backend, &txn, &delete, 1, call_deadline(store), err);
+	pgs__kv_release(&store->backend, &txn, 1);
+	return result;
+}
+
 int pgs__sweep_dropped(pgs_store *store, const pgs_maintain_options *options, pgs_maintain_report *report,
 		       pgs_error *err)
 {
@@ -185,7 +201,7 @@ int pgs__sweep_dropped(pgs_store *store, const pgs_maintain_options *options, pg
 	uint8_t prefixes[KEYS_PAGE][PGS__PREFIX_SIZE];
 	uint64_t end_ms = end_of(options);
 	pgs_error later = PGS_ERROR_INIT;
-	int first = PGS_OK, result = PGS_OK;
+	int first = PGS_OK, result = options->dry_run ? PGS_OK : forget_announcements(store, err);
 	bool more = true;
 	while (result == PGS_OK && more) {
 		size_t count;

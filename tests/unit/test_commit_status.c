@@ -378,10 +378,35 @@ static void test_create__an_error_after_a_delay_is_unknown(void **state)
 	pgs_db *db;
 	f->kind = PGS_FAULT_DELAY;
 	f->then = fail_this_call;
-	f->calls_left = 1;
+	f->calls_left = 2; /* the first announces it */
 	expect_code(pgs_db_create(&db, f->faulty_store, "new", 3, NULL, &err), PGS_EUNKNOWN, &err, "create");
 	assert_int_equal(pgs_fault_deliver(f->fault), 1);
 	pgs_db_close(open_db(f->store, "new")); /* and there it is */
+}
+
+/* Whatever call of a creation comes late, once the database was dropped it does not come back. */
+static void test_create__what_comes_after_the_drop_does_nothing(void **state)
+{
+	fixture *f = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	f->kind = PGS_FAULT_DELAY;
+	for (uint64_t nth = 1; nth <= 4; nth++) {
+		pgs_db *db;
+		f->calls_left = nth;
+		expect_code(pgs_db_create(&db, f->faulty_store, "new", 3, NULL, &err), PGS_OK, &err, "create");
+		pgs_db_close(db);
+		f->calls_left = 0;
+		expect_code(pgs_db_drop(f->store, "new", 3, &err), PGS_OK, &err, "drop");
+		pgs_fault_deliver(f->fault);
+		assert_int_equal(pgs_db_open(&db, f->store, "new", 3, NULL, &err), PGS_ENOTFOUND);
+	}
+	pgs_maintain_report report = PGS_MAINTAIN_REPORT_INIT;
+	expect_code(pgs_maintain_store(f->store, NULL, &report, &err), PGS_OK, &err, "maintain");
+	pgs_kv_op op = {.kind = PGS_KV_RANGE, .key = {"N/", 2}, .range_end = {"N0", 2}, .count_only = true};
+	pgs_kv_txn txn = {.success = &op, .success_count = 1};
+	assert_int_equal(f->server.kv->vtable->txn(f->server.kv, &txn, 1, 0, NULL), PGS_OK);
+	assert_int_equal(txn.results[0].total, 0);
+	f->server.kv->vtable->release(f->server.kv, &txn, 1);
 }
 
 static void test_drop__an_error_after_a_delay_is_unknown(void **state)
@@ -401,6 +426,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_create__an_error_after_a_delay_is_unknown, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_create__what_comes_after_the_drop_does_nothing, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_drop__an_error_after_a_delay_is_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status__of_a_token_never_sent_is_no, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status__of_a_commit_is_yes, setup, teardown),
