@@ -51,6 +51,7 @@ typedef struct flush {
 	seen *seen;          /* keys still to be deleted */
 	size_t seen_count;
 	bool registered, lost;
+	bool unsure; /* an attempt at registering the file may have taken effect, or may yet */
 
 	/* a step */
 	uint8_t (*keys)[CONTENT_KEY_SIZE];
@@ -245,9 +246,14 @@ static int try_register(flush *f)
 		forget_first(f, count);
 		return PGS_OK;
 	}
+	f->unsure |= step.unsure;
+	size_t before = f->seen_count;
 	result = look_again(f, count, &changed);
-	f->lost = result == PGS_OK && !changed; /* then it is the fence: broken claim, passed floor, dropped */
-	if (f->lost && !step.unsure) {
+	/* It is the fence: a broken claim, a passed floor, a dropped database. Or an attempt may have taken effect that
+	 * deleted these keys, and the file been merged and removed since: compares of other keys would not tell. */
+	bool none_left = before - f->seen_count == count;
+	f->lost = result == PGS_OK && (!changed || (f->unsure && none_left));
+	if (f->lost && !f->unsure) {
 		pgs_blob *blob = pgs__db_backend(f->w->db)->blob;
 		blob->vtable->remove(blob, f->file.blob_name, pgs__worker_deadline(f->w), NULL);
 	}
@@ -321,7 +327,7 @@ static void free_batch(flush *f)
 	f->ops = NULL;
 	f->item_count = 0;
 	f->bytes = PGS__SORTED_HEADER_SIZE;
-	f->registered = false;
+	f->registered = f->unsure = false;
 }
 
 static int put_file(flush *f)

@@ -293,6 +293,38 @@ static void test_flush__is_fenced(void **state)
 	expect_each(f, 0, 300);
 }
 
+/* Of the first step after the file was put, the reply is lost; and before it is sent again, others have merged the file
+ * away. */
+static void merge_away(fixture *f, uint64_t call, const char *operation)
+{
+	(void)call;
+	if (strcmp(operation, "put") == 0) {
+		f->number = 1;
+	} else if (f->number == 1 && strcmp(operation, "txn") == 0) {
+		pgs_fault_at(f->fault, 1, PGS_FAULT_LOSE_REPLY);
+		f->number = 2;
+	} else if (f->number == 2) {
+		pgs__key from = pgs__key_kind(pgs__db_prefix(f->a.db), 'l'),
+			 end = pgs__key_kind_end(pgs__db_prefix(f->a.db), 'l');
+		const pgs_kv_op op = {
+			.kind = PGS_KV_DELETE, .key = pgs__key_slice(&from), .range_end = pgs__key_slice(&end)};
+		assert_int_equal(files_in(f, 0), 1);
+		kv_apply(f->server.kv, &op, 1);
+		f->number = 3;
+	}
+}
+
+static void test_flush__a_file_that_was_merged_away_is_not_registered_again(void **state)
+{
+	fixture *f = *state;
+	write_each(f, 0, 300);
+	watch_calls(f, merge_away);
+	flush_all(&f->b);
+	f->before = NULL;
+	assert_int_equal(f->number, 3);
+	assert_int_equal(files_in(f, 0), 0);
+}
+
 static void test_flush__one_at_a_time(void **state)
 {
 	fixture *f = *state;
@@ -405,6 +437,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_flush__keys_put_again_meanwhile_stay, setup_flush_limited, teardown),
 		cmocka_unit_test_setup_teardown(test_flush__is_fenced, setup_flush, teardown),
 		cmocka_unit_test_setup_teardown(test_flush__is_fenced, setup_flush_limited, teardown),
+		cmocka_unit_test_setup_teardown(test_flush__a_file_that_was_merged_away_is_not_registered_again,
+						setup_flush, teardown),
+		cmocka_unit_test_setup_teardown(test_flush__a_file_that_was_merged_away_is_not_registered_again,
+						setup_flush_limited, teardown),
 		cmocka_unit_test_setup_teardown(test_flush__one_at_a_time, setup_flush, teardown),
 		cmocka_unit_test_setup_teardown(test_flush__of_a_dropped_database, setup_flush, teardown),
 		cmocka_unit_test_setup_teardown(test_flush__errors, setup_flush_limited, teardown),
