@@ -332,6 +332,21 @@ static int file_finding(verify *v, const pgs__file *file, const char *what)
 	return finding(v, PGS_ECORRUPT, PGS_NO_PAGE, file->registered, e.message);
 }
 
+/* A blob is missing: is its file registered still, or was it merged into others meanwhile? */
+static int report_missing_file(verify *v, const pgs__file *file)
+{
+	int result = pgs__levels_refresh(&v->contents->levels, v->contents->backend, pgs__db_prefix(v->db),
+					 step_deadline(v), v->err);
+	if (result != PGS_OK && result != PGS_ECORRUPT && result != PGS_EVERSION)
+		return result;
+	pgs__file_map *map = pgs__levels_map(&v->contents->levels);
+	bool registered = false;
+	for (size_t i = 0; i < map->count; i++)
+		registered |= strcmp(map->files[i]->blob_name, file->blob_name) == 0;
+	pgs__file_map_release(map);
+	return registered ? file_finding(v, file, "is registered but missing") : PGS_OK;
+}
+
 /* Header, table and filter of a registered file. Its contents are checked through the pointers that need them. */
 static int check_file(verify *v, const pgs__file *file)
 {
@@ -345,7 +360,7 @@ static int check_file(verify *v, const pgs__file *file)
 	pgs__sorted_header header;
 	int result = blob->vtable->get(blob, &range, 1, step_deadline(v), v->err);
 	if (result == PGS_ENOTFOUND)
-		result = file_finding(v, file, "is registered but missing");
+		result = report_missing_file(v, file);
 	else if (result == PGS_ECORRUPT)
 		result = file_finding(v, file, "is shorter than its index says");
 	else if (result == PGS_OK && pgs__sorted_header_decode(bytes, &header) == PGS_EVERSION)
