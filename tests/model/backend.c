@@ -15,6 +15,7 @@
 #include "codec/changelog.h"
 #include "codec/keys.h"
 #include "codec/meta.h"
+#include "codec/snapshot_record.h"
 
 typedef struct late_blob {
 	struct late_blob *next;
@@ -45,6 +46,8 @@ struct sim_link {
 	sim_blob outer_blob;
 	size_t delayed_txns;
 	late_blob *late;
+	uint8_t claim[16]; /* the end of the key of the last one it took */
+	bool unfenced;     /* another broke it */
 };
 
 typedef struct sim_watch {
@@ -82,8 +85,62 @@ static void observe_put(sim_db *db, const uint8_t *prefix, char kind, pgs_slice 
 	}
 }
 
-static void observe_ops(const pgs_kv_op *ops, size_t count, uint64_t revision)
+static sim_snapshot *find_snapshot(sim_db *db, pgs_slice name)
 {
+	for (int i = 0; db && i < SIM_SNAPSHOTS; i++)
+		if (strlen(db->snapshots[i].name) == name.size && memcmp(db->snapshots[i].name, name.data, name.size) == 0)
+			return &db->snapshots[i];
+	return NULL;
+}
+
+/* A named snapshot is made or dropped. */
+static void observe_snapshot(sim_db *db, pgs_slice name, const pgs_kv_op *op)
+{
+	pgs__snapshot_record record;
+	sim_snapshot *s = find_snapshot(db, name);
+	if (!s || op->range_end.size)
+		return;
+	bool put = op->kind == PGS_KV_PUT && pgs__snapshot_decode(op->value, &record) == PGS_OK;
+	s->drops += s->revision && !put;
+	s->puts += put && !s->revision;
+	s->revision = put ? record.commit_revision : 0;
+}
+
+/* A claim of maintenance: who holds it, and whether another broke it. */
+static void observe_claim(sim_link *link, const pgs_kv_op *op)
+{
+	const uint8_t *id = (const uint8_t *)op->key.data + op->key.size - 16;
+	if (op->key.size < 13 + 16 || memcmp((const uint8_t *)op->key.data + 11, "m-", 2) != 0)
+		return;
+	if (op->kind == PGS_KV_PUT) {
+		memcpy(link->claim, id, sizeof link->claim);
+		link->unfenced = false;
+		return;
+	}
+	for (sim_link *holder = world.links; holder; holder = holder->next)
+		if (holder != link && memcmp(holder->claim, id, sizeof holder->claim) == 0)
+			holder->unfenced = true;
+}
+
+/* Invariant 9: whoever's claim was broken changes nothing. Commits need no claim: they put t. */
+static void check_fence(const sim_link *link, const pgs_kv_op *ops, size_t count)
+{
+	bool works = false;
+	for (size_t i = 0; i < count; i++) {
+		const uint8_t *key = ops[i].key.data;
+		if (ops[i].kind == PGS_KV_RANGE || ops[i].key.size < 10 || key[0] < 0x80)
+			continue;
+		if (key[9] == 't' || key[9] == 's' || key[9] == 'm')
+			return;
+		works |= strchr("lop", key[9]) != NULL;
+	}
+	if (works && link->unfenced)
+		sim_fail("a worker whose claim was broken goes on: client %d", link->owner->index);
+}
+
+static void observe_ops(sim_link *link, const pgs_kv_op *ops, size_t count, uint64_t revision)
+{
+	check_fence(link, ops, count);
 	for (size_t i = 0; i < count; i++) {
 		const uint8_t *key = ops[i].key.data;
 		size_t size = ops[i].key.size;
@@ -91,7 +148,11 @@ static void observe_ops(const pgs_kv_op *ops, size_t count, uint64_t revision)
 			continue;
 		sim_db *db = model_db(key);
 		pgs_slice tail = {key + 11, size > 11 ? size - 11 : 0};
-		if (ops[i].kind == PGS_KV_PUT)
+		if (key[9] == 'k')
+			observe_claim(link, &ops[i]);
+		else if (key[9] == 's')
+			observe_snapshot(db, tail, &ops[i]);
+		else if (ops[i].kind == PGS_KV_PUT)
 			observe_put(db, key, (char)key[9], tail, ops[i].value, revision);
 		else if (key[9] == 'm' && size == 10 && ops[i].range_end.size == 0 && db && !db->dropped)
 			db->dropped = revision;
@@ -106,9 +167,9 @@ static int observer_txn(pgs_kv *kv, pgs_kv_txn *txns, size_t count, uint64_t dea
 		if (txns[i].status != PGS_OK)
 			continue;
 		if (txns[i].succeeded)
-			observe_ops(txns[i].success, txns[i].success_count, txns[i].revision);
+			observe_ops(o->link, txns[i].success, txns[i].success_count, txns[i].revision);
 		else
-			observe_ops(txns[i].failure, txns[i].failure_count, txns[i].revision);
+			observe_ops(o->link, txns[i].failure, txns[i].failure_count, txns[i].revision);
 	}
 	return result;
 }
@@ -140,6 +201,12 @@ static int observer_compact(pgs_kv *kv, uint64_t revision, uint64_t deadline_ms,
 {
 	pgs_kv *inner = ((sim_kv *)kv)->inner;
 	int result = inner->vtable->compact(inner, revision, deadline_ms, err);
+	for (const sim_db *db = world.databases; result == PGS_OK && db; db = db->next) {
+		uint64_t oldest = db->floor > db->states[0].revision ? db->floor : db->states[0].revision;
+		if (!db->dropped && revision > oldest)
+			sim_fail("the KV is compacted to %llu, above the floor %llu of a database",
+				(unsigned long long)revision, (unsigned long long)oldest);
+	}
 	if (result == PGS_OK && revision > world.compacted)
 		world.compacted = revision;
 	return result;
@@ -216,7 +283,8 @@ static pgs_fault_kind draw_fate(sim_client *c)
 	if (strikes(SIM_LOST_REPLIES, g->lose, &die))
 		return PGS_FAULT_LOSE_REPLY;
 	if (strikes(SIM_DELAYS, g->delay, &die))
-		return PGS_FAULT_DELAY;
+		/* Sent again, a creation may arrive after its thing was dropped, and create it again: a known limit. */
+		return c->creating ? PGS_FAULT_LOSE_REPLY : PGS_FAULT_DELAY;
 	if (strikes(SIM_CRASHES, g->crash, &die))
 		return crash(c);
 	if (strikes(SIM_OUTAGES, g->outage, &die)) {
@@ -228,8 +296,11 @@ static pgs_fault_kind draw_fate(sim_client *c)
 
 static void maybe_freeze(sim_client *c)
 {
-	if (!rng_chance(&world.faults, world.config.freeze, 10000) || !(world.config.troubles & SIM_FREEZES) ||
-		world.over || c->quiet)
+	/* More so while it does not know what became of its last call: then the world is another when it asks again. */
+	uint32_t chance = world.config.freeze * (c->troubled ? 10 : 1);
+	bool froze = rng_chance(&world.faults, chance, 10000);
+	c->troubled = false;
+	if (!froze || !(world.config.troubles & SIM_FREEZES) || world.over || c->quiet)
 		return;
 	uint64_t ms = 1 + rng_below(&world.faults, world.config.freeze_ms);
 	trace("freezes for %llu ms", (unsigned long long)ms);
@@ -242,6 +313,8 @@ static pgs_fault_kind enter(sim_link *link)
 	sim_client *c = link->owner;
 	if (c->dead)
 		return PGS_FAULT_STOP;
+	if (c->atomic)
+		return PGS_FAULT_NONE;
 	sim_pass_baton();
 	maybe_freeze(c);
 	pgs_fault_kind fate = draw_fate(c);
@@ -258,6 +331,9 @@ static void leave(sim_link *link, pgs_fault_kind fate, const char *what, const c
 {
 	sim_client *c = link->owner;
 	bool died = c->dead && fate != PGS_FAULT_NONE;
+	if (c->atomic)
+		return;
+	c->troubled = fate == PGS_FAULT_LOSE_REPLY || fate == PGS_FAULT_DELAY;
 	trace_note((uint64_t)c->index << 8 | (uint64_t)fate, (uint64_t)(int64_t)result, revision);
 	if (trace_on)
 		trace("%s %s -> %s%s%s", what, about, result == PGS_OK ? "ok" : pgs_error_name(result), fates[fate],
@@ -335,7 +411,7 @@ static int outer_watch_next(pgs_kv_watch *handle, uint32_t timeout_ms, pgs_kv_ev
 		leave(watch->link, fate, "watch", "next", result, out->revision);
 		if (result != PGS_OK || out->count || watch->link->owner->dead || timeout_ms == 0)
 			return result;
-		if (look == 0)
+		if (look == 0 && !watch->link->owner->atomic)
 			sim_sleep_us(1000 * (uint64_t)(timeout_ms < 20 ? timeout_ms : 20));
 	}
 	return result;
@@ -562,19 +638,26 @@ void link_deliver(sim_link *link)
 			link->owner->index, link->life, (unsigned long long)applied);
 }
 
+void link_free(sim_link *link)
+{
+	for (sim_link **at = &world.links; *at; at = &(*at)->next)
+		if (*at == link) {
+			*at = link->next;
+			break;
+		}
+	link->outer.inner->vtable->close(link->outer.inner);
+	link->outer_blob.inner->vtable->close(link->outer_blob.inner);
+	pgs_fault_free(link->fault);
+	while (link->late) {
+		late_blob *late = link->late;
+		link->late = late->next;
+		free(late);
+	}
+	free(link);
+}
+
 void link_free_all(void)
 {
-	while (world.links) {
-		sim_link *link = world.links;
-		world.links = link->next;
-		link->outer.inner->vtable->close(link->outer.inner);
-		link->outer_blob.inner->vtable->close(link->outer_blob.inner);
-		pgs_fault_free(link->fault);
-		while (link->late) {
-			late_blob *late = link->late;
-			link->late = late->next;
-			free(late);
-		}
-		free(link);
-	}
+	while (world.links)
+		link_free(world.links);
 }

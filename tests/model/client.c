@@ -30,7 +30,7 @@ void client_expect_error(sim_client *c, const char *what, int result, const pgs_
 /* May a read of this revision say that it is gone? */
 static bool may_be_gone(const sim_db *db, uint64_t revision)
 {
-	return db->floor > revision || world.compacted > revision;
+	return db->floor > revision || (db->dropped && world.compacted > revision);
 }
 
 /* --- connecting --------------------------------------------------------------------------- */
@@ -57,8 +57,10 @@ bool client_open_db(sim_client *c, int database)
 	c->doing = "open";
 	c->model = NULL;
 	int result = pgs_db_open(&c->db, c->store, name, strlen(name), &o, &err);
+	c->creating = true;
 	if (result == PGS_ENOTFOUND && !c->dead)
 		result = pgs_db_create(&c->db, c->store, name, strlen(name), &o, &err);
+	c->creating = false;
 	if (result != PGS_OK && result != PGS_EEXIST && result != PGS_ENOTFOUND) {
 		client_expect_error(c, "opening a database", result, &err, faults);
 		return false;
@@ -80,26 +82,43 @@ void client_close_db(sim_client *c)
 	c->model = NULL;
 }
 
+bool client_connect_store(sim_client *c)
+{
+	pgs_store_options o = PGS_STORE_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_kv *kv;
+	pgs_blob *blob;
+	uint64_t faults = c->faults;
+	o.timeout_ms = c->quiet ? 600000 : world.config.timeout_ms;
+	o.maintenance = c->atomic ? PGS_MAINTENANCE_MANUAL : world.config.by_writers;
+	o.kv_history = world.config.kv_history;
+	c->doing = "connect";
+	c->link = link_new(c, &kv, &blob);
+	int result = pgs_open_with(&c->store, kv, blob, &o, &err);
+	if (result != PGS_OK)
+		client_expect_error(c, "opening the store", result, &err, faults);
+	return result == PGS_OK;
+}
+
 bool client_connect(sim_client *c)
 {
-	if (!c->store) {
-		pgs_store_options o = PGS_STORE_OPTIONS_INIT;
-		pgs_error err = PGS_ERROR_INIT;
-		pgs_kv *kv;
-		pgs_blob *blob;
-		uint64_t faults = c->faults;
-		o.timeout_ms = c->quiet ? 600000 : world.config.timeout_ms;
-		o.maintenance = world.config.by_writers;
-		o.kv_history = world.config.kv_history;
-		c->doing = "connect";
-		c->link = link_new(c, &kv, &blob);
-		int result = pgs_open_with(&c->store, kv, blob, &o, &err);
-		if (result != PGS_OK) {
-			client_expect_error(c, "opening the store", result, &err, faults);
-			return false;
-		}
-	}
+	if (!c->store && !client_connect_store(c))
+		return false;
 	return c->db || client_open_db(c, (int)rng_below(&c->work, world.config.databases));
+}
+
+/* Open a database if it is there. */
+bool client_find_db(sim_client *c, int database)
+{
+	pgs_db_options o;
+	char name[16];
+	set_db_options(&o);
+	snprintf(name, sizeof name, "db%d", database);
+	if (pgs_db_open(&c->db, c->store, name, strlen(name), &o, NULL) != PGS_OK)
+		return false;
+	c->model = model_db(pgs__db_prefix(c->db));
+	c->database = database;
+	return true;
 }
 
 void client_disconnect(sim_client *c)
@@ -190,7 +209,7 @@ static int read_attr(pgs_txn *t, int attr, uint32_t expected, uint64_t revision)
 }
 
 /* Everything a read-only transaction shows, or a part, against a state of the model. */
-void client_check_pages(sim_client *c, pgs_txn *t, const sim_state *given, uint64_t kv_revision, uint64_t faults)
+static int check_pages(sim_client *c, pgs_txn *t, const sim_state *given)
 {
 	uint8_t bytes[SIM_PAGES][SIM_PAGE_SIZE];
 	int pages[SIM_PAGES];
@@ -207,14 +226,30 @@ void client_check_pages(sim_client *c, pgs_txn *t, const sim_state *given, uint6
 	int attr = (int)rng_below(&c->work, SIM_ATTRS);
 	if (result == PGS_OK)
 		result = read_attr(t, attr, state.attrs[attr], state.revision);
-	if (result != PGS_OK) {
-		expect_read_error(c, "reading", result, pgs_txn_error(t), kv_revision, faults);
-		return;
-	}
+	if (result != PGS_OK)
+		return result;
 	pgs_page_count(t, &extent);
 	if (extent != state.extent)
 		sim_fail("the page count at revision %llu is %llu, not %llu", NUMBER(state.revision), NUMBER(extent),
 			NUMBER(state.extent));
+	return PGS_OK;
+}
+
+void client_check_pages(sim_client *c, pgs_txn *t, const sim_state *given, uint64_t kv_revision, uint64_t faults)
+{
+	int result = check_pages(c, t, given);
+	if (result != PGS_OK)
+		expect_read_error(c, "reading", result, pgs_txn_error(t), kv_revision, faults);
+}
+
+void client_check_snapshot(sim_client *c, pgs_txn *t, const sim_state *given, const sim_snapshot *s, uint64_t drops,
+	uint64_t faults)
+{
+	int result = check_pages(c, t, given);
+	if ((result == PGS_EOLDREV || result == PGS_ENOTFOUND) && s->drops != drops)
+		return;
+	if (result != PGS_OK)
+		client_expect_error(c, "reading a named snapshot", result, pgs_txn_error(t), faults);
 }
 
 /* --- transactions that write -------------------------------------------------------------------- */
@@ -224,17 +259,20 @@ typedef struct running {
 	pgs_txn *t;
 	sim_txn *m;
 	uint64_t faults;
+	bool fat;
 } running;
 
 static bool begin(sim_client *c, running *r)
 {
 	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
 	pgs_error err = PGS_ERROR_INIT;
-	uint64_t newest = model_last(c->model)->revision;
+	uint64_t newest = model_last(c->model)->revision, floor = c->model->floor;
 	*r = (running){.c = c, .faults = c->faults};
 	o.write = true;
 	o.isolation = rng_below(&c->work, 4) ? PGS_SERIALIZABLE : PGS_SNAPSHOT;
 	int result = pgs_begin(&r->t, c->db, &o, &err);
+	if (result == PGS_EOLDREV && c->model->floor > floor)
+		return false; /* overtaken within the call */
 	if (result != PGS_OK) {
 		client_expect_error(c, "begin", result, &err, r->faults);
 		return false;
@@ -286,7 +324,9 @@ static bool step_read(running *r, size_t most)
 static bool write_page(running *r, int page)
 {
 	sim_txn *m = r->m;
-	sim_content content = content_new(&r->c->work, m->view.pages[page]);
+	bool fat = r->fat && rng_below(&r->c->work, 10);
+	sim_content old = m->view.pages[page];
+	sim_content content = fat ? content_fat(&r->c->work, old) : content_new(&r->c->work, page, old);
 	uint8_t bytes[SIM_PAGE_SIZE];
 	memcpy(bytes, content_bytes(content), sizeof bytes); /* the table moves */
 	if (!went_well(r, "write", pgs_write(r->t, page_number(page), bytes)))
@@ -362,10 +402,18 @@ static bool step_extent(running *r)
 	return true;
 }
 
+static bool pause_txn(running *r)
+{
+	sim_sleep_us(rng_below(&r->c->work, world.config.freeze_ms) * 1000);
+	return !r->c->dead;
+}
+
 static bool step(running *r)
 {
 	uint64_t die = rng_below(&r->c->work, 100);
-	if (die < 40)
+	if (rng_chance(&r->c->work, world.config.pause, 1000))
+		return pause_txn(r);
+	if (die < (world.config.blind ? 15 : 40))
 		return step_read(r, world.config.touch);
 	if (die < 80)
 		return step_write(r, 1 + world.config.touch / 2);
@@ -375,10 +423,7 @@ static bool step(running *r)
 		return step_truncate(r);
 	if (die < 95)
 		return step_extent(r);
-	if (die < 97)
-		return step_read(r, SIM_PAGES);
-	sim_sleep_us(rng_below(&r->c->work, 1000000));
-	return !r->c->dead;
+	return step_read(r, die < 97 ? world.config.touch : SIM_PAGES);
 }
 
 static void commit(running *r)
@@ -426,7 +471,9 @@ static void op_bulk(sim_client *c)
 	running r;
 	if (!begin(c, &r))
 		return;
-	int first = (int)rng_below(&c->work, SIM_PAGES / 2), count = (int)rng_below(&c->work, SIM_PAGES);
+	r.fat = world.config.fat && rng_below(&c->work, 4);
+	int first = r.fat ? 0 : (int)rng_below(&c->work, SIM_PAGES / 2);
+	int count = r.fat ? SIM_PAGES : (int)rng_below(&c->work, SIM_PAGES);
 	bool good = rng_below(&c->work, 4) || step_truncate(&r);
 	for (int i = first; good && i < first + count && i < SIM_PAGES; i++)
 		good = write_page(&r, i);
@@ -493,11 +540,13 @@ static void op_read_old(sim_client *c)
 	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_txn *t;
-	uint64_t faults = c->faults, revision = pick_revision(c);
+	uint64_t faults = c->faults, revision = pick_revision(c), floor = c->model->floor;
 	o.at_revision = revision;
 	int result = pgs_begin(&t, c->db, &o, &err);
+	if (result == PGS_EOLDREV && model_may_refuse(c->model, revision, floor))
+		return;
 	if (result != PGS_OK) {
-		expect_read_error(c, "begin at an old revision", result, &err, revision, faults);
+		client_expect_error(c, "begin at an old revision", result, &err, faults);
 		return;
 	}
 	const sim_state *state = model_at(c->model, revision);
@@ -507,7 +556,7 @@ static void op_read_old(sim_client *c)
 			NUMBER(state->revision));
 	uint64_t rounds = 1 + rng_below(&c->work, 3);
 	for (uint64_t i = 0; i < rounds && !c->dead; i++)
-		client_check_pages(c, t, model_at(c->model, revision), revision, faults);
+		client_check_pages(c, t, model_at(c->model, revision), t->snapshot.kv_revision, faults);
 	pgs_abort(t);
 }
 
@@ -572,26 +621,28 @@ static int see_entry(void *ctx, const pgs_log_entry *entry)
 	return 0;
 }
 
-/* The log is the newest commits, none left out, back to the floor at least. */
-static void check_log(const sim_db *db, const log_seen *seen, size_t count_before)
+/* Commits that are in the log, newest first. Above the floor none is left out; at or below it they go one by one. */
+static void check_log(sim_db *db, const log_seen *seen, size_t count_before)
 {
-	size_t newest = db->count;
-	while (seen->count && newest > 0 && db->states[newest - 1].revision != seen->revisions[0])
-		newest--;
-	if (!seen->count)
-		newest = count_before;
-	if (newest < count_before)
-		sim_fail("the log begins with revision %llu, which is not the newest", NUMBER(seen->revisions[0]));
-	for (size_t i = 0; i < seen->count; i++) {
-		const sim_state *state = i + 1 < newest ? &db->states[newest - 1 - i] : NULL;
-		if (!state || state->revision != seen->revisions[i] || memcmp(state->uuid, seen->uuids[i], 16) != 0)
-			sim_fail("the log has revision %llu where the commit %llu belongs", NUMBER(seen->revisions[i]),
-				NUMBER(state ? state->revision : 0));
+	uint64_t next = seen->count ? seen->revisions[0] : 0; /* newer ones may have come later */
+	if (next < db->states[count_before - 1].revision)
+		next = db->states[count_before - 1].revision;
+	size_t at = (size_t)(model_at(db, next) - db->states); /* the newest not yet met; 0 is the creation */
+	for (size_t i = 0; i <= seen->count; i++) {
+		uint64_t revision = i < seen->count ? seen->revisions[i] : 0;
+		while (at > 0 && db->states[at].revision > revision && db->states[at].revision <= db->floor)
+			at--;
+		if (at > 0 && db->states[at].revision > revision)
+			sim_fail("the log lacks the commit of revision %llu, though the floor is %llu",
+				NUMBER(db->states[at].revision), NUMBER(db->floor));
+		if (i == seen->count)
+			return;
+		if (at == 0 || db->states[at].revision != revision ||
+			memcmp(db->states[at].uuid, seen->uuids[i], 16) != 0)
+			sim_fail("the log has revision %llu, which is no commit, or not of that identifier",
+				NUMBER(revision));
+		at--;
 	}
-	size_t oldest = newest - seen->count; /* the state before the last one logged is oldest - 1 */
-	if (oldest > 1 && db->states[oldest - 1].revision > db->floor)
-		sim_fail("the log lacks the commit of revision %llu, though the floor is %llu",
-			NUMBER(db->states[oldest - 1].revision), NUMBER(db->floor));
 }
 
 void client_check_log(sim_client *c)

@@ -5,6 +5,7 @@
  */
 #include "sim.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -306,6 +307,7 @@ static void usage(void)
 	     "\n"
 	     "Runs the seeds; at one that fails prints what was expected, and the trace of its last calls, with as\n"
 	     "little else going on as the failure needs. Exit status 1 then.\n"
+	     "  --seeds A..B   these (default: 1..2000, or 1..20000 when PGS_TEST_LONG is set)\n"
 	     "  --bug NAME     with a planted bug: lib/util/bug.h has them\n"
 	     "  --table        all planted bugs in turn (or --bug), and after how many seeds each is found\n"
 	     "  --determinism  each seed twice: do the same things happen?\n"
@@ -389,13 +391,19 @@ static bool parse(int argc, char **argv, options *o)
 
 int main(int argc, char **argv)
 {
-	options o = {.first = 1, .last = 2000, .troubles = SIM_ALL, .clients = SIM_CLIENTS_MAX};
+	options o = {.troubles = SIM_ALL, .clients = SIM_CLIENTS_MAX};
 	o.jobs = (int)sysconf(_SC_NPROCESSORS_ONLN);
 	if (!parse(argc, argv, &o)) {
 		usage();
 		return 2;
 	}
+	if (!o.first) {
+		o.first = 1;
+		o.last = getenv("PGS_TEST_LONG") && !o.table ? 20000 : 2000;
+	}
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	mallopt(M_MMAP_THRESHOLD, 256 << 20); /* a seed takes and gives back the same memory as the one before */
+	mallopt(M_TRIM_THRESHOLD, 512 << 20);
 	pgs__planted_bug = o.bug;
 	if (trace_live) {
 		o.no_shrink = true;

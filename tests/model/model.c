@@ -106,11 +106,30 @@ static void fill_noise(sim_rng *rng, uint8_t *out, size_t size)
 	}
 }
 
+/* One of a few contents of the page's group. */
+static sim_content from_palette(sim_rng *rng, int page)
+{
+	uint8_t bytes[SIM_PAGE_SIZE];
+	sim_rng paint = rng_stream((uint64_t)page / SIM_GROUP_PAGES, 77 + rng_below(rng, world.config.palette));
+	fill_noise(&paint, bytes, sizeof bytes);
+	return intern(bytes);
+}
+
+sim_content content_fat(sim_rng *rng, sim_content old)
+{
+	uint8_t bytes[SIM_PAGE_SIZE];
+	memcpy(bytes, contents[old], sizeof bytes);
+	fill_noise(rng, bytes + rng_below(rng, 200), 200);
+	return intern(bytes);
+}
+
 /* A full content, a delta, one seen before, zeros, or a thin page that fits into a pointer. */
-sim_content content_new(sim_rng *rng, sim_content old)
+sim_content content_new(sim_rng *rng, int page, sim_content old)
 {
 	uint8_t bytes[SIM_PAGE_SIZE];
 	uint64_t kind = rng_below(rng, 20);
+	if (world.config.palette && kind >= 11)
+		return from_palette(rng, page);
 	if (kind == 0)
 		return 0;
 	if (kind == 1)
@@ -161,6 +180,8 @@ sim_db *model_created(const uint8_t *prefix, uint64_t revision)
 	db->next = world.databases;
 	world.databases = db;
 	add_state(db)->revision = revision;
+	for (int i = 0; i < SIM_SNAPSHOTS; i++)
+		db->snapshots[i].name[0] = 's', db->snapshots[i].name[1] = (char)('0' + i);
 	return db;
 }
 
@@ -180,6 +201,13 @@ sim_state *model_at(sim_db *db, uint64_t revision)
 			high = middle;
 	}
 	return low ? &db->states[low - 1] : NULL;
+}
+
+bool model_may_refuse(sim_db *db, uint64_t revision, uint64_t floor)
+{
+	if (db->floor <= revision)
+		return false;
+	return db->floor != floor || db->dropped || model_at(db, db->floor) != model_at(db, revision);
 }
 
 void model_free(void)
@@ -321,7 +349,7 @@ static bool may_fail_with(const sim_txn *txn, int result, uint64_t faults)
 	case PGS_EIO:
 		return faults > 0;
 	case PGS_EOLDREV:
-		return db->floor > txn->kv_revision || world.compacted > txn->kv_revision;
+		return db->floor > txn->kv_revision || (db->dropped && world.compacted > txn->kv_revision);
 	case PGS_ENOTFOUND:
 		return db->dropped != 0;
 	default:

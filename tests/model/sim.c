@@ -121,6 +121,8 @@ void sim_pass_baton(void)
 	if (rng_chance(&world.schedule, world.config.deliver, 1000))
 		deliver_something();
 	move_clocks();
+	if (rng_chance(&world.schedule, world.config.inspect, 10000))
+		inspect();
 	fiber_yield();
 }
 

@@ -87,6 +87,8 @@ typedef struct sim_config {
 	uint32_t deliver;    /* per mille of steps: what was delayed is delivered */
 	uint32_t latency_us; /* of a call, at most */
 	uint32_t freeze_ms;
+	uint32_t inspect;    /* per 10,000 steps: everything is verified */
+	uint32_t maintain_all; /* per mille of maintenance runs: all there is to do */
 	uint32_t jump;       /* per 10,000 steps: everybody's time jumps */
 	uint32_t timeout_ms;
 	pgs_kv_limits limits;
@@ -96,6 +98,10 @@ typedef struct sim_config {
 	uint32_t order;
 	uint32_t touch;      /* pages of a transaction, about */
 	uint32_t hot;        /* pages most transactions work on */
+	uint32_t palette;    /* contents that come again and again; 0: none */
+	uint32_t pause;      /* per mille: a transaction waits, up to freeze_ms, before its next step */
+	bool blind;          /* transactions write more than they read */
+	bool fat;            /* bulk commits of large deltas, whose packs need index files */
 	uint32_t weights[SIM_CLIENTS_MAX][SIM_OP_COUNT];
 	pgs_maintain_options maintain;
 	uint32_t by_writers; /* PGS_MAINTENANCE_… */
@@ -120,9 +126,11 @@ typedef struct sim_state {
 
 typedef struct sim_snapshot {
 	char name[8];
-	uint64_t revision; /* of the commit it shows; 0: not known to exist */
-	bool unsure;       /* a create or drop whose outcome is not known, or under way */
+	uint64_t revision;    /* that it shows; 0: it does not exist */
+	uint64_t puts, drops; /* how often it was made, and dropped */
+	uint64_t readers;
 } sim_snapshot;
+#define SIM_SNAPSHOTS 3
 
 /* One database, from its creation to its being dropped. */
 typedef struct sim_db {
@@ -134,7 +142,7 @@ typedef struct sim_db {
 	uint64_t floor;
 	uint64_t pruned;  /* changelog entries below may be gone */
 	struct sim_db *next;
-	sim_snapshot snapshots[4];
+	sim_snapshot snapshots[SIM_SNAPSHOTS];
 } sim_db;
 
 /* A transaction, and what became of it. */
@@ -187,8 +195,11 @@ typedef struct sim_client {
 	int database;            /* its number */
 	const char *doing;
 	pgs_revision_pin *pin;
-	uint64_t pinned;
+	uint64_t pinned, pin_renewed_us;
 	bool quiet;              /* no faults: the auditor */
+	bool creating;           /* a database: see draw_fate() */
+	bool atomic;             /* nobody else runs: the inspector */
+	bool troubled;           /* its last call had no answer */
 } sim_client;
 
 typedef struct sim {
@@ -236,6 +247,7 @@ void client_reborn(sim_client *c);
 sim_link *link_new(sim_client *owner, pgs_kv **kv, pgs_blob **blob);
 bool link_has_delayed(const sim_link *link);
 void link_deliver(sim_link *link);
+void link_free(sim_link *link);
 void link_free_all(void);
 sim_link *link_next(sim_link *link);
 
@@ -244,6 +256,8 @@ sim_link *link_next(sim_link *link);
 void client_main(void *client);
 void auditor_main(void *client);
 bool client_connect(sim_client *c);
+bool client_connect_store(sim_client *c);
+bool client_find_db(sim_client *c, int database);
 void client_disconnect(sim_client *c);
 
 /* Whether an error may be: of the storage, with faults having been injected since `faults_before`; or the database
@@ -252,6 +266,9 @@ void client_expect_error(sim_client *c, const char *what, int result, const pgs_
 bool client_open_db(sim_client *c, int database);
 void client_close_db(sim_client *c);
 void client_check_pages(sim_client *c, pgs_txn *t, const sim_state *state, uint64_t kv_revision, uint64_t faults);
+/* The same of a named snapshot, which may be gone if `drops` is not what it was. */
+void client_check_snapshot(sim_client *c, pgs_txn *t, const sim_state *given, const sim_snapshot *s, uint64_t drops,
+	uint64_t faults);
 void client_ask_status(sim_client *c, sim_txn *txn);
 void client_check_log(sim_client *c);
 
@@ -263,6 +280,10 @@ void op_snapshot_drop(sim_client *c);
 void op_levels(sim_client *c);
 void client_drop_pin(sim_client *c);
 void audit_collection(sim_client *c);
+void audit_database(sim_client *c);
+
+/* Verify every database, now, between two calls. */
+void inspect(void);
 
 /* --- model.c -------------------------------------------------------------------------------------- */
 
@@ -271,7 +292,8 @@ int page_index(uint64_t page_no); /* -1: none of ours */
 const char *attr_name(int index);
 
 const uint8_t *content_bytes(sim_content content);
-sim_content content_new(sim_rng *rng, sim_content old); /* old: what the page holds */
+sim_content content_new(sim_rng *rng, int page, sim_content old); /* old: what the page holds */
+sim_content content_fat(sim_rng *rng, sim_content old);           /* a large change, for a delta of some 200 bytes */
 void contents_reset(void);
 void attr_value(uint32_t attr, uint8_t *out, size_t *size);
 
@@ -279,6 +301,9 @@ sim_db *model_db(const uint8_t *prefix);           /* NULL: none such */
 sim_db *model_created(const uint8_t *prefix, uint64_t revision);
 sim_state *model_at(sim_db *db, uint64_t revision); /* the last commit at or before it; NULL: before its creation */
 sim_state *model_last(sim_db *db);
+/* May beginning at `revision` be refused, the floor having been `floor` when it was tried? Not when the floor shows the
+ * same commit. */
+bool model_may_refuse(sim_db *db, uint64_t revision, uint64_t floor);
 void model_committed(sim_db *db, const uint8_t *uuid, uint64_t revision);
 sim_txn *model_txn_new(void);
 sim_txn *model_find_txn(const uint8_t *uuid);
@@ -296,5 +321,6 @@ void trace_print_last(void);
 void trace_reset(void);
 const char *trace_txn(const pgs_kv_txn *txn);
 const char *trace_blob(const char *name);
+const char *trace_key(pgs_slice key);
 
 #endif

@@ -191,6 +191,14 @@ const char *trace_txn(const pgs_kv_txn *txn)
 	return t.bytes;
 }
 
+const char *trace_key(pgs_slice key)
+{
+	static text t;
+	t.size = 0;
+	add_key(&t, key);
+	return t.bytes;
+}
+
 const char *trace_blob(const char *name)
 {
 	static text t;
