@@ -137,8 +137,9 @@ static void test_pressure__delays_writers_before_that(void **state)
 	assert_true(above >= 5 * 50); /* near the hard limit: almost 100 ms each */
 	assert_true(above / 5 > below / 20);
 	before = pgs__now_ms();
-	assert_int_equal(begin(db, false, NULL), PGS_OK);
-	assert_true(pgs__now_ms() - before < 50); /* reading is not */
+	for (int i = 0; i < 20; i++)
+		assert_int_equal(begin(db, false, NULL), PGS_OK);
+	assert_true(pgs__now_ms() - before < 20 * 50); /* reading is not */
 	close_all();
 }
 
@@ -152,9 +153,10 @@ static void test_pressure__a_delay_ends_with_the_timeout(void **state)
 	o.write = true;
 	o.timeout_ms = 10;
 	uint64_t before = pgs__now_ms();
-	if (pgs_begin(&t, db, &o, NULL) == PGS_OK)
-		pgs_abort(t);
-	assert_true(pgs__now_ms() - before < 60);
+	for (int i = 0; i < 20; i++)
+		if (pgs_begin(&t, db, &o, NULL) == PGS_OK)
+			pgs_abort(t);
+	assert_true(pgs__now_ms() - before < 20 * 60); /* not 20 times almost 100 */
 	close_all();
 }
 
