@@ -543,7 +543,7 @@ int pgs__payload_build(pgs__commit *c)
 	pgs__arena_free(&c->arena);
 	c->op_count = 0;
 	c->kv_bytes = c->blob_bytes = 0;
-	c->stale = false;
+	c->stale = true; /* until it is whole: in part it must not be sent */
 	budget b = make_budget(c);
 	int result = add_attrs(c);
 	if (result == PGS_OK)
@@ -557,6 +557,7 @@ int pgs__payload_build(pgs__commit *c)
 	}
 	if (result == PGS_OK)
 		result = add_changelog(c, smaller(CHANGELOG_RUNS_MAX, b.bytes / 8));
+	c->stale = result != PGS_OK;
 	return result;
 }
 

@@ -364,6 +364,43 @@ static void test_commit__out_of_memory_after_an_unknown_attempt_is_unknown(void 
 	assert_true(failing > 10);
 }
 
+/* A blind delta on a page that another rewrites: the second attempt has to be built anew, and memory runs out there. */
+static bool rebuild_short_of_memory(fixture *f, uint64_t lost_call)
+{
+	pgs_txn_options options = PGS_TXN_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *txn, *other = begin_write(f->db);
+	int status = 0;
+	options.write = true;
+	assert_int_equal(pgs_begin(&txn, f->faulty, &options, NULL), PGS_OK);
+	assert_int_equal(write_seed(txn, 0, 258), PGS_OK);
+	assert_int_equal(write_seed(other, 0, 512 * failing), PGS_OK);
+	commit_ok(other);
+	f->kind = PGS_FAULT_LOSE_REPLY;
+	f->calls_left = lost_call;
+	f->then = fail_allocation;
+	int result = commit_token(f, txn, &err);
+	bool failed = failing_alloc_end();
+	f->calls_left = 0;
+	f->then_is_next = false;
+	assert_int_equal(pgs_commit_status(f->db, &f->token, &status, NULL, NULL), PGS_OK);
+	assert_true(result != PGS_OK || status == PGS_COMMIT_HAPPENED);
+	expect_page(f, status == PGS_COMMIT_HAPPENED ? 258 : 512 * failing);
+	assert_int_equal(pgs_verify(f->db, NULL, NULL, NULL), PGS_OK);
+	other = begin_write(f->db);
+	assert_int_equal(write_seed(other, 0, 256), PGS_OK);
+	commit_ok(other);
+	return failed;
+}
+
+static void test_commit__a_payload_built_in_part_is_not_sent(void **state)
+{
+	fixture *f = *state;
+	for (uint64_t call = 1; call <= 5; call++)
+		for (failing = 1; rebuild_short_of_memory(f, call); failing++)
+			;
+}
+
 /* --- databases ---------------------------------------------------------------------------- */
 
 static void fail_this_call(fixture *f)
@@ -443,6 +480,7 @@ int main(void)
 						teardown),
 		cmocka_unit_test_setup_teardown(test_commit__a_conflict_that_goes_away_lets_nothing_land, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(test_commit__a_payload_built_in_part_is_not_sent, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit__out_of_memory_after_an_unknown_attempt_is_unknown, setup,
 						teardown),
 	};
