@@ -149,8 +149,8 @@ int pgs__oldest_readable(pgs_db *db, uint64_t *oldest, uint64_t deadline_ms, pgs
 	return result;
 }
 
-/* `at` is gone. If no commit came between it and the oldest readable revision, that shows the same. */
-static int open_oldest(pgs__snapshot *out, uint64_t at, uint64_t deadline_ms, pgs_error *err)
+/* `at` is gone. If no commit came between it and the oldest readable revision, that shows the same; else *gone is set. */
+static int open_oldest(pgs__snapshot *out, uint64_t at, uint64_t deadline_ms, bool *gone, pgs_error *err)
 {
 	pgs_db *db = out->db;
 	uint64_t oldest;
@@ -162,17 +162,19 @@ static int open_oldest(pgs__snapshot *out, uint64_t at, uint64_t deadline_ms, pg
 	if (result == PGS_ENOTFOUND)
 		return pgs__error(err, result, "database %s was dropped, or did not exist at revision %llu", db->name,
 				  (unsigned long long)at);
-	if ((result == PGS_OK && out->commit_revision > at) || result == PGS_EOLDREV)
+	*gone = result == PGS_OK && out->commit_revision > at;
+	if (*gone || result == PGS_EOLDREV)
 		return old_revision(db, at, oldest, err);
 	return result;
 }
 
-static int open_at(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
+static int open_at(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, bool *gone,
+		   pgs_error *err)
 {
 	*out = (pgs__snapshot){.db = db};
 	int result = read_numbers(out, at_revision, deadline_ms, err);
 	if (result == PGS_EOLDREV && at_revision)
-		result = open_oldest(out, at_revision, deadline_ms, err);
+		result = open_oldest(out, at_revision, deadline_ms, gone, err);
 	if (result != PGS_OK)
 		return result;
 	if (at_revision == 0)
@@ -185,10 +187,11 @@ static int open_at(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_
 
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
 {
+	bool gone = false;
 	int result;
-	do /* the latest may be collected between the numbers and the packs: then there is a later one */
-		result = open_at(out, db, at_revision, deadline_ms, err);
-	while (result == PGS_EOLDREV && at_revision == 0 && !pgs__deadline_passed(deadline_ms));
+	do /* the latest, or the oldest, may be collected between two requests: then there is a later one */
+		result = open_at(out, db, at_revision, deadline_ms, &gone, err);
+	while (result == PGS_EOLDREV && !gone && !pgs__deadline_passed(deadline_ms));
 	return result;
 }
 

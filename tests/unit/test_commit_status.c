@@ -244,6 +244,42 @@ static void test_commit__below_the_floor_is_refused(void **state)
 	expect_code(commit_token(f, other, &err), PGS_EOLDREV, &err, "a commit below the floor");
 }
 
+static int collections;
+
+/* Before each call, as often as `collections` says: all history is forgotten. */
+static void collect_again(fixture *f)
+{
+	if (collections-- <= 0)
+		return;
+	put_floor(f, kv_revision(f->server.kv));
+	uint64_t now = kv_revision(f->server.kv);
+	put_floor(f, now);
+	assert_int_equal(f->server.kv->vtable->compact(f->server.kv, now, 0, NULL), PGS_OK);
+	f->calls_left = 1;
+}
+
+/* An old revision that shows what the oldest readable one shows, while that moves on between any two requests. */
+static void test_begin__the_oldest_may_move_on(void **state)
+{
+	fixture *f = *state;
+	for (int times = 1; times < 12; times++) {
+		pgs_txn_options options = PGS_TXN_OPTIONS_INIT;
+		pgs_error err = PGS_ERROR_INIT;
+		pgs_txn *txn = begin_write(f->db);
+		options.at_revision = pgs_txn_revision(txn);
+		pgs_abort(txn);
+		f->kind = PGS_FAULT_NONE;
+		f->then = collect_again;
+		f->calls_left = 1;
+		collections = times;
+		expect_code(pgs_begin(&txn, f->faulty, &options, &err), PGS_OK, &err, "begin at the oldest");
+		assert_int_equal(pgs_txn_revision(txn), options.at_revision);
+		f->calls_left = 0;
+		f->then_is_next = false;
+		pgs_abort(txn);
+	}
+}
+
 /* Collected, as far as commits go: the floor is above it, its entry is gone. */
 static void collect_commit(fixture *f)
 {
@@ -474,6 +510,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_status__stays_unknown_below_the_floor, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_status__at_the_floor_is_answered, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit__below_the_floor_is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_begin__the_oldest_may_move_on, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_commit__unknown_and_below_the_floor_stays_unknown, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_begin__below_the_floor_names_the_oldest, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_begin__in_the_past_of_a_dropped_database_is_not_found, setup,
