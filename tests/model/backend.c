@@ -73,6 +73,7 @@ static void observe_put(sim_db *db, const uint8_t *prefix, char kind, pgs_slice 
 			trace("the floor is %llu now, after %llu", (unsigned long long)floor.floor,
 				(unsigned long long)floor.previous);
 		db->floor = floor.floor;
+		world.floors++;
 	} else if (kind == 'x' && tail.size == 16 && db && pgs__change_decode(value, &change) == PGS_OK) {
 		sim_txn *txn = model_find_txn(tail.data);
 		if (change.kind != PGS__CHANGE_ABORTED)
@@ -262,20 +263,29 @@ static bool strikes(uint32_t trouble, uint32_t chance, uint64_t *die)
 	return hit && (world.config.troubles & trouble) && !world.over && !world.current->quiet;
 }
 
-static pgs_fault_kind crash(sim_client *c)
+/* A decision hangs on it: what follows other keys' state. Such calls are hit, and paused before, more often. */
+static bool is_critical(const pgs_kv_txn *txn)
 {
-	static const pgs_fault_kind kinds[] = {PGS_FAULT_STOP, PGS_FAULT_STOP, PGS_FAULT_LOSE_REPLY, PGS_FAULT_DELAY};
-	pgs_fault_kind kind = kinds[rng_below(&world.faults, 4)];
+	return txn->compare_count && txn->success_count;
+}
+
+#define CRITICAL 4
+
+static pgs_fault_kind crash(sim_client *c, bool critical)
+{
+	static const pgs_fault_kind kinds[] = {PGS_FAULT_STOP, PGS_FAULT_LOSE_REPLY, PGS_FAULT_DELAY, PGS_FAULT_STOP,
+		PGS_FAULT_STOP};
+	pgs_fault_kind kind = kinds[rng_below(&world.faults, critical ? 3 : 5)];
 	c->dead = true;
 	world.crashes++;
 	return kind;
 }
 
 /* What becomes of the call that the current client is about to make. */
-static pgs_fault_kind draw_fate(sim_client *c)
+static pgs_fault_kind draw_fate(sim_client *c, bool critical)
 {
 	const sim_config *g = &world.config;
-	uint64_t die = rng_below(&world.faults, 10000);
+	uint64_t die = rng_below(&world.faults, 10000) / (critical ? CRITICAL : 1);
 	if (world.now_us < c->outage_end_us)
 		return PGS_FAULT_ERROR;
 	if (strikes(SIM_ERRORS, g->error, &die))
@@ -286,7 +296,7 @@ static pgs_fault_kind draw_fate(sim_client *c)
 		/* Sent again, a creation may arrive after its thing was dropped, and create it again: a known limit. */
 		return c->creating ? PGS_FAULT_LOSE_REPLY : PGS_FAULT_DELAY;
 	if (strikes(SIM_CRASHES, g->crash, &die))
-		return crash(c);
+		return crash(c, critical);
 	if (strikes(SIM_OUTAGES, g->outage, &die)) {
 		c->outage_end_us = world.now_us + rng_below(&world.faults, 2 * g->timeout_ms) * 1000;
 		return PGS_FAULT_ERROR;
@@ -294,10 +304,10 @@ static pgs_fault_kind draw_fate(sim_client *c)
 	return PGS_FAULT_NONE;
 }
 
-static void maybe_freeze(sim_client *c)
+static void maybe_freeze(sim_client *c, bool critical)
 {
 	/* More so while it does not know what became of its last call: then the world is another when it asks again. */
-	uint32_t chance = world.config.freeze * (c->troubled ? 10 : 1);
+	uint32_t chance = world.config.freeze * (c->troubled ? 10 : critical ? CRITICAL : 1);
 	bool froze = rng_chance(&world.faults, chance, 10000);
 	c->troubled = false;
 	if (!froze || !(world.config.troubles & SIM_FREEZES) || world.over || c->quiet)
@@ -308,7 +318,7 @@ static void maybe_freeze(sim_client *c)
 }
 
 /* Before every call. */
-static pgs_fault_kind enter(sim_link *link)
+static pgs_fault_kind enter_call(sim_link *link, bool critical)
 {
 	sim_client *c = link->owner;
 	if (c->dead)
@@ -316,13 +326,18 @@ static pgs_fault_kind enter(sim_link *link)
 	if (c->atomic)
 		return PGS_FAULT_NONE;
 	sim_pass_baton();
-	maybe_freeze(c);
-	pgs_fault_kind fate = draw_fate(c);
+	maybe_freeze(c, critical);
+	pgs_fault_kind fate = draw_fate(c, critical);
 	if (fate != PGS_FAULT_NONE) {
 		c->faults++;
 		pgs_fault_at(link->fault, 1, fate);
 	}
 	return fate;
+}
+
+static pgs_fault_kind enter(sim_link *link)
+{
+	return enter_call(link, false);
 }
 
 /* After a call that killed the client, nothing gets through any more. */
@@ -353,12 +368,29 @@ static void describe_result(char *out, size_t size, const pgs_kv_txn *txn)
 			(unsigned long long)txn->revision);
 }
 
+/* The compares that fail, asked one by one. */
+static void trace_failed_compares(const pgs_kv_txn *txn)
+{
+	for (size_t i = 0; txn->status == PGS_OK && !txn->succeeded && i < txn->compare_count; i++) {
+		pgs_kv_op get = {.kind = PGS_KV_RANGE, .key = txn->compares[i].key};
+		pgs_kv_txn one = {.compares = &txn->compares[i], .compare_count = 1, .success = &get, .success_count = 1,
+			.failure = &get, .failure_count = 1};
+		if (world.kv->vtable->txn(world.kv, &one, 1, 0, NULL) != PGS_OK)
+			continue;
+		const pgs_kv_pair *pair = one.results[0].count ? one.results[0].pairs : NULL;
+		if (!one.succeeded)
+			trace("   fails: %s (its mod revision is %llu)", trace_key(txn->compares[i].key),
+				(unsigned long long)(pair ? pair->mod_revision : 0));
+		world.kv->vtable->release(world.kv, &one, 1);
+	}
+}
+
 static int outer_txn(pgs_kv *kv, pgs_kv_txn *txns, size_t count, uint64_t deadline_ms, pgs_error *err)
 {
 	sim_kv *o = (sim_kv *)kv;
 	sim_link *link = o->link;
 	bool was_dead = link->owner->dead;
-	pgs_fault_kind fate = enter(link);
+	pgs_fault_kind fate = enter_call(link, is_critical(txns));
 	int result = o->inner->vtable->txn(o->inner, txns, count, deadline_ms, err);
 	link->delayed_txns += fate == PGS_FAULT_DELAY;
 	if (was_dead)
@@ -369,6 +401,7 @@ static int outer_txn(pgs_kv *kv, pgs_kv_txn *txns, size_t count, uint64_t deadli
 		describe_result(outcome, sizeof outcome, txns);
 		snprintf(about, sizeof about, "%s%s %s", count > 1 ? "(several) " : "", trace_txn(txns), outcome);
 		leave(link, fate, "kv", about, result, txns->revision);
+		trace_failed_compares(txns);
 	} else {
 		leave(link, fate, "", "", result, txns->revision);
 	}

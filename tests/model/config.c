@@ -124,14 +124,16 @@ static void pick_maintenance(sim_config *c, sim_rng *r)
 static void pick_collector(sim_config *c, sim_rng *r)
 {
 	static const uint32_t writer[SIM_OP_COUNT] = {
-		[SIM_OP_TXN] = 100, [SIM_OP_BULK] = 4, [SIM_OP_READ_OLD] = 10, [SIM_OP_STATUS] = 5, [SIM_OP_MAINTAIN] = 2,
+		[SIM_OP_TXN] = 100, [SIM_OP_READ_OLD] = 10, [SIM_OP_STATUS] = 5,
 	};
 	static const uint32_t keeper[SIM_OP_COUNT] = {
 		[SIM_OP_TXN] = 20, [SIM_OP_SNAPSHOT_CREATE] = 20, [SIM_OP_SNAPSHOT_READ] = 20, [SIM_OP_SNAPSHOT_DROP] = 15,
 		[SIM_OP_PIN] = 20,
 	};
-	c->steps = 800 + rng_below(r, 2200);
-	c->clients += c->clients < 3;
+	c->steps = 1000 + rng_below(r, 4000);
+	c->clients = 3 + (uint32_t)rng_below(r, 2);
+	c->burst = c->burst < 900 ? c->burst : 0;
+	c->favourite = 0;
 	c->palette = 2 + (uint32_t)rng_below(r, 3);
 	c->hot = 1 + (uint32_t)rng_below(r, 6);
 	c->touch = 1 + (uint32_t)rng_below(r, 2);
@@ -149,12 +151,16 @@ static void pick_collector(sim_config *c, sim_rng *r)
 	c->freeze = 100 + (uint32_t)rng_below(r, 200);
 	c->freeze_ms = 20 + (uint32_t)rng_below(r, 300);
 	c->timeout_ms = 2000;
-	c->inspect = 50;
+	c->inspect = 80;
 	c->databases = 1;
 	memset(c->weights[0], 0, sizeof c->weights[0]);
 	c->weights[0][SIM_OP_MAINTAIN] = 10;
-	for (uint32_t i = 1; i < SIM_CLIENTS_MAX; i++)
+	uint32_t bulk = rng_below(r, 2) ? 4 : 60, maintain = (uint32_t[]){0, 2, 50}[rng_below(r, 3)];
+	for (uint32_t i = 1; i < SIM_CLIENTS_MAX; i++) {
 		memcpy(c->weights[i], i == 2 && rng_below(r, 2) ? keeper : writer, sizeof writer);
+		c->weights[i][SIM_OP_BULK] = bulk;
+		c->weights[i][SIM_OP_MAINTAIN] = maintain;
+	}
 }
 
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps)
@@ -182,7 +188,7 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 	out->one_machine = rng_below(&r, 2);
 	pick_weights(out, &r);
 	pick_maintenance(out, &r);
-	if (rng_below(&r, 4) == 0 && (troubles & SIM_MAINTENANCE))
+	if (rng_below(&r, 5) < 2 && (troubles & SIM_MAINTENANCE))
 		pick_collector(out, &r);
 	if (steps)
 		out->steps = steps;

@@ -54,6 +54,7 @@ void op_maintain(sim_client *c)
 	pgs_error err = PGS_ERROR_INIT;
 	uint64_t faults = c->faults;
 	pick_options(c, &o);
+	uint64_t floors = world.floors;
 	bool whole_store = rng_below(&c->work, 12) == 0;
 	int result = whole_store ? pgs_maintain_store(c->store, &o, &report, &err)
 				 : pgs_maintain(c->db, &o, &report, &err);
@@ -62,6 +63,8 @@ void op_maintain(sim_client *c)
 	check_report(c, &report);
 	if (report.dropped_contents + report.removed_blobs + report.folded_packs && rng_below(&c->work, 1000) < world.config.inspect * 4)
 		inspect();
+	if (result == PGS_EOLDREV && world.floors > floors)
+		return; /* overtaken by another worker */
 	if (result != PGS_OK && !(whole_store && result == PGS_ENOTFOUND))
 		client_expect_error(c, "maintenance", result, &err, faults);
 }

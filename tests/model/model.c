@@ -312,6 +312,9 @@ void model_committed(sim_db *db, const uint8_t *uuid, uint64_t revision)
 			 "%llu", txn->client, pgs_error_name(txn->result), NUMBER(revision));
 	if (txn->db != db || db->dropped)
 		sim_fail("a commit takes effect in %s database", db->dropped ? "a dropped" : "another");
+	if (txn->token.base_revision < db->floor) /* invariant 7 */
+		sim_fail("a commit that relies on revision %llu takes effect above the floor, %llu",
+			NUMBER(txn->token.base_revision), NUMBER(db->floor));
 	check_serializable(db, txn, revision);
 	txn->committed = revision;
 	apply(db, txn, revision);

@@ -219,6 +219,7 @@ typedef struct sim {
 	size_t txn_count;
 	uint64_t last_commit; /* the newest observed, of any database */
 	uint64_t compacted;   /* of the KV */
+	uint64_t floors;      /* published */
 	uint64_t commits, crashes; /* for the summary */
 	uint64_t digest;      /* of everything that happened */
 	char failure[1024];   /* "": none */
