@@ -4,7 +4,8 @@
 #   sh tests/run.sh [--quick | --long] [--only STAGE]… [-h]
 #
 #   --quick        what fits in ten minutes on two cores (the default)
-#   --long         sets PGS_TEST_LONG=1 for the tests, and fuzzes each target for a minute
+#   --long         sets PGS_TEST_LONG=1 for the tests (the simulator: 20,000 seeds), and fuzzes each target for a
+#                  minute
 #   --only STAGE   only this stage, and the builds it needs; may be repeated
 #   -h             this text
 #

@@ -335,8 +335,9 @@ static int register_once(creation *c, uint64_t deadline_ms, bool unknown, bool *
 	pgs_slice pin = pgs__key_slice(&c->pin.key);
 	pgs_kv_compare compares[4];
 	compares[n++] = pgs__if_absent(s);
-	compares[n++] = (pgs_kv_compare){
-		.key = pin, .target = PGS_KV_CREATE, .relation = PGS_KV_EQUAL, .number = c->pin.held};
+	if (!PGS__BUG(SNAPSHOT_IGNORES_FLOOR)) /* who breaks the pin may raise the floor: it is compared for that, too */
+		compares[n++] = (pgs_kv_compare){
+			.key = pin, .target = PGS_KV_CREATE, .relation = PGS_KV_EQUAL, .number = c->pin.held};
 	compares[n++] = pgs__if_exists(pgs__key_slice(&m));
 	if (!PGS__BUG(SNAPSHOT_IGNORES_FLOOR))
 		compares[n++] = pgs__if_value_less(pgs__key_slice(&g), (pgs_slice){bound, sizeof bound});

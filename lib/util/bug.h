@@ -34,7 +34,7 @@
 	X(DROPPED_WRITE_UNREAD, "a write that changes nothing does not join the read set")         \
 	X(ORPHAN_WITHOUT_BASE, "orphans are removed whatever base revision their name has")        \
 	X(INDEX_FILE_REMOVED, "a folded pack's index file is removed while it is retained")        \
-	X(SNAPSHOT_IGNORES_FLOOR, "a named snapshot is registered without comparing the floor")    \
+	X(SNAPSHOT_IGNORES_FLOOR, "a named snapshot is registered without comparing its pin and the floor")    \
 	X(LOG_MISSES_ATTRS, "changelog validation does not look at attributes")                    \
 	X(PRUNE_ABOVE_FLOOR, "changelog entries above the floor are pruned")                       \
 	X(FOLD_NEWEST_FIRST, "the newest pack is folded first")                                    \

@@ -72,7 +72,11 @@ static void observe_put(sim_db *db, const uint8_t *prefix, char kind, pgs_slice 
 		if (floor.floor != db->floor)
 			trace("the floor is %llu now, after %llu", (unsigned long long)floor.floor,
 				(unsigned long long)floor.previous);
+		if (floor.floor != db->floor && floor.floor < db->floor_put)
+			sim_fail("the new floor, %llu, is below the revision that published the last one, %llu",
+				(unsigned long long)floor.floor, (unsigned long long)db->floor_put);
 		db->floor = floor.floor;
+		db->floor_put = revision;
 		world.floors++;
 	} else if (kind == 'x' && tail.size == 16 && db && pgs__change_decode(value, &change) == PGS_OK) {
 		sim_txn *txn = model_find_txn(tail.data);
@@ -102,6 +106,9 @@ static void observe_snapshot(sim_db *db, pgs_slice name, const pgs_kv_op *op)
 	if (!s || op->range_end.size)
 		return;
 	bool put = op->kind == PGS_KV_PUT && pgs__snapshot_decode(op->value, &record) == PGS_OK;
+	if (put && record.revision < db->floor)
+		sim_fail("a named snapshot of revision %llu is registered above the floor, %llu",
+			(unsigned long long)record.revision, (unsigned long long)db->floor);
 	s->drops += s->revision && !put;
 	s->puts += put && !s->revision;
 	s->revision = put ? record.commit_revision : 0;
@@ -293,7 +300,7 @@ static pgs_fault_kind draw_fate(sim_client *c, bool critical)
 	if (strikes(SIM_LOST_REPLIES, g->lose, &die))
 		return PGS_FAULT_LOSE_REPLY;
 	if (strikes(SIM_DELAYS, g->delay, &die))
-		/* Sent again, a creation may arrive after its thing was dropped, and create it again: a known limit. */
+		/* Sent again, it may arrive after the database was dropped, and create it again: a known limit. */
 		return c->creating ? PGS_FAULT_LOSE_REPLY : PGS_FAULT_DELAY;
 	if (strikes(SIM_CRASHES, g->crash, &die))
 		return crash(c, critical);

@@ -199,6 +199,8 @@ static int read_attr(pgs_txn *t, int attr, uint32_t expected, uint64_t revision)
 	int result = pgs_attr_get(t, attr_name(attr), strlen(attr_name(attr)), value, sizeof value, &size);
 	if (result != PGS_OK && (result != PGS_ENOTFOUND || pgs_txn_error(t)->code != PGS_ENOTFOUND))
 		return result;
+	if (result == PGS_ENOTFOUND && world.current->model->dropped)
+		return result; /* the attribute, or the database? */
 	attr_value(expected, wanted, &wanted_size);
 	bool same = expected == 0 ? result == PGS_ENOTFOUND
 				  : result == PGS_OK && size == wanted_size && memcmp(value, wanted, size) == 0;

@@ -51,7 +51,7 @@ static void pick_limits(sim_config *c, sim_rng *r)
 	if (rng_below(r, 4) == 0)
 		c->limits.max_request_bytes = bytes;
 	if (c->fat)
-		c->limits = (pgs_kv_limits){.max_txn_ops = ops, .max_request_bytes = (38 << 10) + rng_below(r, 3 << 10)};
+		c->limits = (pgs_kv_limits){ops, (38 << 10) + rng_below(r, 3 << 10), 0, 0};
 	if (!(c->troubles & SIM_LIMITS))
 		c->limits = (pgs_kv_limits){0};
 }
@@ -78,9 +78,14 @@ static void pick_weights(sim_config *c, sim_rng *r)
 		[SIM_OP_TXN] = 90, [SIM_OP_BULK] = 10, [SIM_OP_SCAN] = 15, [SIM_OP_ATTRS] = 12, [SIM_OP_READ_OLD] = 25, [SIM_OP_STATUS] = 20,
 		[SIM_OP_LOG] = 4, [SIM_OP_DIFF] = 4, [SIM_OP_STAT] = 2, [SIM_OP_VERIFY] = 1, [SIM_OP_SLEEP] = 5,
 	};
+	c->scanners = rng_below(r, 10) == 0;
 	bool drops = rng_below(r, 8) == 0, bulky = rng_below(r, 3) == 0;
+	if (c->scanners && (c->troubles & SIM_LIMITS)) /* read sets larger than what fits into compares */
+		c->limits.max_txn_ops = 24 + rng_below(r, 12);
 	for (uint32_t i = 0; i < SIM_CLIENTS_MAX; i++) {
 		memcpy(c->weights[i], usual, sizeof usual);
+		if (c->scanners)
+			c->weights[i][SIM_OP_SCAN] = c->weights[i][SIM_OP_ATTRS] = 100;
 		c->weights[i][SIM_OP_BULK] += bulky ? 60 : 0;
 		if (c->troubles & SIM_MAINTENANCE)
 			add_maintenance(c->weights[i], r);
@@ -121,6 +126,8 @@ static void pick_maintenance(sim_config *c, sim_rng *r)
 /* Few pages that change between few contents, transactions that last about as long as history is kept, and one worker
  * who always collects: what is dropped too early is soon asked for, what relies on it comes too late.
  */
+static void pick_deltas(sim_config *c, sim_rng *r);
+
 static void pick_collector(sim_config *c, sim_rng *r)
 {
 	static const uint32_t writer[SIM_OP_COUNT] = {
@@ -134,7 +141,7 @@ static void pick_collector(sim_config *c, sim_rng *r)
 	c->clients = 3 + (uint32_t)rng_below(r, 2);
 	c->burst = c->burst < 900 ? c->burst : 0;
 	c->favourite = 0;
-	c->palette = 2 + (uint32_t)rng_below(r, 3);
+	c->palette = rng_below(r, 2) ? 0 : 2 + (uint32_t)rng_below(r, 3);
 	c->hot = 1 + (uint32_t)rng_below(r, 6);
 	c->touch = 1 + (uint32_t)rng_below(r, 2);
 	c->pause = (uint32_t)rng_below(r, 300);
@@ -161,6 +168,24 @@ static void pick_collector(sim_config *c, sim_rng *r)
 		c->weights[i][SIM_OP_BULK] = bulk;
 		c->weights[i][SIM_OP_MAINTAIN] = maintain;
 	}
+	if (rng_below(r, 4) == 0)
+		pick_deltas(c, r);
+}
+
+/* One page or two, changed a little or all over: what a delta was taken against is soon garbage. */
+static void pick_deltas(sim_config *c, sim_rng *r)
+{
+	c->deltas = true;
+	c->palette = 0;
+	c->hot = 1 + (uint32_t)rng_below(r, 2);
+	c->touch = 1;
+	c->limits = (pgs_kv_limits){0};
+	c->write_buffer_bytes = 0;
+	c->maintain.flush_pages = 1;
+	c->maintain_all = 900;
+	c->pause = 100 + (uint32_t)rng_below(r, 300);
+	for (uint32_t i = 1; i < SIM_CLIENTS_MAX; i++)
+		c->weights[i][SIM_OP_BULK] = 0;
 }
 
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps)
@@ -188,7 +213,7 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 	out->one_machine = rng_below(&r, 2);
 	pick_weights(out, &r);
 	pick_maintenance(out, &r);
-	if (rng_below(&r, 5) < 2 && (troubles & SIM_MAINTENANCE))
+	if (!out->scanners && rng_below(&r, 5) < 2 && (troubles & SIM_MAINTENANCE))
 		pick_collector(out, &r);
 	if (steps)
 		out->steps = steps;

@@ -61,7 +61,8 @@ void op_maintain(sim_client *c)
 	if (c->dead)
 		return;
 	check_report(c, &report);
-	if (report.dropped_contents + report.removed_blobs + report.folded_packs && rng_below(&c->work, 1000) < world.config.inspect * 4)
+	bool dropped = report.dropped_contents + report.removed_blobs + report.folded_packs;
+	if (dropped && rng_below(&c->work, 1000) < world.config.inspect * 4)
 		inspect();
 	if (result == PGS_EOLDREV && world.floors > floors)
 		return; /* overtaken by another worker */
@@ -193,9 +194,7 @@ void op_snapshot_create(sim_client *c)
 	if (rng_below(&c->work, 2))
 		o.at_revision = c->model->states[c->model->count - 1 - rng_below(&c->work,
 			c->model->count < 6 ? c->model->count : 6)].revision;
-	c->creating = true;
 	int result = pgs_snapshot_create(c->db, s->name, strlen(s->name), &o, &err);
-	c->creating = false;
 	if (c->dead || c->model->dropped)
 		return;
 	if (result == PGS_OK && s->puts == puts)

@@ -134,8 +134,10 @@ sim_content content_new(sim_rng *rng, int page, sim_content old)
 		return 0;
 	if (kind == 1)
 		return old;
-	if (kind <= 5)
+	if (kind <= 5 && !world.config.deltas)
 		return (sim_content)rng_below(rng, content_count);
+	if (world.config.deltas)
+		kind = kind < 12 ? 6 : 19;
 	memcpy(bytes, contents[old], sizeof bytes);
 	if (kind <= 12) {
 		fill_noise(rng, bytes + rng_below(rng, 30) * 16, 1 + rng_below(rng, 16));

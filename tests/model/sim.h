@@ -100,6 +100,8 @@ typedef struct sim_config {
 	uint32_t hot;        /* pages most transactions work on */
 	uint32_t palette;    /* contents that come again and again; 0: none */
 	uint32_t pause;      /* per mille: a transaction waits, up to freeze_ms, before its next step */
+	bool deltas;         /* contents are small changes, or all new, and seldom seen before */
+	bool scanners;       /* transactions read more than fits into compares */
 	bool blind;          /* transactions write more than they read */
 	bool fat;            /* bulk commits of large deltas, whose packs need index files */
 	uint32_t weights[SIM_CLIENTS_MAX][SIM_OP_COUNT];
@@ -139,8 +141,7 @@ typedef struct sim_db {
 	size_t count, capacity;
 	uint64_t page_touched[SIM_PAGES]; /* the last commit that wrote it, or truncated below it */
 	uint64_t dropped; /* revision; 0: not */
-	uint64_t floor;
-	uint64_t pruned;  /* changelog entries below may be gone */
+	uint64_t floor, floor_put; /* and the revision at which it was published */
 	struct sim_db *next;
 	sim_snapshot snapshots[SIM_SNAPSHOTS];
 } sim_db;

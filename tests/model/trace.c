@@ -113,7 +113,8 @@ static void add_tail(text *t, char kind, const uint8_t *tail, size_t size)
 		add_hex(t, size == 16 ? tail + 12 : tail, size == 16 ? 4 : size);
 		break;
 	case 'd':
-		add(t, "%.1s..%.*s", (const char *)tail, (int)(size < 6 ? size : 6), (const char *)tail + (size < 6 ? 0 : size - 6));
+		if (size > 6)
+			add(t, "%.1s..%.6s", (const char *)tail, (const char *)tail + size - 6);
 		break;
 	default:
 		for (size_t i = 0; i < size && i < 24; i++)
