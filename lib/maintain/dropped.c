@@ -18,7 +18,7 @@
 
 #define KEYS_PAGE 500 /* deleted at once */
 #define TIMEOUT_DEFAULT_MS 30000
-#define FOLDER_DIGITS (2 * PGS__PREFIX_SIZE)
+#define FOLDER_DIGITS ((size_t)2 * PGS__PREFIX_SIZE)
 
 static uint64_t call_deadline(const pgs_store *store)
 {

@@ -23,7 +23,7 @@
 #define STEP_KEYS_MAX 2000
 #define LOOK_KEYS 100          /* keys looked at in one transaction */
 #define CONTENT_KEY_SIZE (PGS__PREFIX_SIZE + 3 + PGS__ID_SIZE)
-#define KEY_COST (2 * CONTENT_KEY_SIZE) /* of one key in a step: compared and deleted */
+#define KEY_COST ((size_t)2 * CONTENT_KEY_SIZE) /* of one key in a step: compared and deleted */
 #define FENCE_BYTES (2u << 10) /* more than the fence of a step takes of a request */
 #define ROUNDS 10              /* of a step whose keys others keep changing */
 

@@ -346,7 +346,7 @@ static int remove_unregistered(sweep *s, entry *page)
 	int result = PGS_OK;
 	while (is_going(s, result) && more) {
 		size_t count;
-		uint64_t revision;
+		uint64_t revision = 0;
 		result = list_page(s, &from, &end, page, &count, &more, &revision);
 		if (is_going(s, result))
 			result = remove_page(s, page, count, revision);
