@@ -1,6 +1,7 @@
 /* log, diff, verify: a database over time. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "args.h"
@@ -221,23 +222,38 @@ int cli_diff(cli *c)
 
 /* --- verify ------------------------------------------------------------- */
 
+/* Findings go into the JSON as they come; notes come after them. */
+typedef struct verify_note {
+	uint64_t revision;
+	char *message;
+	const char *hint;
+} verify_note;
+
 typedef struct verify {
 	json *json; /* NULL = as text */
 	cli_progress progress;
+	verify_note *notes;
+	size_t note_count;
 } verify;
+
+static void verify_say(const verify *v, const pgs_verify_finding *f, const char *kind)
+{
+	if (v->progress.shown)
+		fputs("\r\033[K", stderr);
+	fprintf(stderr, "%s ", kind);
+	if (f->page != PGS_NO_PAGE)
+		fprintf(stderr, "page %" PRIu64 " ", f->page);
+	if (f->revision)
+		fprintf(stderr, "revision %" PRIu64, f->revision);
+	fputs(": ", stderr);
+	cli_print_text(stderr, f->message, strlen(f->message));
+	fprintf(stderr, "\n  %s\n", f->hint);
+}
 
 static int verify_finding(void *ctx, const pgs_verify_finding *f)
 {
 	verify *v = ctx;
-	bool bar = v->progress.shown;
-	if (bar)
-		fputs("\r\033[K", stderr);
-	fprintf(stderr, "%s ", pgs_error_name(f->code));
-	if (f->page != PGS_NO_PAGE)
-		fprintf(stderr, "page %" PRIu64 " ", f->page);
-	fprintf(stderr, "revision %" PRIu64 ": ", f->revision);
-	cli_print_text(stderr, f->message, strlen(f->message));
-	fputc('\n', stderr);
+	verify_say(v, f, pgs_error_name(f->code));
 	if (!v->json)
 		return 0;
 	json_open(v->json, NULL, '{');
@@ -248,8 +264,40 @@ static int verify_finding(void *ctx, const pgs_verify_finding *f)
 		json_null(v->json, "page");
 	json_count(v->json, "revision", f->revision);
 	json_string(v->json, "message", f->message);
+	json_string(v->json, "hint", f->hint);
 	json_close(v->json, '}');
 	return 0;
+}
+
+static int verify_noted(void *ctx, const pgs_verify_finding *f)
+{
+	verify *v = ctx;
+	verify_say(v, f, "note");
+	if (!v->json)
+		return 0;
+	verify_note *notes = realloc(v->notes, (v->note_count + 1) * sizeof *notes);
+	char *message = strdup(f->message);
+	if (notes)
+		v->notes = notes;
+	if (!notes || !message) {
+		free(message);
+		return PGS_ENOMEM;
+	}
+	notes[v->note_count++] = (verify_note){f->revision, message, f->hint};
+	return 0;
+}
+
+static void verify_list_notes(const verify *v)
+{
+	json_open(v->json, "notes", '[');
+	for (size_t i = 0; i < v->note_count; i++) {
+		json_open(v->json, NULL, '{');
+		json_count(v->json, "revision", v->notes[i].revision);
+		json_string(v->json, "message", v->notes[i].message);
+		json_string(v->json, "hint", v->notes[i].hint);
+		json_close(v->json, '}');
+	}
+	json_close(v->json, ']');
 }
 
 static int verify_progress(void *ctx, uint64_t done, uint64_t total)
@@ -267,18 +315,48 @@ static int verify_summary_json(json *j, const pgs_verify_report *r)
 	json_count(j, "pointers_checked", r->pointers_checked);
 	json_count(j, "contents_checked", r->contents_checked);
 	json_count(j, "bytes_checked", r->bytes_checked);
+	json_count(j, "files_checked", r->files_checked);
+	json_count(j, "copies_checked", r->copies_checked);
+	json_count(j, "snapshots_checked", r->snapshots_checked);
+	json_count(j, "notes_count", r->notes);
 	return json_finish(j);
 }
 
-static void verify_summary_text(const char *name, const pgs_verify_report *r)
+static void verify_summary_text(const char *name, const pgs_verify_report *r, bool deep)
 {
-	printf("%s: revisions %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pointers, %" PRIu64 " contents, %s checked: ",
-		cli_quote(name).text, r->from_revision, r->to_revision, r->pointers_checked, r->contents_checked,
-		cli_size(r->bytes_checked).text);
+	printf("%s: revisions %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pointers, %" PRIu64 " contents, ",
+		cli_quote(name).text, r->from_revision, r->to_revision, r->pointers_checked, r->contents_checked);
+	if (deep)
+		printf("%" PRIu64 " snapshot%s, %" PRIu64 " copies in %" PRIu64 " file%s and the KV, ", r->snapshots_checked,
+			r->snapshots_checked == 1 ? "" : "s", r->copies_checked, r->files_checked,
+			r->files_checked == 1 ? "" : "s");
+	printf("%s checked: ", cli_size(r->bytes_checked).text);
 	if (r->findings)
-		printf("%" PRIu64 " finding%s\n", r->findings, r->findings == 1 ? "" : "s");
+		printf("%" PRIu64 " finding%s", r->findings, r->findings == 1 ? "" : "s");
 	else
-		printf("no damage\n");
+		printf("no damage");
+	if (r->notes)
+		printf(", %" PRIu64 " note%s", r->notes, r->notes == 1 ? "" : "s");
+	putchar('\n');
+}
+
+static int verify_report(cli *c, verify *v, const pgs_verify_report *report)
+{
+	if (!c->json) {
+		verify_summary_text(c->operands[0], report, c->values[CLI_OPT_DEEP] != NULL);
+		return report->findings ? CLI_FAILED : CLI_OK;
+	}
+	json_close(v->json, ']');
+	verify_list_notes(v);
+	int status = verify_summary_json(v->json, report);
+	return report->findings ? CLI_FAILED : status;
+}
+
+static void verify_forget(verify *v)
+{
+	for (size_t i = 0; i < v->note_count; i++)
+		free(v->notes[i].message);
+	free(v->notes);
 }
 
 int cli_verify(cli *c)
@@ -297,21 +375,20 @@ int cli_verify(cli *c)
 		json_open(&j, "findings", '[');
 	}
 	options.finding = verify_finding;
+	options.note = verify_noted;
 	options.progress = verify_progress;
 	options.ctx = &v;
+	options.deep = c->values[CLI_OPT_DEEP] != NULL;
 	cli_progress_begin(&v.progress, "verifying");
-	int rc = pgs_verify(c->db, &options, &report, &err);
+	int rc = pgs_verify(c->db, &options, &report, &err), status;
 	cli_progress_end(&v.progress);
-	if (rc != PGS_OK && (rc != PGS_ECORRUPT || report.findings == 0)) {
+	if (rc == PGS_OK || (rc == PGS_ECORRUPT && report.findings)) {
+		status = verify_report(c, &v, &report);
+	} else {
 		if (c->json)
 			json_discard(&j);
-		return cli_fail_pgs(&err, NULL, "cannot verify the database %s", cli_quote(name).text);
+		status = cli_fail_pgs(&err, NULL, "cannot verify the database %s", cli_quote(name).text);
 	}
-	if (!c->json) {
-		verify_summary_text(name, &report);
-		return report.findings ? CLI_FAILED : CLI_OK;
-	}
-	json_close(&j, ']');
-	int status = verify_summary_json(&j, &report);
-	return report.findings ? CLI_FAILED : status;
+	verify_forget(&v);
+	return status;
 }

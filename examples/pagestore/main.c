@@ -51,9 +51,14 @@ static const cli_command commands[] = {
 		"JSON: \"ranges\" is an array of [first, last].\n"},
 	{"stat", "DB", 1, 0, cli_stat, "show facts about a database",
 		"Sizes and counts of what is stored for DB. JSON sizes are in bytes, times in Unix ms.\n"},
-	{"verify", "DB", 1, 0, cli_verify, "re-hash every content of every retained revision",
-		"Reads everything that is stored for DB and checks it. What is wrong is printed on\n"
-		"stderr, one finding a line, and makes the exit status 1.\n"},
+	{"verify", "DB", 1, CLI_TAKES(CLI_OPT_DEEP), cli_verify, "re-hash every content of every retained revision",
+		"Reads what the retained versions of DB need and checks it. What is wrong is printed on\n"
+		"stderr, each finding with what to do about it, and makes the exit status 1.\n"
+		"\n"
+		"--deep reads all there is: named snapshots, each content of each sorted file, whether it\n"
+		"is needed or not, filters and levels, and which blobs there are. Notes, say of blobs that\n"
+		"a killed process left behind, are no damage. Others may read and write meanwhile.\n"
+		"JSON: \"findings\" and \"notes\" are arrays of objects with \"message\" and \"hint\".\n"},
 	{"snapshot create", "DB NAME", 2, CLI_TAKES(CLI_OPT_AT) | CLI_TAKES(CLI_OPT_TIME), cli_snapshot_create,
 		"keep a version under a name",
 		"Keeps the newest version, or that of --at or --time, under NAME until the snapshot is\n"

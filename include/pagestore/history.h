@@ -73,42 +73,54 @@ struct pgs_txn;
 int pgs_diff_txns(struct pgs_txn *a, struct pgs_txn *b, pgs_diff_visitor visitor, void *ctx, pgs_error *err);
 
 typedef struct pgs_verify_finding {
-	int code;         /* PGS_ECORRUPT, or why it could not be read */
+	int code;         /* PGS_ECORRUPT or PGS_EVERSION; PGS_OK = a note */
 	uint64_t page;    /* the page, or PGS_NO_PAGE */
-	uint64_t revision; /* of the pointer */
+	uint64_t revision; /* of the pointer or key; 0 = none */
 	const char *message; /* where and what; borrowed for the call */
 	const char *hint;    /* what to do about it; static */
 } pgs_verify_finding;
 
 typedef struct pgs_verify_report {
 	uint32_t struct_size;
-	uint64_t pointers_checked; /* pointers of all retained revisions */
-	uint64_t contents_checked; /* distinct contents read and re-hashed */
+	uint64_t pointers_checked; /* pointers of all retained revisions; deep: and of named snapshots */
+	uint64_t contents_checked; /* distinct contents that pointers need, read and re-hashed */
 	uint64_t bytes_checked;
-	uint64_t findings;
+	uint64_t findings;         /* damage */
 	uint64_t from_revision;    /* the oldest revision that was checked */
 	uint64_t to_revision;
+	uint64_t notes;            /* deep: what is untidy and harms nobody */
+	uint64_t files_checked;    /* sorted files */
+	uint64_t copies_checked;   /* deep: contents read in sorted files and in the KV, needed or not */
+	uint64_t snapshots_checked; /* deep */
 } pgs_verify_report;
 
-#define PGS_VERIFY_REPORT_INIT { sizeof(pgs_verify_report), 0, 0, 0, 0, 0, 0 }
+#define PGS_VERIFY_REPORT_INIT { sizeof(pgs_verify_report), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 typedef struct pgs_verify_options {
 	uint32_t struct_size;
 	/* Per finding; return 0 to go on. NULL = only count. */
 	int (*finding)(void *ctx, const pgs_verify_finding *finding);
-	/* Now and then: pointers done, and the total known so far. Return 0 to go on. */
+	/* Now and then: pointers and copies done, and the total known so far. Return 0 to go on. */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);
 	void *ctx;
 	bool deep; /* also named snapshots, every content of every sorted file, filters, levels, and blobs nobody refers to */
+	/* Per note (deep); return 0 to go on. NULL = only count. */
+	int (*note)(void *ctx, const pgs_verify_finding *note);
 } pgs_verify_options;
 
-#define PGS_VERIFY_OPTIONS_INIT { sizeof(pgs_verify_options), 0, 0, 0, false }
+#define PGS_VERIFY_OPTIONS_INIT { sizeof(pgs_verify_options), 0, 0, 0, false, 0 }
 
 /* Read and re-hash every content of every retained revision, past the caches.
  * Damage is reported as findings and does not stop it: the result is PGS_OK
  * when all was looked at and nothing was found, PGS_ECORRUPT when something
- * was, or the error that stopped it (EIO, ETIMEOUT, ENOTFOUND, ENOMEM, the
- * callbacks'). `options` may be NULL. Since 0.1. */
+ * was, or the error that stopped it (EIO, ETIMEOUT, ENOTFOUND, EOLDREV: the
+ * history was forgotten faster than it could be read, ENOMEM, the callbacks').
+ * Notes do not count. Others may write and do maintenance meanwhile.
+ *
+ * Deep, it reads all there is: the indexes and attributes of named snapshots,
+ * each copy of each content in sorted files and the KV, also those that no
+ * revision needs any more, every table against its filter, fences and key, and
+ * the list of blobs. `options` may be NULL. Since 0.1. */
 int pgs_verify(pgs_db *db, const pgs_verify_options *options, pgs_verify_report *report, pgs_error *err);
 
 #ifdef __cplusplus
