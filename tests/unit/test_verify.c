@@ -225,6 +225,17 @@ static int setup_verify(void **state)
 	return 0;
 }
 
+/* Such that packs are in index files, and long runs in blobs. */
+static int setup_small(void **state)
+{
+	const pgs_kv_limits limits = {.max_txn_ops = 16, .max_request_bytes = 40000};
+	failing_alloc_install();
+	fixture *f = fixture_new(&limits, 0);
+	*state = f;
+	set_thresholds(&f->a);
+	return 0;
+}
+
 static void do_all(process *p, job run)
 {
 	p->worker.options.all = true;
@@ -711,6 +722,62 @@ static void test_verify__beside_maintenance(void **state)
 	assert_int_equal(t.findings, 0);
 }
 
+/* Before the first blob of a kind is read, it goes rightly: folded or pruned, and swept. */
+static void remove_rightly(fixture *f, uint64_t call, const char *operation)
+{
+	(void)call;
+	if (strcmp(operation, "get") != 0 || f->number++)
+		return;
+	do_all(&f->a, pgs__job_fold);
+	for (int i = 0; i < 2; i++) {
+		publish_now(f);
+		do_all(&f->a, pgs__job_sweep);
+	}
+	assert_int_equal(count_blobs(f), 0);
+}
+
+static void expect_nothing_missing(fixture *f)
+{
+	assert_true(count_blobs(f) > 0);
+	f->number = 0;
+	watch_calls(f, remove_rightly);
+	verify_db(f->b.db, true);
+	f->before = NULL;
+	assert_true(f->number > 0);
+	if (t.findings)
+		fail_msg("%s", t.said[0].message);
+}
+
+static void test_verify__a_pack_that_is_folded_meanwhile(void **state)
+{
+	fixture *f = *state;
+	write_many(f, 1000, 230, 400);
+	pgs_txn *txn = begin_write(f->a.db);
+	for (uint64_t n = 1000; n < 1230; n++) /* deltas, which make it large */
+		assert_int_equal(write_seed(txn, n, seed_of(400 + n, 1)), PGS_OK);
+	commit_ok(txn);
+	assert_non_null(blob_of(f, 'i'));
+	expect_nothing_missing(f);
+	for (uint64_t n = 1000; n < 1230; n++)
+		expect_page(f, n, seed_of(400 + n, 1), 0);
+}
+
+static void test_verify__a_changelog_entry_that_is_pruned_meanwhile(void **state)
+{
+	fixture *f = *state;
+	uint8_t page[TEST_PAGE_SIZE] = {1};
+	pgs_txn *txn = begin_write(f->a.db);
+	for (uint64_t n = 0; n < 600; n++) /* runs of one page each */
+		assert_int_equal(pgs_write(txn, 10000 + 2 * n, page), PGS_OK);
+	commit_ok(txn);
+	do_all(&f->a, pgs__job_fold);
+	publish_now(f);
+	write_one(f, 1, 1); /* the last commit at the floor is kept */
+	do_all(&f->a, pgs__job_sweep);
+	assert_non_null(blob_of(f, 'x'));
+	expect_nothing_missing(f);
+}
+
 /* History that is forgotten faster than it can be read. */
 static void forget_history(fixture *f, uint64_t call, const char *operation)
 {
@@ -798,6 +865,9 @@ int main(void)
 		TEST(test_verify__orphans_are_noted),
 		TEST(test_verify__unregistered_names),
 		TEST(test_verify__beside_maintenance),
+		cmocka_unit_test_setup_teardown(test_verify__a_pack_that_is_folded_meanwhile, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(test_verify__a_changelog_entry_that_is_pruned_meanwhile, setup_small,
+						teardown),
 		TEST(test_verify__history_that_goes_meanwhile),
 		TEST(test_verify__out_of_memory),
 		TEST(test_verify__ends_with_a_callback),
