@@ -115,6 +115,10 @@ static int take_view(fold *f, uint64_t epoch, uint64_t revision)
 	if (!f->view || f->epoch != epoch) {
 		pgs__pack_view *view;
 		int result = pgs__pack_view_get(f->w->db, epoch, revision, pgs__worker_deadline(f->w), &view, f->w->err);
+		if (result == PGS_EOLDREV) { /* we stood still: others have moved on, and forgotten that revision */
+			f->ending = LOST;
+			return PGS_OK;
+		}
 		if (result != PGS_OK)
 			return result == PGS_ENOTFOUND ? explain_missing(f) : result;
 		pgs__pack_view_release(f->view);

@@ -23,6 +23,7 @@
 #define VALUES_PAGE 20       /* o/, s/ and x/ values at once: a megabyte each at most, and few are that large */
 #define FOLDER_SIZE (2 * PGS__PREFIX_SIZE + 1)
 #define STRANGERS_LOGGED 3
+#define ATTEMPTS 5           /* at reading the keys, when the KV is compacted meanwhile */
 
 typedef struct candidate {
 	char name[PGS__FILE_NAME_MAX + 1];
@@ -253,8 +254,12 @@ int pgs__orphans_remove(pgs__worker *w, uint64_t floor, bool *all)
 	orphans o = {.w = w, .floor = floor};
 	*all = true;
 	int result = list_blobs(&o);
-	if (result == PGS_OK && o.count)
-		result = mark_named(&o);
+	int marked = result == PGS_OK && o.count ? PGS_EOLDREV : result;
+	for (int i = 0; marked == PGS_EOLDREV && i < ATTEMPTS; i++) { /* what is marked may stay so: it is kept */
+		o.revision = 0;
+		marked = mark_named(&o);
+	}
+	result = marked;
 	if (result == PGS_OK)
 		result = remove_unnamed(&o, all);
 	pgs__free(o.list);
