@@ -236,24 +236,24 @@ typedef struct verify {
 	size_t note_count;
 } verify;
 
-static void verify_say(const verify *v, const pgs_verify_finding *f, const char *kind)
+static void verify_say(FILE *out, const verify *v, const pgs_verify_finding *f, const char *kind)
 {
 	if (v->progress.shown)
 		fputs("\r\033[K", stderr);
-	fprintf(stderr, "%s ", kind);
+	fputs(kind, out);
 	if (f->page != PGS_NO_PAGE)
-		fprintf(stderr, "page %" PRIu64 " ", f->page);
+		fprintf(out, " page %" PRIu64, f->page);
 	if (f->revision)
-		fprintf(stderr, "revision %" PRIu64, f->revision);
-	fputs(": ", stderr);
-	cli_print_text(stderr, f->message, strlen(f->message));
-	fprintf(stderr, "\n  %s\n", f->hint);
+		fprintf(out, " revision %" PRIu64, f->revision);
+	fputs(": ", out);
+	cli_print_text(out, f->message, strlen(f->message));
+	fprintf(out, "\n  %s\n", f->hint);
 }
 
 static int verify_finding(void *ctx, const pgs_verify_finding *f)
 {
 	verify *v = ctx;
-	verify_say(v, f, pgs_error_name(f->code));
+	verify_say(stderr, v, f, pgs_error_name(f->code));
 	if (!v->json)
 		return 0;
 	json_open(v->json, NULL, '{');
@@ -272,9 +272,10 @@ static int verify_finding(void *ctx, const pgs_verify_finding *f)
 static int verify_noted(void *ctx, const pgs_verify_finding *f)
 {
 	verify *v = ctx;
-	verify_say(v, f, "note");
-	if (!v->json)
+	if (!v->json) {
+		verify_say(stdout, v, f, "note");
 		return 0;
+	}
 	verify_note *notes = realloc(v->notes, (v->note_count + 1) * sizeof *notes);
 	char *message = strdup(f->message);
 	if (notes)
@@ -327,9 +328,9 @@ static void verify_summary_text(const char *name, const pgs_verify_report *r, bo
 	printf("%s: revisions %" PRIu64 " to %" PRIu64 ", %" PRIu64 " pointers, %" PRIu64 " contents, ",
 		cli_quote(name).text, r->from_revision, r->to_revision, r->pointers_checked, r->contents_checked);
 	if (deep)
-		printf("%" PRIu64 " snapshot%s, %" PRIu64 " copies in %" PRIu64 " file%s and the KV, ", r->snapshots_checked,
-			r->snapshots_checked == 1 ? "" : "s", r->copies_checked, r->files_checked,
-			r->files_checked == 1 ? "" : "s");
+		printf("%" PRIu64 " snapshot%s, %" PRIu64 " copies in %" PRIu64 " file%s and the KV, ",
+			r->snapshots_checked, r->snapshots_checked == 1 ? "" : "s", r->copies_checked,
+			r->files_checked, r->files_checked == 1 ? "" : "s");
 	printf("%s checked: ", cli_size(r->bytes_checked).text);
 	if (r->findings)
 		printf("%" PRIu64 " finding%s", r->findings, r->findings == 1 ? "" : "s");

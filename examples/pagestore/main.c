@@ -57,7 +57,8 @@ static const cli_command commands[] = {
 		"\n"
 		"--deep reads all there is: named snapshots, each content of each sorted file, whether it\n"
 		"is needed or not, filters and levels, and which blobs there are. Notes, say of blobs that\n"
-		"a killed process left behind, are no damage. Others may read and write meanwhile.\n"
+		"a killed process left behind, are no damage and go to stdout. Others may read and write\n"
+		"meanwhile.\n"
 		"JSON: \"findings\" and \"notes\" are arrays of objects with \"message\" and \"hint\".\n"},
 	{"snapshot create", "DB NAME", 2, CLI_TAKES(CLI_OPT_AT) | CLI_TAKES(CLI_OPT_TIME), cli_snapshot_create,
 		"keep a version under a name",

@@ -103,7 +103,7 @@ typedef struct pgs_verify_options {
 	/* Now and then: pointers and copies done, and the total known so far. Return 0 to go on. */
 	int (*progress)(void *ctx, uint64_t done, uint64_t total);
 	void *ctx;
-	bool deep; /* also named snapshots, every content of every sorted file, filters, levels, and blobs nobody refers to */
+	bool deep; /* also named snapshots, every content of every sorted file, levels, and blobs nobody refers to */
 	/* Per note (deep); return 0 to go on. NULL = only count. */
 	int (*note)(void *ctx, const pgs_verify_finding *note);
 } pgs_verify_options;

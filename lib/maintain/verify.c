@@ -25,8 +25,8 @@
 #define ATTEMPTS 5  /* at walking the history, when it is compacted meanwhile */
 
 static const char hint_content[] =
-	"Put that blob or key back from a backup; a copy of any time is right. Else write the page anew: revisions that "
-	"show this content stay damaged.";
+	"Put that blob or key back from a backup; a copy of any time is right. Else write the page anew: revisions "
+	"that show this content stay damaged.";
 static const char hint_pointer[] =
 	"Write the page anew. Revisions before that stay damaged until they are forgotten (maintain --retention).";
 static const char hint_key[] = "Put the key back from a backup of the KV, or delete it if it is none of pagestore's.";
@@ -435,7 +435,7 @@ static uint64_t floor_of(const pgs_kv_txn *txn)
 	return g && pgs__floor_decode(g->value, &floor) == PGS_OK ? floor.floor : 0;
 }
 
-/* The revisions there are: from the floor, what the KV has kept, the database's creation, whichever is latest; to now. */
+/* The revisions there are: from the floor, the KV's oldest, or the database's creation, whichever is last; to now. */
 static int find_range(pgs__verify *v, bool check)
 {
 	const pgs__backend *backend = v->contents->backend;

@@ -6,8 +6,8 @@
  *     verify_keys.c       single keys, l/ and, deep: contents in c/, locks, pins, samples
  *     verify_blobs.c      deep: d/ keys, and blobs that nothing names
  *
- * Damage is a finding, and the work goes on. What is only untidy is a note. Others may commit, flush, merge, fold and sweep
- * meanwhile: before something missing is reported, it is looked at again whether it must still be there.
+ * Damage is a finding, and the work goes on. What is only untidy is a note. Others may commit, flush, merge, fold and
+ * sweep meanwhile: before something missing is reported, it is looked at again whether it must still be there.
  */
 #ifndef PGS_MAINTAIN_VERIFY_H
 #define PGS_MAINTAIN_VERIFY_H

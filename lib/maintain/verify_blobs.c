@@ -2,9 +2,9 @@
  *
  *     floor read ─→ blobs listed ─→ those with B < floor ─→ less what d/, l/, o/, s/ and x/ name, as of one revision
  *
- * as sweeping does (orphans.c has why that is safe), but what is left is only noted. A blob whose B is at the floor or above may
- * be in the making, and is not looked at. If a key or value is damaged, what it names is not known: then nothing is said
- * of orphans, as the damage is a finding already.
+ * as sweeping does (orphans.c has why that is right), but what is left is only noted. A blob whose B is at the floor or
+ * above may be in the making, and is not looked at. If a key or value is damaged, what it names is not known: then
+ * nothing is said of orphans, as the damage is a finding already.
  */
 #include "maintain/verify.h"
 
@@ -22,10 +22,12 @@
 #define FOLDER_SIZE (2 * PGS__PREFIX_SIZE + 1)
 
 static const char hint_orphan[] = "Left by a writer that died or gave up. Maintenance removes it with its next sweep.";
-static const char hint_stranger[] = "Pagestore gives no such names, and never removes it. Remove it if nobody else needs it.";
+static const char hint_stranger[] =
+	"Pagestore gives no such names, and never removes it. Remove it if nobody else needs it.";
 static const char hint_in_use[] =
 	"Delete that d/ key before maintenance runs: it would remove a blob that is in use.";
-static const char hint_malformed[] = "Delete the key: pagestore writes none of that form, and removes no blob while it is there.";
+static const char hint_malformed[] =
+	"Delete the key: pagestore writes none of that form, and removes no blob while it is there.";
 
 typedef struct candidate {
 	char name[PGS__FILE_NAME_MAX + 1];
@@ -234,9 +236,10 @@ static int note_orphan(names *n, const candidate *c)
 	int result = blob->vtable->stat(blob, name, &size, pgs__verify_deadline(n->v), n->v->err);
 	if (result == PGS_ENOTFOUND)
 		return PGS_OK;
-	return result == PGS_OK ? pgs__verify_note(n->v, 0, hint_orphan, "blob %s (%llu bytes) is named by no key", name,
-						   (unsigned long long)size)
-				: result;
+	if (result != PGS_OK)
+		return result;
+	return pgs__verify_note(n->v, 0, hint_orphan, "blob %s (%llu bytes) is named by no key", name,
+				(unsigned long long)size);
 }
 
 int pgs__verify_blobs(pgs__verify *v)

@@ -1,8 +1,8 @@
 /* Verification of registered sorted files: header, table and filter against each other and against the l/ key and its
  * value; deep: every content, and whether the files of a level overlap.
  *
- * Memory: a file's head (10.5 MiB for the largest) and a window over its contents. A file that is merged away meanwhile has
- * its contents in others, which are looked at then.
+ * Memory: a file's head (10.5 MiB for the largest) and a window over its contents. A file that is merged away meanwhile
+ * has its contents in others, which are looked at then.
  */
 #include "maintain/verify.h"
 
@@ -17,18 +17,17 @@
 #define SLICE_BYTES ((size_t)PGS__SORTED_SLICE * PGS__SORTED_ENTRY_SIZE)
 
 static const char hint_missing[] =
-	"Put that blob back from a backup; a copy of any time is right. Without one, delete its key below l/ and write anew "
-	"the pages that verify names.";
+	"Put that blob back from a backup; a copy of any time is right. Without one, delete its key below l/ and write "
+	"the pages that verify names anew.";
 static const char hint_newer[] = "Use a newer version of pagestore.";
 static const char hint_head[] =
 	"Put that blob back from a backup; a copy of any time is right. Maintenance does not merge the file as it is.";
 static const char hint_filter[] =
-	"No content is lost: lookups do without the filter, only slower. The next merge of the file makes a new one "
-	"(maintain --all).";
+	"No content is lost: lookups do without the filter, only slower. The next merge of the file makes a new one.";
 static const char hint_lost_ids[] =
-	"Lookups may miss contents of that file. Put the blob back from a backup, or merge it: maintain --all.";
+	"Lookups may miss contents of that file, until the blob is put back from a backup, or the file is merged.";
 static const char hint_key[] =
-	"Put the key back from a backup of the KV, or the blob: they do not belong together, and lookups may miss contents.";
+	"Put the key, or the blob, back from a backup: they do not belong together, and lookups may miss contents.";
 static const char hint_overlap[] =
 	"Nothing is lost: reads look at both. A merge was cut short, or is under way; maintenance merges them.";
 
@@ -49,7 +48,8 @@ typedef struct file_check {
 
 static int file_finding(const file_check *c, int code, const char *hint, const char *what)
 {
-	return pgs__verify_finding(c->v, code, c->file->registered, hint, "sorted file %s: %s", c->file->blob_name, what);
+	return pgs__verify_finding(c->v, code, c->file->registered, hint, "sorted file %s: %s", c->file->blob_name,
+				   what);
 }
 
 static int refresh(pgs__verify *v)
@@ -148,7 +148,8 @@ static int check_head(const file_check *c)
 		return file_finding(c, PGS_ECORRUPT, hint_head, "its header is damaged");
 	if (header.count != index->count || header.file_size != index->file_size ||
 	    header.filter_size != index->filter_size)
-		return file_finding(c, PGS_ECORRUPT, hint_key, "its header is damaged, or its l/ value is another file's");
+		return file_finding(c, PGS_ECORRUPT, hint_key,
+				    "its header is damaged, or its l/ value is another file's");
 	if (pgs__sorted_table_check((pgs_slice){c->table, table_size}, &header) != PGS_OK)
 		return file_finding(c, PGS_ECORRUPT, hint_head, "its table is damaged");
 	if (!fits_key(c))
@@ -202,9 +203,10 @@ static int check_entry(file_check *c, const pgs__sorted_entry *e)
 		result = read_content(c, e);
 	if (result == PGS_ENOTFOUND)
 		return report_missing(c);
-	if (result == PGS_OK)
-		return pgs__verify_copy(c->v, &e->id, (pgs_slice){c->window + (e->offset - c->window_offset), e->length},
-					c->file->registered, place);
+	if (result == PGS_OK) {
+		const pgs_slice stored = {c->window + (e->offset - c->window_offset), e->length};
+		return pgs__verify_copy(c->v, &e->id, stored, c->file->registered, place);
+	}
 	char why[sizeof place + 64];
 	snprintf(why, sizeof why, "%s: the content is not in the file", place);
 	return result == PGS_ECORRUPT ? pgs__verify_bad_copy(c->v, &e->id, c->file->registered, why) : result;

@@ -14,8 +14,8 @@
 #define ATTEMPTS 5 /* at finding out whether something is readable, when the floor rises meanwhile */
 
 static const char hint_pack[] =
-	"Put the key, or the blob named, back from a backup. Without one, write the pages of that commit anew (log shows "
-	"it), and delete the key.";
+	"Put the key, or the blob named, back from a backup. Without one, write the pages of that commit anew (log "
+	"shows it), and delete the key.";
 static const char hint_index[] = "Put that blob back from a backup. Without one, drop the snapshot.";
 static const char hint_record[] = "Put the key back from a backup of the KV. Without one, drop the snapshot.";
 
@@ -198,8 +198,8 @@ static int check_attrs(pgs__verify *v, const pgs__snapshot_record *record, pgs_s
 		if (!reader.reader.failed)
 			return PGS_OK;
 	}
-	return pgs__verify_finding(v, PGS_ECORRUPT, record->revision, hint_index, "snapshot %s: its attributes are damaged",
-				   v->snapshot->name);
+	return pgs__verify_finding(v, PGS_ECORRUPT, record->revision, hint_index,
+				   "snapshot %s: its attributes are damaged", v->snapshot->name);
 }
 
 static int check_attrs_file(pgs__verify *v, const pgs__snapshot_record *record)

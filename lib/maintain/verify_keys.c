@@ -18,11 +18,11 @@
 static const char hint_malformed[] = "Delete the key: pagestore writes none of that form.";
 static const char hint_attr[] = "Set the attribute anew, or put the key back from a backup of the KV.";
 static const char hint_change[] =
-	"Put the key, or the blob named, back from a backup. Without one, commits, diff and log across that revision fail "
-	"until maintenance prunes it, when the retention has passed.";
+	"Put the key, or the blob named, back from a backup. Without one, commits, diff and log across that revision "
+	"fail until maintenance prunes it, when the retention has passed.";
 static const char hint_level[] =
-	"Put the key back from a backup of the KV: contents of that file cannot be read without it. Nothing is merged or "
-	"dropped meanwhile.";
+	"Put the key back from a backup of the KV: contents of that file cannot be read without it. Nothing is merged "
+	"or dropped meanwhile.";
 static const char hint_holder[] =
 	"Delete the key when no process uses the database: until then it may stop commits or maintenance.";
 static const char hint_samples[] = "Delete the key: maintenance begins a new one.";
@@ -161,7 +161,8 @@ static int check_samples(pgs__verify *v)
 	int code = pair ? pgs__samples_decode(pair->value, &samples) : PGS_OK;
 	if (code != PGS_OK)
 		result = pgs__verify_finding(v, code, pair->mod_revision, hint_samples,
-					     "the samples of time and revision (key v) are damaged or of a newer version");
+					     "the samples of time and revision (key v) are damaged or of a newer "
+					     "version");
 	pgs__kv_release(v->contents->backend, &txn, 1);
 	return result;
 }

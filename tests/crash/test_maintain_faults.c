@@ -1,5 +1,6 @@
-/* What goes wrong around maintenance: full disks, blob stores that refuse, damaged files, workers that stand still. Each time
- * there is a clear error or report, nothing that is retained is lost, and when the cause is gone the next run finishes. */
+/* What goes wrong around maintenance: full disks, blob stores that refuse, damaged files, workers that stand still. Each
+ * time there is a clear error or report, nothing that is retained is lost, and when the cause is gone the next run
+ * finishes. */
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -513,7 +514,7 @@ static void test_maintain__a_collector_that_was_paused(void **state_)
 	pause_anywhere(state_, false);
 }
 
-/* --- a full disk --------------------------------------------------------------------------------------------------- */
+/* --- a full disk ------------------------------------------------------------------------------------------- */
 
 static char folder[64], disk[100];
 

@@ -530,6 +530,9 @@ test_damage() {
 	call verify db --json
 	is_json "verify --json of damage"
 	check "verify --json lists it" '[ $status -eq 1 ] && [ "$(fact "\$.findings_count")" -ge 1 ] && [ "$(fact "\$.findings[0].code")" = PGS_ECORRUPT ]'
+	check "and what to do" '[ "$(fact "\$.findings[0].hint")" != "" ] && grep -q backup err'
+	call verify db --deep
+	check "verify --deep finds page and copy" '[ $status -eq 1 ] && [ "$(grep -c "^PGS_ECORRUPT" err)" -eq 2 ] && grep -q "2 findings" out'
 	call export db damaged.out
 	check "export of damage fails and writes nothing" '[ $status -eq 1 ] && [ ! -s out ] && [ ! -e damaged.out ]'
 	url="dir:$work/store?sync=off"
@@ -608,6 +611,17 @@ test_maintain() {
 	check "the newest version is what it was" 'cmp -s file new.out'
 	ok verify kept
 	check "and verifies" 'grep -q "no damage" out'
+	ok verify kept --deep
+	check "verify --deep counts copies" 'grep -q "copies in 1 file and the KV" out && grep -q "no damage" out'
+	folder=$(find store -name "s-*" | head -n 1)
+	folder=${folder%/*}
+	echo stranger >"$folder/stranger"
+	ok verify kept --deep
+	check "a note is no damage" 'grep -q "no damage, 1 note" out && grep -q "^note: blob .*stranger" out'
+	ok verify kept --deep --json
+	is_json "verify --deep --json"
+	check "verify --deep --json has notes" '[ "$(fact "\$.notes_count")" = 1 ] && [ "$(fact "\$.notes[0].hint")" != "" ] && [ "$(fact "\$.findings")" = "[]" ]'
+	rm "$folder/stranger"
 	ok maintain
 	check "without a database it does the whole store" 'grep -q "^readable from " out'
 	fails 1 'list' maintain nosuch

@@ -1,4 +1,4 @@
-/* lib/maintain/verify*.c, deep: what damage anywhere is said to be, what is only noted, and what others do meanwhile. */
+/* lib/maintain/verify*.c, deep: what is said of damage anywhere, what is only noted, what others do meanwhile. */
 #include "test_collect.h"
 
 #include <stdio.h>
@@ -170,7 +170,8 @@ static void remove_blob(fixture *f, const char *name)
 /* The first key of a kind, and its value. */
 static pgs__key first_key(fixture *f, char kind, bytes *value)
 {
-	pgs__key from = pgs__key_kind(pgs__db_prefix(f->a.db), kind), end = pgs__key_kind_end(pgs__db_prefix(f->a.db), kind);
+	const uint8_t *prefix = pgs__db_prefix(f->a.db);
+	pgs__key from = pgs__key_kind(prefix, kind), end = pgs__key_kind_end(prefix, kind);
 	pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(&end), 0);
 	op.limit = 1;
 	pgs_kv_txn txn = txn_of(&op, 1);
@@ -424,7 +425,7 @@ static void test_verify__a_filter_that_leaves_out_ids(void **state)
 	verify(f, true);
 	bool found = false;
 	for (size_t i = 0; i < SAID; i++)
-		found |= strstr(t.said[i].message, "its filter leaves out ids") && strstr(t.said[i].hint, "maintain --all");
+		found |= strstr(t.said[i].message, "its filter leaves out ids") != NULL;
 	assert_true(found);
 }
 
