@@ -277,14 +277,13 @@ static int verify_noted(void *ctx, const pgs_verify_finding *f)
 		return 0;
 	}
 	verify_note *notes = realloc(v->notes, (v->note_count + 1) * sizeof *notes);
-	char *message = strdup(f->message);
-	if (notes)
-		v->notes = notes;
-	if (!notes || !message) {
-		free(message);
+	if (!notes)
 		return PGS_ENOMEM;
-	}
-	notes[v->note_count++] = (verify_note){f->revision, message, f->hint};
+	v->notes = notes;
+	notes[v->note_count] = (verify_note){f->revision, strdup(f->message), f->hint};
+	if (!notes[v->note_count].message)
+		return PGS_ENOMEM;
+	v->note_count++;
 	return 0;
 }
 

@@ -29,7 +29,7 @@ static const char hint_samples[] = "Delete the key: maintenance begins a new one
 
 static const char *printable_key(char out[2 * PGS__KEY_MAX], const pgs_kv_pair *pair)
 {
-	return pgs__printable(out, 2 * PGS__KEY_MAX, pair->key.data, pair->key.size);
+	return pgs__printable(out, (size_t)2 * PGS__KEY_MAX, pair->key.data, pair->key.size);
 }
 
 /* --- attributes and the changelog ------------------------------------------------------ */
