@@ -30,33 +30,42 @@ static int hex_digit(char c)
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-/* The path with its %XX decoded, to be freed. */
+char *pgs__url_decode(pgs_slice text, bool *bad)
+{
+	const char *in = text.data;
+	char *out = pgs__malloc(text.size + 1), *at = out;
+	*bad = false;
+	for (size_t i = 0; out && i < text.size; i++, at++) {
+		*at = in[i];
+		if (in[i] != '%')
+			continue;
+		int high = text.size - i > 2 ? hex_digit(in[i + 1]) : -1;
+		int low = high >= 0 ? hex_digit(in[i + 2]) : -1;
+		*at = (char)(high * 16 + low);
+		if (high < 0 || low < 0 || *at == '\0') {
+			*bad = true;
+			pgs__free(out);
+			return NULL;
+		}
+		i += 2;
+	}
+	if (out)
+		*at = '\0';
+	return out;
+}
+
+/* The path, to be freed. */
 static int decode_path(char **out, pgs_slice text, const char *url, pgs_error *err)
 {
-	const char *in = text.data, *end = in + text.size;
+	bool bad;
 	*out = NULL;
 	if (text.size == 0)
 		return pgs__error(err, PGS_EINVAL, "'%s' has an empty path: write dir:PATH", url);
-	char *path = pgs__malloc(text.size + 1), *at = path;
-	if (!path)
-		return pgs__error_nomem(err, "a path");
-	for (; in < end; in++, at++) {
-		int high = *in == '%' && end - in > 2 ? hex_digit(in[1]) : -1;
-		int low = high >= 0 ? hex_digit(in[2]) : -1;
-		*at = *in;
-		if (*in != '%')
-			continue;
-		*at = (char)(high * 16 + low);
-		if (high < 0 || low < 0 || *at == '\0') {
-			pgs__free(path);
-			return pgs__error(
-				err, PGS_EINVAL, "'%s' has a bad escape in its path: %%XX is allowed, not %%00", url);
-		}
-		in += 2;
-	}
-	*at = '\0';
-	*out = path;
-	return PGS_OK;
+	*out = pgs__url_decode(text, &bad);
+	if (bad)
+		return pgs__error(
+			err, PGS_EINVAL, "'%s' has a bad escape in its path: %%XX is allowed, not %%00", url);
+	return *out ? PGS_OK : pgs__error_nomem(err, "a path");
 }
 
 static bool is(pgs_slice text, const char *word)
@@ -160,17 +169,18 @@ static int check_exists(const char *path, const char *kv_path, const pgs_local_o
 	return there ? PGS_OK : pgs__error(err, PGS_ENOTFOUND, "no pagestore store at '%s'", path);
 }
 
+/* `kv` NULL: only the blobs. */
 static int open_at(const char *path, const pgs_local_options *options, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	char *kv_path = pgs__path_join(path, "kv"), *blob_path = pgs__path_join(path, "blobs");
 	int status = kv_path && blob_path ? PGS_OK : pgs__error_nomem(err, "a path");
-	if (!status)
+	if (!status && kv)
 		status = check_exists(path, kv_path, options, err);
 	if (!status)
 		status = pgs__local_directory(path, options, err);
 	if (!status)
 		status = pgs_blob_local_open(blob, blob_path, options, err);
-	if (!status)
+	if (!status && kv)
 		status = pgs_kv_local_open(kv, kv_path, options, err);
 	pgs__free(kv_path);
 	pgs__free(blob_path);
@@ -199,18 +209,39 @@ static bool begins(const char *url, const char *scheme)
 static int open_any(const char *url, const pgs_local_options *options, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	if (!url)
-		return pgs__error(err, PGS_EINVAL, "the URL is NULL: mem: and dir:PATH are possible");
+		return pgs__error(err, PGS_EINVAL, "the URL is NULL: mem:, dir:PATH and etcd://HOST are possible");
 	if (!strcmp(url, "mem:"))
 		return open_memory(options->must_exist || options->read_only, url, kv, blob, err);
 	if (begins(url, "mem:"))
 		return pgs__error(err, PGS_EINVAL, "'%s' has something behind mem:, where nothing is allowed", url);
 	if (begins(url, "dir:"))
 		return open_directory(url, *options, kv, blob, err);
+	if (begins(url, "etcd:"))
+		return pgs__url_open_etcd(url, options->read_only, options->must_exist, kv, blob, err);
 	/* Without its content: such a URL may hold a password. */
-	if (begins(url, "etcd:") || begins(url, "s3:"))
-		return pgs__error(err, PGS_EINVAL, "%.*s: is not in this build yet: mem: and dir:PATH are",
+	if (begins(url, "s3:"))
+		return pgs__error(err, PGS_EINVAL, "%.*s: is not in this build yet: mem:, dir:PATH and etcd://HOST are",
 			(int)strcspn(url, ":"), url);
-	return pgs__error(err, PGS_EINVAL, "the URL has no scheme that is known: mem: and dir:PATH are");
+	return pgs__error(err, PGS_EINVAL, "the URL has no scheme that is known: mem:, dir:PATH and etcd://HOST are");
+}
+
+int pgs__url_open_blob(const char *url, bool read_only, bool must_exist, pgs_blob **blob, pgs_error *err)
+{
+	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
+	options.read_only = read_only;
+	options.must_exist = must_exist;
+	if (begins(url, "dir:"))
+		return open_directory(url, options, NULL, blob, err);
+	return pgs__error(err, PGS_EINVAL, "the URL's blob= is none that blobs can be kept at: dir:PATH is");
+}
+
+const char *pgs__url_shown(const char *url)
+{
+	if (!url)
+		return "a store";
+	if (begins(url, "etcd:"))
+		return "an etcd: store";
+	return begins(url, "dir:") || begins(url, "mem:") || !strstr(url, "//") ? url : "a store";
 }
 
 int pgs__backends_open(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err)

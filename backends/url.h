@@ -12,4 +12,16 @@
  * constructors in pagestore/backends.h. */
 int pgs__backends_open(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
 
+/* The parts of it. */
+int pgs__url_open_etcd(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
+
+/* The blob half of the store that `url` names. */
+int pgs__url_open_blob(const char *url, bool read_only, bool must_exist, pgs_blob **blob, pgs_error *err);
+
+/* A copy with its %XX decoded, to be freed; NULL when an escape is bad (*bad) or memory ran out. */
+char *pgs__url_decode(pgs_slice text, bool *bad);
+
+/* What a message may say of a URL: people write passwords into those of servers. */
+const char *pgs__url_shown(const char *url);
+
 #endif

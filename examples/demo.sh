@@ -58,7 +58,8 @@ missing_packages() {
 	command -v ninja >/dev/null || printf 'ninja-build '
 	command -v pkg-config >/dev/null || printf 'pkg-config '
 	command -v sqlite3 >/dev/null || printf 'sqlite3 '
-	for library in libzstd:libzstd-dev libxxhash:libxxhash-dev lmdb:liblmdb-dev; do
+	for library in libzstd:libzstd-dev libxxhash:libxxhash-dev lmdb:liblmdb-dev libcurl:libcurl4-openssl-dev \
+		jansson:libjansson-dev; do
 		pkg-config --exists "${library%%:*}" 2>/dev/null || printf '%s ' "${library#*:}"
 	done
 	[ "$from_unicode" = no ] || [ -f /usr/share/unicode/UnicodeData.txt ] || printf 'unicode-data '

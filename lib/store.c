@@ -223,7 +223,7 @@ int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options,
 	}
 	if (result == PGS_OK)
 		result = pgs_open_with(out, kv, blob, &own, err);
-	return result == PGS_OK ? PGS_OK : pgs__error_prefix(err, result, "opening %s", url ? url : "a store");
+	return result == PGS_OK ? PGS_OK : pgs__error_prefix(err, result, "opening %s", pgs__url_shown(url));
 }
 
 void pgs_close(pgs_store *store)

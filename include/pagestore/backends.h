@@ -85,6 +85,51 @@ int pgs_kv_local_open(pgs_kv **out, const char *path, const pgs_local_options *o
  * Errors: as pgs_kv_local_open(). Since 0.1. */
 int pgs_blob_local_open(pgs_blob **out, const char *path, const pgs_local_options *options, pgs_error *err);
 
+/* --- etcd --------------------------------------------------------------- */
+
+typedef struct pgs_etcd_options {
+	uint32_t struct_size;
+	const char *user;          /* NULL = none; then its password, from here or a file's first line */
+	const char *password;
+	const char *password_file;
+	bool tls;                  /* and with any of the next three */
+	const char *ca_file;       /* PEM; NULL = the system's authorities */
+	const char *cert_file;     /* the client's certificate, PEM; NULL = none */
+	const char *key_file;
+	size_t max_txn_ops;        /* the servers' --max-txn-ops; 0 = 128, etcd's default */
+	size_t max_request_bytes;  /* the servers' --max-request-bytes; 0 = 1.5 MiB, etcd's default */
+	pgs_kv_limits limits;      /* stricter ones than follow from these; 0 = none */
+	uint64_t quota_bytes;      /* the servers' --quota-backend-bytes, which they do not tell; 0 = 2 GiB, etcd's default */
+	uint32_t connect_timeout_ms; /* of one attempt; 0 = 2 s */
+	uint32_t answer_timeout_ms;  /* a server silent for so long is given up; 0 = 10 s */
+	uint32_t timeout_ms;         /* of calls without a deadline, opening included; 0 = 30 s */
+	bool read_only;            /* changes are PGS_EREADONLY */
+} pgs_etcd_options;
+
+#define PGS_ETCD_OPTIONS_INIT { sizeof(pgs_etcd_options), 0, 0, 0, false, 0, 0, 0, 0, 0, {0, 0, 0, 0}, 0, 0, 0, 0, false }
+
+/* A KV in an etcd cluster (3.4 or later), through the HTTP gateway of its
+ * members. `endpoints` is "host:port,host:port" (port 2379 when left out); all
+ * of one cluster, and any of them will do. Every key begins with "/root/" for
+ * the `root` given (NULL or "" = "pagestore"), so that many stores share a
+ * cluster: its revision and history are shared too, and compact() is for all.
+ *
+ * limits(): max_txn_ops as given. max_request_bytes is what keys and values
+ * may sum to, whatever the operations: the server's limit, which is on the
+ * request in protobuf, less what that adds to the bytes of so many operations
+ * with this prefix. Base64 does not count.
+ *
+ * Connections are kept alive and pooled; proxies in the environment are not
+ * used. Strings are copied; the password is wiped on close. A process that
+ * calls curl_global_init() itself does so before. After fork() the child must
+ * not use the handle, whose connections are the parent's.
+ *
+ * Errors: EINVAL, EAUTH (user, password, certificate refused), EIO (none of
+ * the endpoints answers; no etcd there; TLS on one side only), ETIMEOUT, ENOMEM;
+ * EINVAL also in a build without etcd. Since 0.1. */
+int pgs_kv_etcd_open(
+	pgs_kv **out, const char *endpoints, const char *root, const pgs_etcd_options *options, pgs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

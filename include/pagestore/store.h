@@ -89,11 +89,18 @@ enum {
  *   dir:PATH[?key=value&…] a local directory, shared by any number of processes;
  *                          keys: sync=full|lazy|off (default full),
  *                          map=BYTES of address space (suffixes K M G; default 64G)
+ *   etcd://HOST:PORT[,HOST:PORT…]/ROOT?blob=URL[&key=value&…]
+ *                          a KV in an etcd cluster below /ROOT/ (default "pagestore"),
+ *                          and the blobs of another URL (dir:PATH); keys: user=,
+ *                          password_file=, tls=0|1, ca=, cert=, key= (PEM files),
+ *                          max_txn_ops=, max_request_bytes=, quota= (as the servers'
+ *                          flags). A password comes from its file or from
+ *                          PAGESTORE_ETCD_PASSWORD in the environment.
  *
  * *out is NULL on failure; else the caller closes it with pgs_close().
  * `options` may be NULL. Errors: EINVAL (bad URL or option), ENOTFOUND (no such
  * directory, or `must_exist`), EREADONLY, EIO, ENOSPC, ECORRUPT, EVERSION,
- * ETIMEOUT, ENOMEM. Since 0.1. */
+ * ETIMEOUT, EAUTH, ENOMEM. Since 0.1. */
 int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options, pgs_error *err);
 
 /* Open a store on backends of the caller's: see pagestore/backends.h for those

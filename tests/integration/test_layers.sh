@@ -57,7 +57,7 @@ check examples
 check include
 depth='-maxdepth 1'
 check lib maintain txn content codec util backends
-check backends local memory fault util
+check backends etcd local memory fault util
 
 # Public headers include each other and the language's own, nothing else.
 for file in $(find include -name '*.h'); do

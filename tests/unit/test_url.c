@@ -157,20 +157,61 @@ static void test_url__other_schemes_are_refused(void **state)
 	expect_refused("dir:?sync=off", PGS_EINVAL, "empty path");
 	expect_refused("mem:x", PGS_EINVAL, "nothing is allowed");
 	expect_refused("mem:?sync=off", PGS_EINVAL, "nothing is allowed");
-	expect_refused("etcd://h:2379/root", PGS_EINVAL, "etcd: is not in this build yet");
 	expect_refused("s3://bucket", PGS_EINVAL, "s3: is not in this build yet");
 }
 
+/* What is wrong with an etcd: URL is found before anybody is asked. */
+static void test_url__etcd_options_have_names_and_values(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *rest;
+		const char *says;
+	} bad[] = {
+		{"", "where blobs go"},
+		{"h:2379/root", "where blobs go"},
+		{"h:2379/root?", "not known"},
+		{"h:2379/root?blob", "blob is empty"},
+		{"h:2379/root?blob=", "blob is empty"},
+		{"h:2379/root?blob=dir:/x&blob=dir:/x", "'blob' twice"},
+		{"h:2379/root?mode=fast", "not known"},
+		{"h:2379/ro%00t?blob=dir:/x", "escape in its root"},
+		{"h:2379/root?blob=dir:/x%2", "escape in its blob"},
+		{"h:2379/root?blob=dir:/x&tls=yes", "neither 0 nor 1"},
+		{"h:2379/root?blob=dir:/x&tls=0&ca=/dev/null", "tls=0 and files"},
+		{"h:2379/root?blob=dir:/x&max_txn_ops=0", "max_txn_ops is not a number"},
+		{"h:2379/root?blob=dir:/x&max_txn_ops=x", "max_txn_ops is not a number"},
+		{"h:2379/root?blob=dir:/x&max_request_bytes=1T", "max_request_bytes is not a number"},
+		{"h:2379/root?blob=dir:/x&quota=-1", "quota is not a number"},
+		{"h:2379/root?blob=dir:/x&quota=99999999999999999999999", "quota is not a number"},
+	};
+	for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+		char url[300];
+		snprintf(url, sizeof url, "etcd://%s", bad[i].rest);
+		expect_refused(url, PGS_EINVAL, bad[i].says);
+	}
+	expect_refused("etcd:h:2379/root", PGS_EINVAL, "begins with etcd://");
+}
+
+/* Not by the one that looks at the URL, nor by pgs_open(), which says what it could not open. */
 static void test_url__secrets_are_not_repeated(void **state)
 {
 	(void)state;
-	pgs_kv *kv;
-	pgs_blob *blob;
-	pgs_error err = PGS_ERROR_INIT;
-	assert_int_equal(pgs__backends_open("etcd://me:hunter2@h:2379", false, false, &kv, &blob, &err), PGS_EINVAL);
-	assert_null(strstr(err.message, "hunter2"));
-	assert_int_equal(pgs__backends_open("etcdd://me:hunter2@h:2379", false, false, &kv, &blob, &err), PGS_EINVAL);
-	assert_null(strstr(err.message, "hunter2"));
+	static const char *const urls[] = {"etcd://me:hunter2@h:2379", "etcd://me:hunter2@h:2379/root?blob=dir:/x",
+		"etcd://h/root?password=hunter2", "etcd://h/root?hunter2", "etcd://h/root?blob=dir:/x&token=hunter2",
+		"etcd://h/root?blob=dir:/x&tls=hunter2", "etcd:hunter2", "etcdd://me:hunter2@h:2379",
+		"s3://hunter2@bucket", "etcd://h/hunter2%00"};
+	for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {
+		pgs_kv *kv;
+		pgs_blob *blob;
+		pgs_store *store;
+		pgs_error err = PGS_ERROR_INIT;
+		assert_int_equal(pgs__backends_open(urls[i], false, false, &kv, &blob, &err), PGS_EINVAL);
+		assert_true(err.message[0]);
+		assert_null(strstr(err.message, "hunter2"));
+		assert_int_equal(pgs_open(&store, urls[i], NULL, &err), PGS_EINVAL);
+		assert_null(strstr(err.message, "hunter2"));
+	}
 }
 
 int main(void)
@@ -182,6 +223,7 @@ int main(void)
 		cmocka_unit_test(test_url__escapes_are_decoded),
 		cmocka_unit_test(test_url__options_have_names_values_and_limits),
 		cmocka_unit_test(test_url__other_schemes_are_refused),
+		cmocka_unit_test(test_url__etcd_options_have_names_and_values),
 		cmocka_unit_test(test_url__secrets_are_not_repeated),
 	};
 	return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
