@@ -66,8 +66,8 @@ missing_packages() {
 	need cmake cmake
 	need ninja ninja-build
 	need pkg-config pkg-config
-	for library in libzstd:libzstd-dev libxxhash:libxxhash-dev lmdb:liblmdb-dev cmocka:libcmocka-dev \
-		sqlite3:libsqlite3-dev; do
+	for library in libzstd:libzstd-dev libxxhash:libxxhash-dev lmdb:liblmdb-dev libcurl:libcurl4-openssl-dev \
+		jansson:libjansson-dev cmocka:libcmocka-dev sqlite3:libsqlite3-dev; do
 		pkg-config --exists "${library%%:*}" 2>/dev/null || printf '%s ' "${library#*:}"
 	done
 }
@@ -75,6 +75,8 @@ missing_packages() {
 # … and of those without which a stage or a test is skipped.
 missing_extras() {
 	need sqlite3 sqlite3
+	need etcd etcd-server
+	need openssl openssl
 	[ -f /usr/share/unicode/UnicodeData.txt ] || printf 'unicode-data '
 	need cppcheck cppcheck
 	need clang-tidy clang-tidy
