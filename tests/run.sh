@@ -200,7 +200,11 @@ stage_clang() {
 
 stage_asan() {
 	build asan
-	run_ctest asan -LE integration -E '^fuzz_.*_replay$'
+	if [ $long = yes ]; then
+		run_ctest asan -LE integration -E '^fuzz_.*_replay$'
+	else
+		run_ctest asan -LE 'integration|server' -E '^fuzz_.*_replay$'
+	fi
 }
 
 stage_tsan() {
@@ -208,7 +212,7 @@ stage_tsan() {
 	if [ $long = yes ]; then
 		run_ctest tsan -L threads
 	else
-		run_ctest tsan -L threads -LE slow
+		run_ctest tsan -L threads -LE 'slow|server'
 	fi
 }
 
