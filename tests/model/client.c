@@ -354,7 +354,8 @@ static bool step_write(running *r, size_t most)
 static bool step_truncate(running *r)
 {
 	sim_txn *m = r->m;
-	uint64_t count = page_number((int)rng_below(&r->c->work, SIM_PAGES)) + rng_below(&r->c->work, 2);
+	uint64_t count = page_number((int)rng_below(&r->c->work, SIM_PAGES));
+	count += rng_below(&r->c->work, 2);
 	if (!went_well(r, "truncate", pgs_truncate(r->t, count)))
 		return false;
 	for (int i = 0; i < SIM_PAGES; i++) {

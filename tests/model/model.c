@@ -140,7 +140,8 @@ sim_content content_new(sim_rng *rng, int page, sim_content old)
 		kind = kind < 12 ? 6 : 19;
 	memcpy(bytes, contents[old], sizeof bytes);
 	if (kind <= 12) {
-		fill_noise(rng, bytes + rng_below(rng, 30) * 16, 1 + rng_below(rng, 16));
+		uint8_t *at = bytes + rng_below(rng, 30) * 16;
+		fill_noise(rng, at, 1 + rng_below(rng, 16));
 	} else if (kind <= 14) {
 		memset(bytes, 0, sizeof bytes);
 		fill_noise(rng, bytes, 1 + rng_below(rng, 24));

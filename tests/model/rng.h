@@ -1,5 +1,5 @@
 /* Seeded random numbers: splitmix64. Each use has a stream of its own, so that changing one (a fault kind switched
- * off, say) leaves the others as they were.
+ * off, say) leaves the others as they were. Never draw twice in one call's arguments: compilers differ in their order.
  */
 #ifndef PGS_SIM_RNG_H
 #define PGS_SIM_RNG_H
