@@ -300,8 +300,7 @@ static pgs_fault_kind draw_fate(sim_client *c, bool critical)
 	if (strikes(SIM_LOST_REPLIES, g->lose, &die))
 		return PGS_FAULT_LOSE_REPLY;
 	if (strikes(SIM_DELAYS, g->delay, &die))
-		/* Sent again, it may arrive after the database was dropped, and create it again: a known limit. */
-		return c->creating ? PGS_FAULT_LOSE_REPLY : PGS_FAULT_DELAY;
+		return PGS_FAULT_DELAY;
 	if (strikes(SIM_CRASHES, g->crash, &die))
 		return crash(c, critical);
 	if (strikes(SIM_OUTAGES, g->outage, &die)) {

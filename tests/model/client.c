@@ -57,10 +57,8 @@ bool client_open_db(sim_client *c, int database)
 	c->doing = "open";
 	c->model = NULL;
 	int result = pgs_db_open(&c->db, c->store, name, strlen(name), &o, &err);
-	c->creating = true;
 	if (result == PGS_ENOTFOUND && !c->dead)
 		result = pgs_db_create(&c->db, c->store, name, strlen(name), &o, &err);
-	c->creating = false;
 	if (result != PGS_OK && result != PGS_EEXIST && result != PGS_ENOTFOUND) {
 		client_expect_error(c, "opening a database", result, &err, faults);
 		return false;

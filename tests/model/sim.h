@@ -198,7 +198,6 @@ typedef struct sim_client {
 	pgs_revision_pin *pin;
 	uint64_t pinned, pin_renewed_us;
 	bool quiet;              /* no faults: the auditor */
-	bool creating;           /* a database: see draw_fate() */
 	bool atomic;             /* nobody else runs: the inspector */
 	bool troubled;           /* its last call had no answer */
 } sim_client;
