@@ -4,6 +4,10 @@
  *                                                                                          │
  *                        inputs as they were  ⇒  outputs registered, inputs not any more ←─┘
  *
+ * The registration compares floor <= B, the revision at which the merge began. So that this does not fail again and
+ * again where retention is short and others publish floors, B is pinned while files are copied. Floors may still rise
+ * up to B, and with them the live set: merges that overlap, one after the other, do not keep the floor for ever.
+ *
  * A content is left out only if its birth is not above the previous floor and it is not live at the floor (invariant
  * 7). Where something below may hold an older copy, a tombstone of that birth takes its place, so that the merge that
  * meets the copy need not ask again; it is a hint, and ends no search.
@@ -20,7 +24,9 @@
 #include "maintain/plan.h"
 #include "maintain/replace.h"
 #include "maintain/table.h"
+#include "txn/revision_pin.h"
 #include "util/bug.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/random.h"
 
@@ -29,6 +35,8 @@
 #define TURNOVER_PERCENT 30      /* of garbage, beyond what can be live, and in a file */
 #define TURNOVER_LOOKS 4         /* files looked through for it in a run, */
 #define TURNOVER_SOMETIMES 8     /* or one in so many runs, when there is no sign of it */
+#define PIN_LEASE_MS 30000       /* as a claim's */
+#define PIN_TRIES 3              /* floors that may pass meanwhile */
 #define FAILURES_MAX 3           /* merges that others made useless, before leaving it to them */
 
 /* A run of the job. */
@@ -58,6 +66,8 @@ typedef struct merging {
 	pgs__live *live;     /* opened when it is first asked */
 	pgs__merge merge;
 	uint64_t base_revision;
+	pgs__pin pin;        /* of it */
+	uint64_t pinned_ms;  /* when it was put, or that was last tried */
 	int ended;           /* what the caller's progress callback ended it with, whatever code that is */
 } merging;
 
@@ -251,15 +261,6 @@ static int choose(job *j)
 
 /* --- merging -------------------------------------------------------------------------- */
 
-static int merge_progress(void *ctx, uint64_t bytes_copied)
-{
-	merging *m = ctx;
-	int result = pgs__claim_renew(m->w, &m->claim);
-	if (result == PGS_OK)
-		result = m->ended = tell_progress(m->w, bytes_copied, m->merge.input_bytes);
-	return result;
-}
-
 /* The KV's revision now: what the merge is going to do relies on nothing older. */
 static int read_base_revision(pgs__worker *w, uint64_t *revision)
 {
@@ -270,6 +271,48 @@ static int read_base_revision(pgs__worker *w, uint64_t *revision)
 	int result = pgs__kv_read(pgs__db_backend(w->db), &txn, &op, 1, pgs__worker_deadline(w), w->err);
 	*revision = result == PGS_OK ? txn.revision : 0;
 	pgs__kv_release(pgs__db_backend(w->db), &txn, 1);
+	return result;
+}
+
+/* Choose B and pin it. Without the pin the merge may be in vain, and that is all: failing to get it is no error. A move
+ * is one step: it needs none. */
+static int begin_at_base(merging *m, bool pin)
+{
+	pgs__worker *w = m->w;
+	bool passed = true;
+	int result = PGS_OK;
+	for (int i = 0; result == PGS_OK && passed && i < PIN_TRIES; i++) {
+		pgs__pin_release(&m->pin, pgs__worker_deadline(w));
+		result = pgs__worker_read_floor(w);
+		if (result == PGS_OK)
+			result = read_base_revision(w, &m->base_revision);
+		if (result != PGS_OK || !pin || PGS__BUG(MERGE_IGNORES_FLOOR))
+			return result;
+		m->pinned_ms = pgs__now_ms();
+		passed = pgs__pin_take(&m->pin, w->db, m->base_revision, PIN_LEASE_MS, pgs__worker_deadline(w), NULL) ==
+			 PGS_EOLDREV;
+	}
+	return result;
+}
+
+/* If it is due. */
+static void renew_pin(merging *m)
+{
+	uint64_t now = pgs__now_ms();
+	if (m->pin.key.size == 0 || now - m->pinned_ms < PIN_LEASE_MS / 3)
+		return;
+	m->pinned_ms = now;
+	pgs__pin_renew(&m->pin, pgs__worker_deadline(m->w), NULL);
+}
+
+static int merge_progress(void *ctx, uint64_t bytes_copied)
+{
+	merging *m = ctx;
+	int result = pgs__claim_renew(m->w, &m->claim);
+	if (result == PGS_OK)
+		renew_pin(m);
+	if (result == PGS_OK)
+		result = m->ended = tell_progress(m->w, bytes_copied, m->merge.input_bytes);
 	return result;
 }
 
@@ -348,15 +391,14 @@ static int merge_claimed(job *j, merging *m)
 {
 	pgs__worker *w = j->w;
 	pgs__replaced done = PGS__REPLACED_NO;
-	int result = pgs__worker_read_floor(w);
-	if (result == PGS_OK)
-		result = read_base_revision(w, &m->base_revision);
+	int result = begin_at_base(m, !j->plan.move);
 	if (result == PGS_OK && j->plan.move)
 		result = pgs__file_move(w, &m->claim, m->base_revision, j->plan.inputs[0], j->plan.level, &done);
 	else if (result == PGS_OK)
 		result = merge_files(m, &done);
 	if (result == PGS_OK && done == PGS__REPLACED_ALL)
 		report_merge(m);
+	pgs__pin_release(&m->pin, pgs__worker_deadline(w));
 	pgs__live_close(m->live);
 	pgs__merge_free(&m->merge);
 	j->failures += done != PGS__REPLACED_ALL;

@@ -483,6 +483,105 @@ static void test_merge__is_fenced(void **state)
 	expect_many(f, 0, N, 300);
 }
 
+/* Process a as it would be anywhere: floors without retention, and the KV compacted to them. */
+static void collect_all(fixture *f)
+{
+	process *p = &f->a;
+	pgs_maintain_options saved = p->worker.options;
+	p->worker.options.all = true;
+	p->worker.options.retention_ms = PGS_RETENTION_NONE;
+	int result = pgs__job_floor(&p->worker);
+	if (result == PGS_OK)
+		result = pgs__job_compact_kv(&p->worker);
+	expect_code(result, PGS_OK, &p->err, "collecting");
+	p->worker.options = saved;
+}
+
+/* Pages change, floors follow, the KV forgets: whenever the merge reads or writes a blob. */
+static void collect_all_the_time(fixture *f, uint64_t call, const char *operation)
+{
+	(void)call;
+	if (strcmp(operation, "get") != 0 && strcmp(operation, "put") != 0)
+		return;
+	write_one(f, 5000, seed_of(90000 + ++f->number, 0));
+	collect_all(f);
+}
+
+static void test_merge__is_registered_while_others_publish_floors(void **state)
+{
+	fixture *f = *state;
+	for (uint64_t i = 0; i < 4; i++) {
+		make_file(f, 0, N, 100 * i);
+		collect_all(f);
+	}
+	f->number = 0;
+	watch_calls(f, collect_all_the_time);
+	merge(&f->b);
+	f->before = NULL;
+	assert_in_range(f->number, 2, 1000);
+	expect_files(f, 0, 1, 0);
+	assert_int_equal(f->b.report.merges, 1);
+	assert_int_equal(count_kind(f, 'r'), 0);
+	reopen(f, &f->a);
+	expect_many(f, 0, N, 300);
+}
+
+static void break_pins(fixture *f, uint64_t call, const char *operation)
+{
+	(void)call;
+	(void)operation;
+	delete_kind(f, 'r');
+}
+
+/* It helps, but nothing relies on it. */
+static void test_merge__does_without_its_pin(void **state)
+{
+	fixture *f = *state;
+	for (uint64_t i = 0; i < 4; i++)
+		make_file(f, 0, N, 100 * i);
+	watch_calls(f, break_pins);
+	merge(&f->b);
+	f->before = NULL;
+	expect_files(f, 0, 1, 0);
+	assert_int_equal(f->b.report.merges, 1);
+}
+
+static int count_pins(void *ctx, const pgs_maintain_progress *progress)
+{
+	(void)progress;
+	fixture *f = ctx;
+	f->number += count_kind(f, 'r') > 0;
+	return 0;
+}
+
+/* A move is one step: nothing can come between often. */
+static void test_merge__a_move_pins_nothing(void **state)
+{
+	fixture *f = *state;
+	for (uint64_t i = 0; i < 4; i++)
+		make_file(f, 1000 * i, 5, 1);
+	uint64_t before = revision_now(f);
+	merge(&f->b);
+	expect_files(f, 3, 1, 0);
+	assert_int_equal(revision_now(f) - before, 3); /* claim, move, release */
+}
+
+/* What it costs in the KV: a pin and its release, beside the claim, its release, and the registration. */
+static void test_merge__pins_once(void **state)
+{
+	fixture *f = *state;
+	for (uint64_t i = 0; i < 4; i++)
+		make_file(f, 0, N, 100 * i);
+	uint64_t before = revision_now(f);
+	f->b.worker.options.progress = count_pins;
+	f->b.worker.options.progress_ctx = f;
+	f->number = 0;
+	merge(&f->b);
+	assert_int_not_equal(f->number, 0);
+	assert_int_equal(revision_now(f) - before, 5);
+	assert_int_equal(count_kind(f, 'r'), 0);
+}
+
 static void test_merge__takes_what_others_leave(void **state)
 {
 	fixture *f = *state;
@@ -892,6 +991,10 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_merge__files_with_little_garbage_are_not_rewritten, setup_merge, teardown),
 		cmocka_unit_test_setup_teardown(test_merge__all_leaves_one_level_without_garbage, setup_merge, teardown),
 		cmocka_unit_test_setup_teardown(test_merge__is_fenced, setup_merge, teardown),
+		cmocka_unit_test_setup_teardown(test_merge__is_registered_while_others_publish_floors, setup_merge, teardown),
+		cmocka_unit_test_setup_teardown(test_merge__does_without_its_pin, setup_merge, teardown),
+		cmocka_unit_test_setup_teardown(test_merge__a_move_pins_nothing, setup_merge, teardown),
+		cmocka_unit_test_setup_teardown(test_merge__pins_once, setup_merge, teardown),
 		cmocka_unit_test_setup_teardown(test_merge__takes_what_others_leave, setup_merge, teardown),
 		cmocka_unit_test_setup_teardown(test_merge__a_damaged_list_of_files_stops_it, setup_merge, teardown),
 		cmocka_unit_test_setup_teardown(test_merge__a_lost_file_is_named, setup_merge, teardown),
