@@ -136,8 +136,10 @@ int pgs_page_count(pgs_txn *txn, uint64_t *page_count);
  * PGS_ATTR_NAME_MAX bytes.
  *
  * pgs_attr_get: copies the first `capacity` bytes of the value into `value`
- * and gives its whole size in *size. Errors: ENOTFOUND (joins the read set all
- * the same), EINVAL, EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
+ * and gives its whole size in *size. Errors: ENOTFOUND (there is no such
+ * attribute; joins the read set all the same), EOLDREV (collected while
+ * reading an old revision, or the database was dropped; the message says
+ * which), EINVAL, EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
 int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, size_t capacity, size_t *size);
 
 /* Set an attribute (size <= PGS_ATTR_SIZE_MAX, copied), or remove it with a NULL value.

@@ -186,7 +186,11 @@ static int read_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size
 			result = copy_value(stored, value, capacity, size);
 	}
 	pgs__kv_release(pgs__db_backend(t->db), &txn, 1);
-	return result == PGS_EOLDREV ? pgs__explain_old(&t->snapshot, deadline, &t->error) : result;
+	if (result != PGS_EOLDREV)
+		return result;
+	result = pgs__explain_old(&t->snapshot, deadline, &t->error);
+	/* Dropped: ENOTFOUND would say that there is no such attribute. */
+	return result == PGS_ENOTFOUND ? t->error.code = PGS_EOLDREV : result;
 }
 
 static int read_named_attr(pgs_txn *t, pgs_slice name, void *value, size_t capacity, size_t *size)

@@ -402,6 +402,23 @@ static void test_txn__validates_by_log_past_a_compaction(void **state)
 	expect_code(pgs_commit(t, NULL, NULL, &err), PGS_OK, &err, "commit");
 }
 
+/* Which is not the same as an attribute that is not there. */
+static void test_txn__of_a_dropped_database(void **state)
+{
+	fixture *f = *state;
+	size_t size;
+	change(f);
+	pgs_txn *t = begin_write(f->b.db);
+	assert_int_equal(pgs_attr_get(t, "x", 1, NULL, 0, &size), PGS_ENOTFOUND);
+	assert_non_null(strstr(pgs_txn_error(t)->message, "no attribute x"));
+	assert_int_equal(pgs_db_drop(f->a.store, "db", 2, NULL), PGS_OK);
+	assert_int_equal(f->server.kv->vtable->compact(f->server.kv, kv_revision(f->server.kv), 0, NULL), PGS_OK);
+	assert_int_equal(pgs_attr_get(t, "x", 1, NULL, 0, &size), PGS_EOLDREV);
+	assert_int_equal(pgs_txn_error(t)->code, PGS_EOLDREV);
+	assert_non_null(strstr(pgs_txn_error(t)->message, "database db was dropped"));
+	pgs_abort(t);
+}
+
 /* Nobody called for too long: everything tells what is the oldest. */
 static void test_txn__too_old(void **state)
 {
@@ -564,6 +581,7 @@ int main(void)
 		TEST(test_txn__commits_what_it_pinned),
 		TEST(test_txn__validates_by_log_past_a_compaction),
 		TEST(test_txn__too_old),
+		TEST(test_txn__of_a_dropped_database),
 		TEST(test_txn__with_a_short_retention),
 		TEST(test_txn__pin_fails),
 		TEST(test_old__the_last_commit_stays_readable),
