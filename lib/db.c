@@ -102,8 +102,9 @@ static void db_free(pgs_db *db)
 	pgs__pack_view_release(db->packs);
 	pgs__upkeep_free(db);
 	pthread_mutex_destroy(&db->packs_lock);
-	pgs__observed_free(&db->claims_seen);
-	pgs__observed_free(&db->pins_seen);
+	pthread_mutex_lock(&db->store->lock);
+	pgs__sightings_leave(&db->store->sightings, db->seen);
+	pthread_mutex_unlock(&db->store->lock);
 	pgs__free(db);
 }
 
@@ -131,14 +132,15 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 	memcpy(c->prefix, prefix, PGS__PREFIX_SIZE);
 	memcpy(c->secret, meta->secret, PGS__SECRET_SIZE);
 	pthread_mutex_init(&db->packs_lock, NULL);
-	pgs__observed_init(&db->claims_seen);
-	pgs__observed_init(&db->pins_seen);
+	pthread_mutex_lock(&store->lock);
+	db->seen = pgs__sightings_enter(&store->sightings, prefix);
+	pthread_mutex_unlock(&store->lock);
 	pgs__workbench_pool_init(&c->benches, c->page_size,
 				 o->compression_level ? o->compression_level : COMPRESSION_LEVEL_DEFAULT);
 	int levels = pgs__levels_init(&c->levels);
 	int cache = pgs__cache_new(&c->cache, c->page_size, o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT);
 	int upkeep = pgs__upkeep_init(db);
-	if (levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK) {
+	if (!db->seen || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK) {
 		db_free(db);
 		return pgs__error_nomem(err, "database");
 	}

@@ -232,6 +232,7 @@ void pgs_close(pgs_store *store)
 		return;
 	pgs__maintenance_stop(store);
 	close_backends(store->backend.kv, store->backend.blob);
+	pgs__sightings_free(&store->sightings);
 	pthread_mutex_destroy(&store->lock);
 	pgs__free(store);
 }

@@ -109,7 +109,9 @@ int pgs_maintain(pgs_db *db, const pgs_maintain_options *options, pgs_maintain_r
 
 /* pgs_maintain() for every database of the store, and what belongs to none:
  * the rest of dropped databases, blobs of databases that never came to be.
- * Reports are summed up. Since 0.1. */
+ * Reports are summed up. Claims and pins of dead processes of other machines
+ * are broken when this handle has seen them unchanged for their lease: call it
+ * again and again on one handle. Since 0.1. */
 int pgs_maintain_store(pgs_store *store, const pgs_maintain_options *options, pgs_maintain_report *report,
 		       pgs_error *err);
 

@@ -236,7 +236,7 @@ static int judge_pins(look *l, uint64_t asked_ms)
 		return pgs__error_nomem(l->w->err, "pins");
 	for (size_t i = 0; i < l->pin_count; i++)
 		leases[i] = &l->pins[i].lease;
-	pgs__observed_judge(&l->w->db->pins_seen, leases, l->pin_count, asked_ms);
+	pgs__observed_judge(&l->w->db->seen->pins, leases, l->pin_count, asked_ms);
 	pgs__free(leases);
 	return PGS_OK;
 }

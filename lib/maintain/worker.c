@@ -120,7 +120,7 @@ static int read_claims(pgs__worker *w, claims *out, uint64_t *revision)
 		return pgs__error_nomem(w->err, "maintenance claims");
 	for (size_t i = 0; i < out->count; i++)
 		leases[i] = &out->list[i].lease;
-	pgs__observed_judge(&w->db->claims_seen, leases, out->count, asked);
+	pgs__observed_judge(&w->db->seen->claims, leases, out->count, asked);
 	pgs__free(leases);
 	return PGS_OK;
 }

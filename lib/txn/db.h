@@ -29,8 +29,9 @@ struct pgs_store {
 	uint32_t next_database; /* pgs_maintain_store(): with which it begins, so that bounded calls get to all */
 	pgs_logger logger;
 	void *logger_ctx;
-	pthread_mutex_t lock; /* the list of open databases and their reference counts */
+	pthread_mutex_t lock; /* the list of open databases and their reference counts, and the list of sightings */
 	pgs_db *databases;
+	pgs__sightings *sightings;
 };
 
 /* One per open database of a store; handles are references to it. */
@@ -51,7 +52,7 @@ struct pgs_db {
 		uint64_t pack, page;
 	} folded;
 	_Atomic uint64_t orphans_looked_ms; /* when all blobs were last listed for orphans; 0 = never */
-	pgs__observed claims_seen, pins_seen;
+	pgs__sightings *seen;        /* the store's */
 	pgs__upkeep upkeep;
 };
 

@@ -1,10 +1,13 @@
 /* Leases. */
 #include "txn/lease.h"
 
+#include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/process.h"
 #include "util/random.h"
+
+#define SIGHTINGS_KEPT_MS (24 * 3600 * 1000) /* of databases that nobody opens, which may have been dropped */
 
 int pgs__lease_self(pgs__lock *out, uint64_t lease_ms, pgs_error *err)
 {
@@ -61,4 +64,64 @@ void pgs__observed_judge(pgs__observed *observed, pgs__lease *const *leases, siz
 	pthread_mutex_unlock(&observed->lock);
 	for (size_t i = 0; i < count; i++)
 		leases[i]->dead = leases[i]->dead || pgs__lease_is_gone(&leases[i]->holder);
+}
+
+/* --- of databases --------------------------------------------------------------- */
+
+static void sightings_delete(pgs__sightings *s)
+{
+	pgs__observed_free(&s->claims);
+	pgs__observed_free(&s->pins);
+	pgs__free(s);
+}
+
+/* Delete those that are not of use any more. */
+static void tidy(pgs__sightings **list)
+{
+	uint64_t now = pgs__now_ms();
+	for (pgs__sightings **link = list; *link;) {
+		pgs__sightings *s = *link;
+		bool empty = s->claims.since.count == 0 && s->pins.since.count == 0;
+		if (s->references || (!empty && now - s->left_ms < SIGHTINGS_KEPT_MS)) {
+			link = &s->next;
+			continue;
+		}
+		*link = s->next;
+		sightings_delete(s);
+	}
+}
+
+pgs__sightings *pgs__sightings_enter(pgs__sightings **list, const uint8_t *prefix)
+{
+	pgs__sightings *s = *list;
+	while (s && memcmp(s->prefix, prefix, PGS__PREFIX_SIZE) != 0)
+		s = s->next;
+	if (!s && (s = pgs__calloc(1, sizeof *s))) {
+		memcpy(s->prefix, prefix, PGS__PREFIX_SIZE);
+		pgs__observed_init(&s->claims);
+		pgs__observed_init(&s->pins);
+		s->next = *list;
+		*list = s;
+	}
+	if (s)
+		s->references++;
+	return s;
+}
+
+void pgs__sightings_leave(pgs__sightings **list, pgs__sightings *sightings)
+{
+	if (!sightings)
+		return;
+	sightings->left_ms = pgs__now_ms();
+	sightings->references--;
+	tidy(list);
+}
+
+void pgs__sightings_free(pgs__sightings **list)
+{
+	while (*list) {
+		pgs__sightings *s = *list;
+		*list = s->next;
+		sightings_delete(s);
+	}
 }

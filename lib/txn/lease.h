@@ -33,6 +33,25 @@ typedef struct pgs__observed {
 void pgs__observed_init(pgs__observed *observed);
 void pgs__observed_free(pgs__observed *observed);
 
+/* What was seen of one database. Store handles keep it past the database handle, so that maintenance that opens a
+ * database again and again learns who is dead. */
+typedef struct pgs__sightings {
+	struct pgs__sightings *next;
+	uint8_t prefix[PGS__PREFIX_SIZE];
+	uint32_t references;
+	uint64_t left_ms; /* without references: since when */
+	pgs__observed claims, pins;
+} pgs__sightings;
+
+/* Those of a database, from a list or new; NULL when out of memory. With the list's lock held, as leaving. */
+pgs__sightings *pgs__sightings_enter(pgs__sightings **list, const uint8_t *prefix);
+
+/* Give a reference back. What has seen something stays in the list for a day. */
+void pgs__sightings_leave(pgs__sightings **list, pgs__sightings *sightings);
+
+/* Free the list, to which there are no references. */
+void pgs__sightings_free(pgs__sightings **list);
+
 /* One key of a kind, as read now. */
 typedef struct pgs__lease {
 	pgs__key key;

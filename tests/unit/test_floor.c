@@ -420,12 +420,45 @@ static void test_pins__of_dead_processes(void **state)
 	assert_int_equal(count_kind(f, 'r'), 1);
 }
 
+static void maintain_store(process *p)
+{
+	pgs_maintain_options o = PGS_MAINTAIN_OPTIONS_INIT;
+	o.retention_ms = PGS_RETENTION_NONE;
+	int result = pgs_maintain_store(p->store, &o, NULL, &p->err);
+	expect_code(result, PGS_OK, &p->err, "maintain");
+}
+
+/* What a store has seen it knows also of databases that it opens for each run. */
+static void test_pins__of_databases_that_are_not_open(void **state)
+{
+	fixture *f = *state;
+	uint64_t r1 = change(f);
+	pgs__lock holder = elsewhere(60000);
+	put_pin(f, 1, r1, &holder);
+	pgs_db_close(f->b.db);
+	assert_null(f->b.store->sightings); /* nothing was seen: nothing is kept */
+	change(f);
+	maintain_store(&f->b);
+	assert_true(read_floor(f, NULL).floor == r1);
+	assert_non_null(f->b.store->sightings);
+	age_observations(&f->b.store->sightings->pins, 59000);
+	maintain_store(&f->b);
+	assert_int_equal(count_kind(f, 'r'), 1);
+	age_observations(&f->b.store->sightings->pins, 1000);
+	maintain_store(&f->b);
+	assert_int_equal(count_kind(f, 'r'), 0);
+	assert_true(read_floor(f, NULL).floor > r1);
+	maintain_store(&f->b);
+	assert_null(f->b.store->sightings);
+	f->b.db = open_db(f->b.store, "db");
+}
+
 static void test_pins__lease_runs_out(void **state)
 {
 	fixture *f = *state;
 	uint64_t r1 = change(f);
 	pgs__lock holder = elsewhere(60000);
-	pgs__observed *seen = &f->b.db->pins_seen;
+	pgs__observed *seen = &f->b.db->seen->pins;
 	put_pin(f, 1, r1, &holder);
 	change(f);
 	run_floor(&f->b, PGS_RETENTION_NONE);
@@ -784,6 +817,7 @@ int main(void)
 		TEST(test_pins__hold_the_floor),
 		TEST(test_pins__of_dead_processes),
 		TEST(test_pins__lease_runs_out),
+		TEST(test_pins__of_databases_that_are_not_open),
 		TEST(test_pins__damaged),
 		cmocka_unit_test_setup_teardown(test_pins__many, setup_limited, teardown),
 		TEST(test_race__a_pin_at_every_call),

@@ -101,7 +101,7 @@ static void test_claim__lease_runs_out(void **state)
 {
 	fixture *f = *state;
 	pgs__lock holder = elsewhere(60000);
-	pgs__observed *seen = &f->a.db->claims_seen;
+	pgs__observed *seen = &f->a.db->seen->claims;
 	pgs__claim claim;
 	put_claim(f, "m-1", &holder, &flush);
 	assert_take(&f->a, &flush, PGS_EBUSY, &claim);
@@ -117,6 +117,27 @@ static void test_claim__lease_runs_out(void **state)
 	pgs__claim_release(&f->a.worker, &claim);
 }
 
+/* What a store has seen outlives the handles of its database, for a while. */
+static void test_claim__is_watched_by_the_store(void **state)
+{
+	fixture *f = *state;
+	pgs__lock holder = elsewhere(60000);
+	pgs__claim claim;
+	put_claim(f, "m-1", &holder, &flush);
+	assert_take(&f->a, &flush, PGS_EBUSY, &claim);
+	age_observations(&f->a.db->seen->claims, 60000);
+	pgs_db_close(f->a.db);
+	f->a.db = open_db(f->a.store, "db");
+	worker_init(&f->a);
+	assert_take(&f->a, &flush, PGS_OK, &claim);
+	pgs__claim_release(&f->a.worker, &claim);
+	pgs_db_close(f->a.db);
+	f->a.store->sightings->left_ms -= 25 * 3600 * 1000; /* the database may have been dropped */
+	pgs_db_close(create_db(f->a.store, "other", NULL));
+	assert_null(f->a.store->sightings);
+	f->a.db = open_db(f->a.store, "db");
+}
+
 /* What cannot be read covers everything, for as long as ours would. */
 static void test_claim__damaged_or_newer(void **state)
 {
@@ -127,7 +148,7 @@ static void test_claim__damaged_or_newer(void **state)
 	put_raw(f, &key, (pgs_slice){"?", 1});
 	assert_take(&f->a, &any, PGS_EBUSY, &claim);
 	assert_take(&f->a, &flush, PGS_EBUSY, &claim);
-	age_observations(&f->a.db->claims_seen, 30000);
+	age_observations(&f->a.db->seen->claims, 30000);
 	assert_take(&f->a, &flush, PGS_OK, &claim);
 	pgs__claim_release(&f->a.worker, &claim);
 }
@@ -460,6 +481,7 @@ int main(void)
 		TEST(test_claim__of_a_dropped_database),
 		TEST(test_claim__of_a_dead_process),
 		TEST(test_claim__lease_runs_out),
+		TEST(test_claim__is_watched_by_the_store),
 		TEST(test_claim__damaged_or_newer),
 		TEST(test_claim__others_renew),
 		TEST(test_claim__a_rival_at_every_call),

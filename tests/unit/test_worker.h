@@ -179,13 +179,13 @@ static inline void age_observations(pgs__observed *observed, uint64_t ms)
 		*pgs__map_get(&observed->since, slot->key) -= ms;
 }
 
-/* Open the database as a process that saw nothing of it so far. */
+/* As a process that saw nothing of it so far. */
 static inline void forget_observations(process *p)
 {
-	pgs__observed_free(&p->db->claims_seen);
-	pgs__observed_free(&p->db->pins_seen);
-	pgs__observed_init(&p->db->claims_seen);
-	pgs__observed_init(&p->db->pins_seen);
+	pgs__observed_free(&p->db->seen->claims);
+	pgs__observed_free(&p->db->seen->pins);
+	pgs__observed_init(&p->db->seen->claims);
+	pgs__observed_init(&p->db->seen->pins);
 }
 
 #endif
