@@ -102,7 +102,8 @@ typedef struct pgs_maintain_report {
  * NULL) are copied; zeros take the database's own thresholds (pgs_db_options),
  * then the defaults. `report` may be NULL. Errors: EREADONLY, EINVAL
  * (struct_size, file_bytes), ENOTFOUND (dropped), ECORRUPT (a damaged table or
- * key: nothing is dropped on such a basis), EVERSION, ENOSPC, EIO, ETIMEOUT,
+ * key: nothing is dropped on such a basis), EOLDREV (someone else compacted
+ * the KV above the floor), EVERSION, ENOSPC, EIO, ETIMEOUT,
  * EAUTH, ENOMEM, the progress callback's; what was done before stays done, and
  * the report tells it. Since 0.1. */
 int pgs_maintain(pgs_db *db, const pgs_maintain_options *options, pgs_maintain_report *report, pgs_error *err);

@@ -90,6 +90,7 @@ typedef struct run {
 	pgs_error *err;
 	int result;      /* the first failure */
 	bool bounded;
+	bool overtaken;  /* a job was: it is not done */
 	uint32_t idle;   /* jobs that had nothing to do since something was last done */
 } run;
 
@@ -100,10 +101,30 @@ static bool may_go_on(int result)
 	       result == PGS_ELIMIT;
 }
 
+/* A job reads keys as of one revision. If that is gone because another worker raised the floor and compacted the KV to
+ * it, the next run does better; if someone else compacted the KV above the floor, that is told. The KV is asked before
+ * the floor, which is published before the KV is compacted to it. */
+static bool was_overtaken(run *r)
+{
+	pgs__worker *w = &r->worker;
+	pgs_kv *kv = pgs__db_backend(w->db)->kv;
+	pgs_error *err = w->err, local = PGS_ERROR_INIT;
+	pgs_kv_stat stat;
+	w->err = &local; /* what the job said is still to be told */
+	bool known = kv->vtable->stat(kv, &stat, pgs__worker_deadline(w), w->err) == PGS_OK &&
+		     pgs__worker_read_floor(w) == PGS_OK;
+	w->err = err;
+	return known && (stat.compacted_revision <= w->floor.floor || stat.compacted_revision <= w->created);
+}
+
 /* Run a job. False: the call ends here. */
 static bool run_job(run *r, job run_it)
 {
 	int result = run_it(&r->worker);
+	if (result == PGS_EOLDREV && was_overtaken(r)) {
+		r->overtaken = r->worker.report->more = true;
+		return true;
+	}
 	if (result == PGS_OK)
 		return true;
 	if (r->result == PGS_OK) {
@@ -181,14 +202,16 @@ static void run_rounds(run *r)
 	bool again = true, go_on = true;
 	for (int round = 0; again && round < ROUNDS_MAX; round++) {
 		uint64_t before = work_done(report);
+		r->overtaken = false;
 		go_on = run_job(r, pgs__job_floor);
 		if (round == 0)
 			start_budget(r);
 		if (!go_on || !run_jobs(r))
 			return;
 		again = r->worker.options.all && !r->worker.options.dry_run && r->result == PGS_OK && !is_spent(r) &&
-			work_done(report) != before;
+			(work_done(report) != before || r->overtaken);
 	}
+	report->more |= r->overtaken;
 }
 
 /* What is due at the end, as far as counting keys tells; due_merge_files is the merge's to say. */
@@ -249,7 +272,10 @@ int pgs__maintain_compact(pgs_db *db, const pgs_maintain_options *options, pgs_m
 	run r;
 	run_init(&r, db, options, report, err);
 	int result = pgs__worker_read_floor(&r.worker);
-	return result == PGS_OK && !r.worker.options.dry_run ? pgs__job_compact_kv(&r.worker) : result;
+	if (result != PGS_OK || r.worker.options.dry_run)
+		return result;
+	run_job(&r, pgs__job_compact_kv);
+	return r.result;
 }
 
 int pgs_maintain(pgs_db *db, const pgs_maintain_options *options, pgs_maintain_report *report, pgs_error *err)

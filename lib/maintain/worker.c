@@ -51,8 +51,10 @@ int pgs__worker_read_floor(pgs__worker *w)
 	else if (result == PGS_OK && (!pair || pgs__floor_decode(pair->value, &w->floor) != PGS_OK))
 		result = pgs__error(w->err, PGS_ECORRUPT, "database %s: the value of key g, floor, is %s", w->db->name,
 				    pair ? "damaged" : "not there");
-	else if (result == PGS_OK)
+	if (result == PGS_OK) {
 		w->floor_revision = pair->mod_revision;
+		w->created = pgs__got(&txn, 1)->create_revision;
+	}
 	pgs__kv_release(backend, &txn, 1);
 	return result;
 }

@@ -24,6 +24,7 @@ typedef struct pgs__worker {
 	uint64_t bytes_left;          /* of blobs to write before it stops; UINT64_MAX = no bound */
 	pgs__floor floor;             /* as last read or published */
 	uint64_t floor_revision;      /* mod revision of g: where it was published */
+	uint64_t created;             /* revision at which the database came to be */
 } pgs__worker;
 
 /* The deadline of a backend call that starts now: the store's timeout. The worker's own deadline ends no call, it only

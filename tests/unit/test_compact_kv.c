@@ -238,6 +238,99 @@ static void test_compact__allocation_failures(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+/* --- while others work with it ----------------------------------------------------------------- */
+
+static void compact_to_now(fixture *f)
+{
+	change(f->a.db);
+	int result = f->server.kv->vtable->compact(f->server.kv, kv_revision(f->server.kv), 0, NULL);
+	assert_true(result == PGS_OK || result == PGS_EOLDREV);
+}
+
+static int give_byte(void *ctx, uint64_t offset, void *buffer, size_t size)
+{
+	(void)ctx;
+	(void)offset;
+	memset(buffer, 'x', size);
+	return PGS_OK;
+}
+
+/* Blobs that nobody registered: their removal reads several kinds of keys as of one revision. */
+static void put_orphans(fixture *f, uint64_t base)
+{
+	static const char kinds[] = {'s', 'i', 'x'};
+	for (size_t i = 0; i < sizeof kinds; i++) {
+		char name[PGS__FILE_NAME_MAX + 1], blob[PGS__BLOB_NAME_SIZE];
+		assert_int_equal(pgs__file_name_new(name, kinds[i], base), PGS_OK);
+		pgs__blob_name(blob, pgs__db_prefix(f->a.db), name);
+		assert_int_equal(f->server.blob->vtable->put(f->server.blob, blob, 1, give_byte, NULL, 0, NULL), PGS_OK);
+	}
+}
+
+static void (*disturb)(fixture *f);
+
+static void disturb_once(fixture *f, uint64_t call, const char *operation)
+{
+	(void)operation;
+	if (call == f->number)
+		disturb(f);
+}
+
+/* Another worker's run: the floor, then the KV. */
+static void run_other(fixture *f)
+{
+	f->a.worker.options.all = true;
+	f->a.worker.options.retention_ms = PGS_RETENTION_NONE;
+	change(f->a.db);
+	assert_int_equal(pgs__job_floor(&f->a.worker), PGS_OK);
+	run_compact(&f->a);
+}
+
+/* A run of b, disturbed at each of its calls in turn. How many of these ended with EOLDREV; *more: said to be undone. */
+static size_t run_disturbed(fixture *f, void (*how)(fixture *), bool all, size_t *more)
+{
+	size_t old = 0;
+	uint64_t calls = UINT64_MAX;
+	pgs_maintain_options o = PGS_MAINTAIN_OPTIONS_INIT;
+	o.all = all;
+	o.retention_ms = PGS_RETENTION_NONE;
+	disturb = how;
+	*more = 0;
+	for (f->number = 1; f->number <= calls; f->number++) {
+		pgs_maintain_report report = PGS_MAINTAIN_REPORT_INIT;
+		pgs_error err = PGS_ERROR_INIT;
+		change(f->a.db);
+		put_orphans(f, 1);
+		f->b.db->orphans_looked_ms = 0;
+		watch_calls(f, disturb_once);
+		int result = pgs_maintain(f->b.db, &o, &report, &err);
+		f->before = NULL;
+		calls = pgs_fault_calls(f->fault) - f->first_call;
+		if (result != PGS_EOLDREV)
+			expect_code(result, PGS_OK, &err, "maintain");
+		old += result == PGS_EOLDREV;
+		*more += report.more;
+	}
+	return old;
+}
+
+static void test_compact__beside_a_run(void **state)
+{
+	fixture *f = *state;
+	size_t more;
+	assert_int_equal(run_disturbed(f, run_other, false, &more), 0);
+	assert_int_not_equal(more, 0);
+	assert_int_equal(run_disturbed(f, run_other, true, &more), 0);
+	assert_int_equal(more, 0); /* it went on until all was done */
+}
+
+static void test_compact__above_the_floor_by_someone_else(void **state)
+{
+	fixture *f = *state;
+	size_t more;
+	assert_int_not_equal(run_disturbed(f, compact_to_now, false, &more), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -252,6 +345,8 @@ int main(void)
 		TEST(test_compact__faults_at_every_call),
 		cmocka_unit_test_setup_teardown(test_compact__many_databases, setup_limited, teardown),
 		TEST(test_compact__allocation_failures),
+		TEST(test_compact__beside_a_run),
+		TEST(test_compact__above_the_floor_by_someone_else),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
