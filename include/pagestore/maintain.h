@@ -37,13 +37,14 @@ extern "C" {
 #define PGS_RETENTION_NONE UINT64_MAX /* keep no history but what pins and snapshots need */
 
 typedef struct pgs_maintain_progress {
-	const char *job;       /* "floor", "flush", "fold", "merge", "sweep", "compact"; static */
+	const char *job;       /* "floor", "flush", "fold", "merge", "sweep", "compact", "wait"; static */
 	uint64_t done, total;  /* bytes or keys of this job; total 0 = not known */
 } pgs_maintain_progress;
 
 typedef struct pgs_maintain_options {
 	uint32_t struct_size;
-	bool all;     /* do everything possible, whatever the thresholds say */
+	bool all;     /* do everything possible, whatever the thresholds say. Where a claim or a pin of another machine is in
+		       * the way at the end, wait for its lease to run out, if that is within budget_ms, or 10 minutes. */
 	bool dry_run; /* only report what is due */
 	bool scrub;   /* prove every content that is merged by its id */
 	/* Thresholds; 0 = the default. */

@@ -325,12 +325,21 @@ static uint64_t lowest_pin(const look *l, uint64_t lost)
 	return lowest;
 }
 
+/* A pin holds the floor back. */
+static void note_pins(const look *l, uint64_t floor)
+{
+	for (size_t i = 0; i < l->pin_count; i++)
+		if (!l->pins[i].lease.dead && l->pins[i].revision < floor)
+			pgs__worker_hindered(l->w, &l->pins[i].lease);
+}
+
 /* False: the floor stays. */
 static bool choose(const look *l, pgs__floor *out)
 {
 	const pgs__floor now = l->w->floor;
 	uint64_t least = compacted_above(l) ? l->stat.compacted_revision : now.floor, pin = lowest_pin(l, least);
 	uint64_t floor = candidate(l);
+	note_pins(l, floor);
 	floor = later(floor < pin ? floor : pin, least);
 	if (floor <= now.floor)
 		return false;

@@ -9,6 +9,9 @@
  * With a budget a call ends in the middle of a round; the next begins with the job after the last one that worked, so
  * that each gets its turn, and `more` ends when each has had nothing to do since something was last done.
  *
+ * With `all`, when nothing is left but what a holder on another machine is in the way of, its lease is waited for: a
+ * process that runs once would never see it run out otherwise. One that renews it lives, and is left alone.
+ *
  * A job that fails does not keep the others from their work: a full disk is a reason to sweep. The first error is the
  * call's, and the next call goes on from what is there.
  */
@@ -20,6 +23,8 @@
 #include "util/clock.h"
 #include "util/error.h"
 
+#define WAIT_MAX_MS 600000 /* for holders on other machines, when no time is given */
+#define WAIT_STEP_MS 250
 #define ROUNDS_MAX 20 /* a writer that never rests must not keep `all` from ending */
 
 typedef int (*job)(pgs__worker *w);
@@ -91,6 +96,7 @@ typedef struct run {
 	int result;      /* the first failure */
 	bool bounded;
 	bool overtaken;  /* a job was: it is not done */
+	uint64_t wait_until_ms; /* waiting for others ends then; 0 = there was none yet */
 	uint32_t idle;   /* jobs that had nothing to do since something was last done */
 } run;
 
@@ -196,6 +202,45 @@ static bool is_spent(const run *r)
 	return r->bounded && pgs__worker_spent(&r->worker);
 }
 
+typedef enum holding { HELD, RENEWED, ENDED } holding;
+
+/* What has become of a claim or pin since it was judged. */
+static int look_at_holder(pgs__worker *w, const pgs__lease *lease, holding *now)
+{
+	pgs_kv_op op = pgs__op_get(pgs__key_slice(&lease->key), 0);
+	op.keys_only = true;
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(pgs__db_backend(w->db), &txn, &op, 1, pgs__worker_deadline(w), w->err);
+	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	*now = !pair || pgs__now_ms() >= lease->dead_at_ms ? ENDED : HELD;
+	if (pair && pair->mod_revision != lease->mod_revision)
+		*now = RENEWED;
+	pgs__kv_release(pgs__db_backend(w->db), &txn, 1);
+	return result;
+}
+
+/* Wait for what is in the way, if that can end in time. True: it has ended, go on. */
+static bool wait_for_holder(run *r)
+{
+	pgs__worker *w = &r->worker;
+	const pgs__lease lease = w->in_the_way;
+	uint64_t began = pgs__now_ms();
+	holding now = HELD;
+	if (r->wait_until_ms == 0)
+		r->wait_until_ms = w->deadline_ms ? w->deadline_ms : began + WAIT_MAX_MS;
+	if (lease.key.size == 0 || lease.dead_at_ms > r->wait_until_ms)
+		return false;
+	while (r->result == PGS_OK && now == HELD) {
+		pgs_maintain_progress progress = {"wait", pgs__now_ms() - began, 0};
+		r->result = look_at_holder(w, &lease, &now);
+		if (r->result == PGS_OK && w->options.progress)
+			r->result = w->options.progress(w->options.progress_ctx, &progress);
+		if (r->result == PGS_OK && now == HELD)
+			pgs__sleep_ms(WAIT_STEP_MS, lease.dead_at_ms);
+	}
+	return r->result == PGS_OK && now == ENDED;
+}
+
 static void run_rounds(run *r)
 {
 	pgs_maintain_report *report = r->worker.report;
@@ -203,13 +248,19 @@ static void run_rounds(run *r)
 	for (int round = 0; again && round < ROUNDS_MAX; round++) {
 		uint64_t before = work_done(report);
 		r->overtaken = false;
+		r->worker.in_the_way.key.size = 0;
 		go_on = run_job(r, pgs__job_floor);
 		if (round == 0)
 			start_budget(r);
 		if (!go_on || !run_jobs(r))
 			return;
-		again = r->worker.options.all && !r->worker.options.dry_run && r->result == PGS_OK && !is_spent(r) &&
-			(work_done(report) != before || r->overtaken);
+		if (!r->worker.options.all || r->worker.options.dry_run || r->result != PGS_OK || is_spent(r))
+			break;
+		again = work_done(report) != before || r->overtaken;
+		if (!again && wait_for_holder(r)) {
+			again = true;
+			report->busy = false;
+		}
 	}
 	report->more |= r->overtaken;
 }

@@ -146,7 +146,7 @@ static int encode_claim(const pgs__worker *w, const pgs__claim *claim, pgs__buff
 
 /* The deletes of dead claims, then room for one more operation. Their number, or SIZE_MAX if a live one is in the way.
  * An earlier put of ours whose reply was lost is neither. */
-static size_t find_dead(const claims *all, const pgs__claim *own, size_t room, pgs_kv_op *ops)
+static size_t find_dead(pgs__worker *w, const claims *all, const pgs__claim *own, size_t room, pgs_kv_op *ops)
 {
 	size_t count = 0;
 	for (size_t i = 0; i < all->count; i++) {
@@ -154,8 +154,10 @@ static size_t find_dead(const claims *all, const pgs__claim *own, size_t room, p
 		if (memcmp(s->lease.holder.owner, own->owner, sizeof own->owner) == 0)
 			continue;
 		bool dead = s->lease.dead && count + 1 < room;
-		if (!dead && overlap(&s->scope, &own->scope))
+		if (!dead && overlap(&s->scope, &own->scope)) {
+			pgs__worker_hindered(w, &s->lease);
 			return SIZE_MAX;
+		}
 		if (dead)
 			ops[count++] = pgs__op_delete(pgs__key_slice(&s->lease.key), (pgs_slice){0});
 	}
@@ -209,7 +211,7 @@ static int try_take(pgs__worker *w, pgs__claim *claim, claims *all, pgs_slice va
 	int result = read_claims(w, all, &revision);
 	if (result != PGS_OK)
 		return result;
-	size_t deletes = find_dead(all, claim, room < BREAKS_MAX + 1 ? room : BREAKS_MAX + 1, ops);
+	size_t deletes = find_dead(w, all, claim, room < BREAKS_MAX + 1 ? room : BREAKS_MAX + 1, ops);
 	if (deletes == SIZE_MAX)
 		return pgs__error(w->err, PGS_EBUSY, "another worker maintains database %s", w->db->name);
 	claim->renewed_ms = pgs__now_ms();
@@ -321,6 +323,14 @@ void pgs__claim_release(pgs__worker *w, pgs__claim *claim)
 	change_claim(w, claim, delete, pgs__worker_deadline(w), &held);
 	w->err = err;
 	claim->held = 0;
+}
+
+void pgs__worker_hindered(pgs__worker *w, const pgs__lease *lease)
+{
+	if (lease->dead_at_ms == 0 || !pgs__lease_is_elsewhere(&lease->holder))
+		return;
+	if (w->in_the_way.key.size == 0 || lease->dead_at_ms < w->in_the_way.dead_at_ms)
+		w->in_the_way = *lease;
 }
 
 /* --- steps ------------------------------------------------------------------------------ */

@@ -25,6 +25,8 @@ typedef struct pgs__worker {
 	pgs__floor floor;             /* as last read or published */
 	uint64_t floor_revision;      /* mod revision of g: where it was published */
 	uint64_t created;             /* revision at which the database came to be */
+	pgs__lease in_the_way;        /* a claim or pin of another machine that kept a job from its work: the one whose
+				       * lease runs out first; key.size 0 = none */
 } pgs__worker;
 
 /* The deadline of a backend call that starts now: the store's timeout. The worker's own deadline ends no call, it only
@@ -59,6 +61,9 @@ int pgs__claim_take(pgs__worker *w, const pgs__scope *scope, pgs__claim *out);
 /* Put it again when a third of its lease has passed; cheap otherwise. PGS_EBUSY: it was broken, the job must end. */
 int pgs__claim_renew(pgs__worker *w, pgs__claim *claim);
 void pgs__claim_release(pgs__worker *w, pgs__claim *claim);
+
+/* A live claim or pin is in the way of a job: note it, if only its lease tells when it is dead. */
+void pgs__worker_hindered(pgs__worker *w, const pgs__lease *lease);
 
 /* One fenced step: `compares` and the fence, then `ops`. `base_revision`: the revision the step relies on. Sent again
  * while its outcome is unknown, until the deadline. *applied: it took effect, now. When it is false a compare failed;

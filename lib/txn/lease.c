@@ -19,6 +19,14 @@ int pgs__lease_self(pgs__lock *out, uint64_t lease_ms, pgs_error *err)
 	return PGS_OK;
 }
 
+bool pgs__lease_is_elsewhere(const pgs__lock *holder)
+{
+	const uint8_t unknown[sizeof holder->boot_id] = {0};
+	pgs__process self = pgs__process_self();
+	return memcmp(holder->boot_id, self.boot_id, sizeof self.boot_id) != 0 ||
+	       memcmp(holder->boot_id, unknown, sizeof unknown) == 0;
+}
+
 bool pgs__lease_is_gone(const pgs__lock *holder)
 {
 	pgs__process process = {.pid = holder->pid, .start = holder->process_start};
@@ -59,6 +67,9 @@ void pgs__observed_judge(pgs__observed *observed, pgs__lease *const *leases, siz
 	replace(observed, leases, count, pgs__now_ms());
 	for (size_t i = 0; i < count; i++) {
 		const uint64_t *since = pgs__map_get(&observed->since, leases[i]->mod_revision);
+		leases[i]->dead_at_ms = since && leases[i]->holder.lease_ms < UINT64_MAX - *since
+						? *since + leases[i]->holder.lease_ms
+						: 0;
 		leases[i]->dead = since && asked_ms >= *since && asked_ms - *since >= leases[i]->holder.lease_ms;
 	}
 	pthread_mutex_unlock(&observed->lock);

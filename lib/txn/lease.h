@@ -20,6 +20,9 @@
 /* What a holder puts into the KV: this process, a random owner. PGS_OK or PGS_EIO. */
 int pgs__lease_self(pgs__lock *out, uint64_t lease_ms, pgs_error *err);
 
+/* Whether the holder is of another machine, or of none that is known: only its lease tells when it is dead. */
+bool pgs__lease_is_elsewhere(const pgs__lock *holder);
+
 /* Whether the holder's process is certainly gone. */
 bool pgs__lease_is_gone(const pgs__lock *holder);
 
@@ -57,7 +60,8 @@ typedef struct pgs__lease {
 	pgs__key key;
 	uint64_t create_revision, mod_revision;
 	pgs__lock holder;
-	bool dead; /* out */
+	bool dead;          /* out */
+	uint64_t dead_at_ms; /* out: from when on it is, unless the key changes; 0 = not known */
 } pgs__lease;
 
 /* Judge all keys of a kind, as read by a request sent at `asked_ms`; what was seen of others is forgotten. Out of

@@ -453,6 +453,92 @@ static void test_pins__of_databases_that_are_not_open(void **state)
 	f->b.db = open_db(f->b.store, "db");
 }
 
+typedef struct waiting {
+	fixture *f;
+	uint64_t calls, renew_at, revision, end_at;
+} waiting;
+
+static int while_waiting(void *ctx, const pgs_maintain_progress *progress)
+{
+	waiting *w = ctx;
+	pgs__lock holder = elsewhere(700);
+	if (strcmp(progress->job, "wait") != 0)
+		return 0;
+	if (++w->calls == w->renew_at)
+		put_pin(w->f, 1, w->revision, &holder);
+	return w->calls == w->end_at ? -77 : 0;
+}
+
+static int maintain_all(waiting *w, uint64_t budget_ms, pgs_maintain_report *report)
+{
+	pgs_maintain_options o = PGS_MAINTAIN_OPTIONS_INIT;
+	o.all = true;
+	o.retention_ms = PGS_RETENTION_NONE;
+	o.budget_ms = budget_ms;
+	o.progress = while_waiting;
+	o.progress_ctx = w;
+	w->calls = 0;
+	*report = (pgs_maintain_report)PGS_MAINTAIN_REPORT_INIT;
+	return pgs_maintain(w->f->b.db, &o, report, NULL);
+}
+
+/* A run of everything waits for pins of other machines, if they can end in time; those that are renewed it leaves. */
+static void test_pins__are_waited_for(void **state)
+{
+	fixture *f = *state;
+	pgs__lock hour = elsewhere(HOUR), soon = elsewhere(700), here = {.lease_ms = 700};
+	pgs__process self = pgs__process_self();
+	pgs_maintain_report report;
+	waiting w = {.f = f, .revision = change(f)};
+	here.pid = self.pid;
+	here.process_start = self.start;
+	memcpy(here.boot_id, self.boot_id, sizeof here.boot_id);
+	change(f);
+	put_pin(f, 1, w.revision, &hour);
+	assert_int_equal(maintain_all(&w, 0, &report), PGS_OK);
+	assert_int_equal(w.calls, 0); /* too long */
+	put_pin(f, 1, w.revision, &here);
+	assert_int_equal(maintain_all(&w, 0, &report), PGS_OK);
+	assert_int_equal(w.calls, 0); /* it lives */
+	put_pin(f, 1, w.revision, &soon);
+	assert_int_equal(maintain_all(&w, 300, &report), PGS_OK);
+	assert_int_equal(w.calls, 0); /* not within the budget */
+	put_pin(f, 1, w.revision, &soon);
+	w.end_at = 1;
+	assert_int_equal(maintain_all(&w, 0, &report), -77);
+	w.end_at = 0;
+	w.renew_at = 1;
+	assert_int_equal(maintain_all(&w, 0, &report), PGS_OK);
+	assert_int_equal(count_kind(f, 'r'), 1);
+	w.renew_at = 0;
+	assert_int_equal(maintain_all(&w, 0, &report), PGS_OK);
+	assert_int_not_equal(w.calls, 0);
+	assert_int_equal(count_kind(f, 'r'), 0);
+	assert_true(read_floor(f, NULL).previous > w.revision);
+}
+
+/* The same of a claim. */
+static void test_claims__are_waited_for(void **state)
+{
+	fixture *f = *state;
+	pgs_maintain_report report;
+	waiting w = {.f = f, .revision = change(f)};
+	pgs__claim_value value = {elsewhere(500), UINT32_MAX, 0, 255, {{0}}, {{0}}};
+	pgs__key key = pgs__key_lock(pgs__db_prefix(f->a.db), "m-1");
+	pgs__buffer b = {0};
+	memset(value.last.bytes, 255, sizeof value.last.bytes);
+	pgs__claim_encode(&value, &b);
+	put_raw(f, &key, pgs__buffer_slice(&b));
+	pgs__buffer_free(&b);
+	assert_int_equal(maintain_all(&w, 0, &report), PGS_OK);
+	assert_int_not_equal(w.calls, 0);
+	assert_false(report.busy);
+	assert_false(report.more);
+	assert_int_equal(count_kind(f, 'k'), 0);
+	assert_int_equal(count_kind(f, 'c'), 0);
+	assert_true(read_floor(f, NULL).previous >= w.revision);
+}
+
 static void test_pins__lease_runs_out(void **state)
 {
 	fixture *f = *state;
@@ -817,6 +903,8 @@ int main(void)
 		TEST(test_pins__hold_the_floor),
 		TEST(test_pins__of_dead_processes),
 		TEST(test_pins__lease_runs_out),
+		TEST(test_pins__are_waited_for),
+		TEST(test_claims__are_waited_for),
 		TEST(test_pins__of_databases_that_are_not_open),
 		TEST(test_pins__damaged),
 		cmocka_unit_test_setup_teardown(test_pins__many, setup_limited, teardown),
