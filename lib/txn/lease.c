@@ -7,7 +7,7 @@
 #include "util/process.h"
 #include "util/random.h"
 
-#define SIGHTINGS_KEPT_MS (24 * 3600 * 1000) /* of databases that nobody opens, which may have been dropped */
+#define SIGHTINGS_KEPT_MS 86400000u /* of databases that nobody opens, which may have been dropped */
 
 int pgs__lease_self(pgs__lock *out, uint64_t lease_ms, pgs_error *err)
 {
