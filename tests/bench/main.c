@@ -11,6 +11,8 @@ static const bench *const all[] = {
 	&bench_commit_small_memory, &bench_commit_100_local,   &bench_bulk_local,	&bench_cold_scan_local,
 	&bench_bytes_4k,	   &bench_bytes_64k,	       &bench_open_reads,
 	&bench_lookup_cost_1e6,	   &bench_lookup_cost_1e7,     &bench_lookup_absent_1e6, &bench_lookup_absent_1e7,
+	&bench_compact_speed,	   &bench_merge_speed,	       &bench_space_amp,	&bench_space_amp_hot,
+	&bench_write_amp,	   &bench_maintain_memory,     &bench_reader_stall,
 };
 #define COUNT (sizeof all / sizeof *all)
 

@@ -475,7 +475,7 @@ static void pause_worker(fixture *f, uint64_t call, const char *operation)
 		return;
 	f->number++;
 	expect_code(maintain(&f->a, pause_retains), PGS_OK, &f->a.err, "a worker beside one that is paused");
-	age_observations(&f->a.db->claims_seen, 60000); /* twice what a claim is good for */
+	age_observations(&f->a.db->seen->claims, 60000); /* twice what a claim is good for */
 	expect_code(maintain(&f->a, pause_retains), PGS_OK, &f->a.err, "taking over");
 	assert_false(f->a.report.busy);
 	assert_int_equal(count_kind(f, 'c'), 0);
