@@ -5,7 +5,8 @@
  *     scheme    path, %XX      options, each at most once
  *
  * A dir: store is PATH/kv (LMDB's files) and PATH/blobs. The blobs' directory
- * comes first, so that where a KV is, both are. */
+ * comes first, so that where a KV is, both are. With blob=URL (escaped), blobs
+ * are there instead. */
 #include "url.h"
 
 #include <stdio.h>
@@ -115,24 +116,42 @@ static int parse_map(pgs_slice value, uint64_t *out, const char *url, pgs_error 
 	return PGS_OK;
 }
 
+/* The options of a dir: URL. */
+typedef struct dir_options {
+	pgs_local_options local;
+	char *blob; /* the URL of its blobs; NULL: in the directory */
+} dir_options;
+
+static int parse_blob(pgs_slice value, char **out, const char *url, pgs_error *err)
+{
+	bool bad;
+	*out = pgs__url_decode(value, &bad);
+	if (bad || (*out && !**out))
+		return pgs__error(err, PGS_EINVAL, "'%s' has a blob= that is empty, or has a bad escape", url);
+	return *out ? PGS_OK : pgs__error_nomem(err, "a URL");
+}
+
 /* One key=value. `seen` has a bit for each key met. */
-static int parse_option(pgs_slice option, pgs_local_options *out, unsigned *seen, const char *url, pgs_error *err)
+static int parse_option(pgs_slice option, dir_options *out, unsigned *seen, const char *url, pgs_error *err)
 {
 	const char *equals = option.size ? memchr(option.data, '=', option.size) : NULL;
 	pgs_slice key = {option.data, equals ? (size_t)(equals - (const char *)option.data) : option.size};
 	pgs_slice value = {equals ? equals + 1 : NULL, equals ? option.size - key.size - 1 : 0};
-	unsigned bit = is(key, "sync") ? 1 : is(key, "map") ? 2 : 0;
+	unsigned bit = is(key, "sync") ? 1 : is(key, "map") ? 2 : is(key, "blob") ? 4 : 0;
 	if (!bit)
-		return pgs__error(err, PGS_EINVAL, "'%s' has the unknown option '%.*s': sync and map are allowed", url,
-			(int)key.size, (const char *)key.data);
+		return pgs__error(err, PGS_EINVAL, "'%s' has the unknown option '%.*s': sync, map and blob are allowed",
+			url, (int)key.size, (const char *)key.data);
 	if (*seen & bit)
 		return pgs__error(err, PGS_EINVAL, "'%s' has the option '%.*s' twice", url, (int)key.size,
 			(const char *)key.data);
 	*seen |= bit;
-	return bit == 1 ? parse_sync(value, &out->sync, url, err) : parse_map(value, &out->map_bytes, url, err);
+	if (bit == 4)
+		return parse_blob(value, &out->blob, url, err);
+	return bit == 1 ? parse_sync(value, &out->local.sync, url, err)
+			: parse_map(value, &out->local.map_bytes, url, err);
 }
 
-static int parse_options(const char *text, pgs_local_options *out, const char *url, pgs_error *err)
+static int parse_options(const char *text, dir_options *out, const char *url, pgs_error *err)
 {
 	unsigned seen = 0;
 	int status = PGS_OK;
@@ -170,15 +189,18 @@ static int check_exists(const char *path, const char *kv_path, const pgs_local_o
 }
 
 /* `kv` NULL: only the blobs. */
-static int open_at(const char *path, const pgs_local_options *options, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
+static int open_at(const char *path, const dir_options *dir, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
+	const pgs_local_options *options = &dir->local;
 	char *kv_path = pgs__path_join(path, "kv"), *blob_path = pgs__path_join(path, "blobs");
 	int status = kv_path && blob_path ? PGS_OK : pgs__error_nomem(err, "a path");
 	if (!status && kv)
 		status = check_exists(path, kv_path, options, err);
 	if (!status)
 		status = pgs__local_directory(path, options, err);
-	if (!status)
+	if (!status && dir->blob)
+		status = pgs__url_open_blob(dir->blob, options->read_only, options->must_exist, blob, err);
+	else if (!status)
 		status = pgs_blob_local_open(blob, blob_path, options, err);
 	if (!status && kv)
 		status = pgs_kv_local_open(kv, kv_path, options, err);
@@ -187,17 +209,24 @@ static int open_at(const char *path, const pgs_local_options *options, pgs_kv **
 	return status;
 }
 
-static int open_directory(const char *url, pgs_local_options options, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
+/* What is shown of a URL with another in it ends before that. */
+static int open_directory(const char *url, pgs_local_options local, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	const char *text = url + strlen("dir:"), *question = strchr(text, '?');
 	pgs_slice path_text = {text, question ? (size_t)(question - text) : strlen(text)};
-	char *path;
-	int status = decode_path(&path, path_text, url, err);
+	bool nested = question && strstr(question, "blob=");
+	char *shown = pgs__strndup(url, nested ? (size_t)(question - url) : strlen(url)), *path = NULL;
+	dir_options dir = {local, NULL};
+	int status = shown ? decode_path(&path, path_text, shown, err) : pgs__error_nomem(err, "a URL");
 	if (!status && question)
-		status = parse_options(question + 1, &options, url, err);
+		status = parse_options(question + 1, &dir, shown, err);
+	if (!status && dir.blob && !kv)
+		status = pgs__error(err, PGS_EINVAL, "'%s' has its blobs elsewhere: name that place itself", shown);
 	if (!status)
-		status = open_at(path, &options, kv, blob, err);
+		status = open_at(path, &dir, kv, blob, err);
 	pgs__free(path);
+	pgs__free(shown);
+	pgs__free(dir.blob);
 	return status;
 }
 
@@ -220,8 +249,8 @@ static int open_any(const char *url, const pgs_local_options *options, pgs_kv **
 		return pgs__url_open_etcd(url, options->read_only, options->must_exist, kv, blob, err);
 	/* Without its content: such a URL may hold a password. */
 	if (begins(url, "s3:"))
-		return pgs__error(err, PGS_EINVAL, "%.*s: is not in this build yet: mem:, dir:PATH and etcd://HOST are",
-			(int)strcspn(url, ":"), url);
+		return pgs__error(err, PGS_EINVAL,
+			"s3: holds blobs alone: give it as blob= (escaped) of an etcd:// or a dir: URL");
 	return pgs__error(err, PGS_EINVAL, "the URL has no scheme that is known: mem:, dir:PATH and etcd://HOST are");
 }
 
@@ -232,7 +261,10 @@ int pgs__url_open_blob(const char *url, bool read_only, bool must_exist, pgs_blo
 	options.must_exist = must_exist;
 	if (begins(url, "dir:"))
 		return open_directory(url, options, NULL, blob, err);
-	return pgs__error(err, PGS_EINVAL, "the URL's blob= is none that blobs can be kept at: dir:PATH is");
+	if (begins(url, "s3:"))
+		return pgs__url_open_s3(url, read_only, blob, err);
+	return pgs__error(
+		err, PGS_EINVAL, "the URL's blob= is none that blobs can be kept at: dir:PATH and s3://BUCKET are");
 }
 
 const char *pgs__url_shown(const char *url)
@@ -241,6 +273,8 @@ const char *pgs__url_shown(const char *url)
 		return "a store";
 	if (begins(url, "etcd:"))
 		return "an etcd: store";
+	if (begins(url, "dir:") && strstr(url, "blob="))
+		return "a dir: store with its blobs elsewhere";
 	return begins(url, "dir:") || begins(url, "mem:") || !strstr(url, "//") ? url : "a store";
 }
 

@@ -12,7 +12,8 @@
  * constructors in pagestore/backends.h. */
 int pgs__backends_open(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
 
-/* The parts of it. */
+/* The parts of it: a blob store alone; both. */
+int pgs__url_open_s3(const char *url, bool read_only, pgs_blob **blob, pgs_error *err);
 int pgs__url_open_etcd(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
 
 /* The blob half of the store that `url` names. */

@@ -130,6 +130,55 @@ typedef struct pgs_etcd_options {
 int pgs_kv_etcd_open(
 	pgs_kv **out, const char *endpoints, const char *root, const pgs_etcd_options *options, pgs_error *err);
 
+/* --- S3 ----------------------------------------------------------------- */
+
+typedef enum pgs_s3_style {
+	PGS_S3_STYLE_AUTO = 0,   /* virtual hosts at AWS, paths at an endpoint that is given */
+	PGS_S3_STYLE_PATH = 1,   /* https://ENDPOINT/BUCKET/KEY */
+	PGS_S3_STYLE_VIRTUAL = 2 /* https://BUCKET.ENDPOINT/KEY */
+} pgs_s3_style;
+
+typedef struct pgs_s3_options {
+	uint32_t struct_size;
+	const char *endpoint;          /* "https://host:port"; NULL = AWS, in the region */
+	const char *region;            /* NULL = AWS_REGION, AWS_DEFAULT_REGION, us-east-1 */
+	pgs_s3_style style;
+	const char *access_key_id;     /* with the next; NULL = from the file, or without one the environment */
+	const char *secret_access_key;
+	const char *session_token;     /* NULL = none */
+	const char *credentials_file;  /* as the AWS tools have it; its section [default] */
+	const char *ca_file;           /* PEM; NULL = the system's authorities */
+	size_t parallel;               /* requests of one call at once; 0 = 16 */
+	uint64_t multipart_bytes;      /* blobs larger than this go in parts; 0 = 64 MiB */
+	uint64_t part_bytes;           /* 0 = 16 MiB; at least 5 MiB */
+	uint32_t connect_timeout_ms;   /* of one attempt; 0 = 5 s */
+	uint32_t answer_timeout_ms;    /* a connection on which nothing moves for so long is given up; 0 = 30 s */
+	uint32_t open_timeout_ms;      /* of opening; 0 = 30 s */
+	bool read_only;                /* changes are PGS_EREADONLY */
+} pgs_s3_options;
+
+#define PGS_S3_OPTIONS_INIT { sizeof(pgs_s3_options), 0, 0, PGS_S3_STYLE_AUTO, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false }
+
+/* A blob store in a bucket of S3, or of a server that speaks it. Blob "a/b" is
+ * the object PREFIX/a/b (NULL or "" = no prefix); what else is in the bucket is
+ * left alone. Opening looks whether the bucket is there and may be listed.
+ *
+ * Requests are signed (SigV4) and sent again after 5xx, 429 and lost answers,
+ * with growing pauses, until the deadline, or ten times. What was put is
+ * compared by MD5 where the ETag is one, else by length; what is read, by the
+ * range that the server says it sends. Without a deadline a call ends when
+ * nothing moves any more.
+ *
+ * Strings are copied; credentials are wiped on close. Proxies in the
+ * environment are not used. A process that calls curl_global_init() itself does
+ * so before.
+ *
+ * Errors: EINVAL, EAUTH (credentials missing or refused), EIO (no answer; no
+ * such bucket; another error of the server, which the message repeats),
+ * ETIMEOUT, ENOMEM; EINVAL also in a build without S3. Since 0.1. */
+int pgs_blob_s3_open(
+	pgs_blob **out, const char *bucket, const char *prefix, const pgs_s3_options *options, pgs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -88,14 +88,23 @@ enum {
  *   mem:                   private to this handle, gone when it is closed
  *   dir:PATH[?key=value&…] a local directory, shared by any number of processes;
  *                          keys: sync=full|lazy|off (default full),
- *                          map=BYTES of address space (suffixes K M G; default 64G)
+ *                          map=BYTES of address space (suffixes K M G; default 64G),
+ *                          blob=URL of its blobs (default: in the directory)
  *   etcd://HOST:PORT[,HOST:PORT…]/ROOT?blob=URL[&key=value&…]
  *                          a KV in an etcd cluster below /ROOT/ (default "pagestore"),
- *                          and the blobs of another URL (dir:PATH); keys: user=,
+ *                          and the blobs of another URL (below); keys: user=,
  *                          password_file=, tls=0|1, ca=, cert=, key= (PEM files),
  *                          max_txn_ops=, max_request_bytes=, quota= (as the servers'
  *                          flags). A password comes from its file or from
  *                          PAGESTORE_ETCD_PASSWORD in the environment.
+ *
+ * The URL of a blob= is escaped (& is %26, % is %25): that of a directory, or
+ *   s3://BUCKET[/PREFIX][?key=value&…]
+ *                          a bucket of S3 or of a server that speaks it; keys:
+ *                          endpoint=http[s]://HOST:PORT, region=, style=path|virtual,
+ *                          ca= (PEM file), credentials_file=. Without the last,
+ *                          credentials are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+ *                          and AWS_SESSION_TOKEN in the environment.
  *
  * *out is NULL on failure; else the caller closes it with pgs_close().
  * `options` may be NULL. Errors: EINVAL (bad URL or option), ENOTFOUND (no such

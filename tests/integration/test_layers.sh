@@ -2,7 +2,7 @@
 # test_layers.sh: each folder includes only what lies below it
 #
 #   util  <-  codec  <-  content  <-  txn  <-  maintain  <-  lib itself
-#   backends: their own folder, util and the public headers
+#   backends: their own folder, util, http (what those of servers share) and the public headers
 #   examples: their own folder and the public headers
 #
 # An #include "x/y.h" is a header of folder x below lib or backends; #include "y.h"
@@ -51,13 +51,13 @@ check lib/txn txn content codec util
 check lib/maintain maintain txn content codec util
 for backend in backends/*/; do
 	name=$(basename "$backend")
-	check "$backend" util "$name"
+	check "$backend" util http "$name"
 done
 check examples
 check include
 depth='-maxdepth 1'
 check lib maintain txn content codec util backends
-check backends etcd local memory fault util
+check backends etcd s3 local memory fault util
 
 # Public headers include each other and the language's own, nothing else.
 for file in $(find include -name '*.h'); do

@@ -130,7 +130,7 @@ static void test_url__options_have_names_values_and_limits(void **state)
 		{"map=1000", "1M to 65536G"},
 		{"map=65537G", "1M to 65536G"},
 		{"map=18446744073709551617M", "1M to 65536G"},
-		{"mode=fast", "'mode': sync and map"},
+		{"mode=fast", "'mode': sync, map and blob"},
 		{"sync=off&", "unknown option ''"},
 		{"=off", "unknown option ''"},
 	};
@@ -157,7 +157,7 @@ static void test_url__other_schemes_are_refused(void **state)
 	expect_refused("dir:?sync=off", PGS_EINVAL, "empty path");
 	expect_refused("mem:x", PGS_EINVAL, "nothing is allowed");
 	expect_refused("mem:?sync=off", PGS_EINVAL, "nothing is allowed");
-	expect_refused("s3://bucket", PGS_EINVAL, "s3: is not in this build yet");
+	expect_refused("s3://bucket", PGS_EINVAL, "s3: holds blobs alone");
 }
 
 /* What is wrong with an etcd: URL is found before anybody is asked. */
