@@ -21,8 +21,9 @@
 #   valgrind    a few short tests under memcheck
 #
 # Packages that are missing are installed first: with apt-get, as root or through
-# sudo. Without either, it says which. Builds are in build/, logs in build/logs.
-# It stops at the first stage that fails. With CI=true nothing is skipped: a
+# sudo. Without either, it says which. An S3 server for the tests comes from npm,
+# into ~/.cache/pagestore/s3rver (or PAGESTORE_S3RVER). Builds are in build/, logs in
+# build/logs. It stops at the first stage that fails. With CI=true nothing is skipped: a
 # missing tool or a skipped test is a failure. PGS_TEST_JOBS is the number of
 # jobs at once (default: one per core).
 #
@@ -33,6 +34,7 @@ all_stages="gcc scripts clang asan tsan fuzz cppcheck clang-tidy valgrind"
 root=$(cd "$(dirname "$0")/.." && pwd -P) || exit 2
 logs=$root/build/logs
 jobs=${PGS_TEST_JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
+s3rver_version=3.7.1
 passed=0 failed=0
 long=no only='' ci=no
 [ "${CI:-}" != true ] || ci=yes
@@ -77,6 +79,8 @@ missing_extras() {
 	need sqlite3 sqlite3
 	need etcd etcd-server
 	need openssl openssl
+	need node nodejs
+	need npm npm
 	[ -f /usr/share/unicode/UnicodeData.txt ] || printf 'unicode-data '
 	need cppcheck cppcheck
 	need clang-tidy clang-tidy
@@ -90,6 +94,17 @@ missing_runtime() {
 	clang -fsanitize=address "$logs/probe.c" -o "$logs/probe" >/dev/null 2>&1 &&
 		clang -fsanitize=thread "$logs/probe.c" -o "$logs/probe" >/dev/null 2>&1 && return 0
 	printf 'libclang-rt-%s-dev ' "$(clang -dumpversion | cut -d . -f 1)"
+}
+
+# The S3 server of the tests: a package of npm, outside of this tree.
+install_s3rver() {
+	PAGESTORE_S3RVER=${PAGESTORE_S3RVER:-${XDG_CACHE_HOME:-$HOME/.cache}/pagestore/s3rver}
+	export PAGESTORE_S3RVER
+	[ ! -f "$PAGESTORE_S3RVER/node_modules/s3rver/package.json" ] && has npm || return 0
+	printf 'installing s3rver %s in %s\n' "$s3rver_version" "$PAGESTORE_S3RVER"
+	mkdir -p "$PAGESTORE_S3RVER" &&
+		npm install --no-audit --no-fund --prefix "$PAGESTORE_S3RVER" "s3rver@$s3rver_version" >"$logs/npm.log" 2>&1 ||
+		printf 'could not install it: see %s\n' "$logs/npm.log"
 }
 
 can_install() {
@@ -334,6 +349,7 @@ mkdir -p "$logs" || exit 2
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_stack_use_after_return=1}"
 export TSAN_OPTIONS="${TSAN_OPTIONS:-second_deadlock_stack=1}"
 install_missing
+install_s3rver
 for name in $all_stages; do
 	! wanted "$name" || run_stage "$name"
 done

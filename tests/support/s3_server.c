@@ -1,0 +1,227 @@
+/* A real S3 server for tests. */
+#include "support/s3_server.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/stores.h"
+#include "support/testing.h"
+
+#define START_MS 30000
+
+struct s3_server {
+	pid_t pid;
+	int input; /* it ends when this is closed */
+	unsigned port;
+	char folder[64];
+	char endpoint[48];
+	char ca[80], other_ca[80];
+};
+
+/* --- is there one ------------------------------------------------------------------ */
+
+static const char *s3rver_folder(void)
+{
+	static char path[1024];
+	const char *given = getenv("PAGESTORE_S3RVER"), *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+	if (given && *given)
+		snprintf(path, sizeof path, "%s", given);
+	else if (cache && *cache)
+		snprintf(path, sizeof path, "%s/pagestore/s3rver", cache);
+	else
+		snprintf(path, sizeof path, "%s/.cache/pagestore/s3rver", home ? home : "");
+	return path;
+}
+
+bool s3_available(void)
+{
+	char path[1100];
+	const char *ci = getenv("CI");
+	snprintf(path, sizeof path, "%s/node_modules/s3rver/package.json", s3rver_folder());
+	if (access(path, R_OK) == 0 && system("node --version >/dev/null 2>&1") == 0)
+		return true;
+	fprintf(stderr,
+		"SKIPPED: there is no node, or no s3rver in %s (npm install --prefix … s3rver@3.7.1). "
+		"NOTHING OF S3 IS TESTED.\n",
+		s3rver_folder());
+	if (ci && !strcmp(ci, "true")) {
+		fprintf(stderr, "FAILED: with CI=true, nothing may be skipped\n");
+		exit(1);
+	}
+	return false;
+}
+
+/* --- starting ------------------------------------------------------------------------- */
+
+static bool make_certificates(const char *folder)
+{
+	char line[1500];
+	snprintf(line, sizeof line,
+		"cd '%s' && { "
+		"new='openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30'; "
+		"$new -keyout ca-key.pem -out ca.pem -subj /CN=test-ca && "
+		"$new -keyout other-key.pem -out other-ca.pem -subj /CN=other-ca && "
+		"openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key.pem -out server.csr "
+		"-subj /CN=server && "
+		"printf 'subjectAltName=IP:127.0.0.1,DNS:*.s3.localhost\\n' >ext && "
+		"openssl x509 -req -in server.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 30 -extfile ext "
+		"-out cert.pem; } >certificates.log 2>&1",
+		folder);
+	return system(line) == 0;
+}
+
+static void become_server(const s3_server *s3, int in, int out, bool tls)
+{
+	char log[96], key[96], cert[96];
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	snprintf(log, sizeof log, "%s/log", s3->folder);
+	snprintf(key, sizeof key, "%s/key.pem", s3->folder);
+	snprintf(cert, sizeof cert, "%s/cert.pem", s3->folder);
+	dup2(in, 0);
+	dup2(out, 1);
+	dup2(open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), 2);
+	execlp("node", "node", TEST_SUPPORT_DIR "/s3rver.js", s3rver_folder(), S3_TEST_BUCKET, tls ? key : (char *)NULL,
+		cert, (char *)NULL);
+	_exit(127);
+}
+
+/* It says its port when it is ready. */
+static unsigned read_port(int out)
+{
+	char text[16] = "";
+	struct pollfd fd = {.fd = out, .events = POLLIN};
+	ssize_t size = poll(&fd, 1, START_MS) == 1 ? read(out, text, sizeof text - 1) : 0;
+	return size > 0 ? (unsigned)atoi(text) : 0;
+}
+
+static bool spawn(s3_server *s3, bool tls)
+{
+	int in[2], out[2];
+	if (pipe2(in, O_CLOEXEC) != 0)
+		return false;
+	if (pipe2(out, O_CLOEXEC) != 0) {
+		close(in[0]);
+		close(in[1]);
+		return false;
+	}
+	fflush(NULL);
+	s3->pid = fork();
+	if (s3->pid == 0)
+		become_server(s3, in[0], out[1], tls);
+	close(in[0]);
+	close(out[1]);
+	s3->input = in[1];
+	s3->port = s3->pid > 0 ? read_port(out[0]) : 0;
+	close(out[0]);
+	return s3->port != 0;
+}
+
+s3_server *s3_start(bool tls)
+{
+	s3_server *s3 = calloc(1, sizeof *s3);
+	s3->input = -1;
+	make_folder(s3->folder);
+	snprintf(s3->ca, sizeof s3->ca, "%s/ca.pem", s3->folder);
+	snprintf(s3->other_ca, sizeof s3->other_ca, "%s/other-ca.pem", s3->folder);
+	bool good = !tls || make_certificates(s3->folder);
+	if (!good)
+		fprintf(stderr, "no certificates: is there an openssl?\n");
+	if (good && spawn(s3, tls)) {
+		snprintf(s3->endpoint, sizeof s3->endpoint, "http%s://127.0.0.1:%u", tls ? "s" : "", s3->port);
+		return s3;
+	}
+	char command[128];
+	snprintf(command, sizeof command, "tail -n 5 '%s/log' >&2", s3->folder);
+	fprintf(stderr, "s3rver does not start:\n");
+	if (system(command) != 0)
+		fprintf(stderr, "(no log)\n");
+	s3_stop(s3);
+	return NULL;
+}
+
+void s3_stop(s3_server *s3)
+{
+	if (!s3)
+		return;
+	if (s3->input >= 0)
+		close(s3->input);
+	if (s3->pid > 0) {
+		kill(s3->pid, SIGKILL);
+		waitpid(s3->pid, NULL, 0);
+	}
+	remove_folder(s3->folder);
+	free(s3);
+}
+
+/* --- what a test asks for --------------------------------------------------------------- */
+
+unsigned s3_port(const s3_server *s3)
+{
+	return s3->port;
+}
+
+const char *s3_endpoint(const s3_server *s3)
+{
+	return s3->endpoint;
+}
+
+const char *s3_ca_file(const s3_server *s3)
+{
+	return s3->ca;
+}
+
+const char *s3_other_ca_file(const s3_server *s3)
+{
+	return s3->other_ca;
+}
+
+int s3_open_uploads(const s3_server *s3)
+{
+	static const char request[] = "GET /-uploads HTTP/1.0\r\n\r\n";
+	struct sockaddr_in address = {.sin_family = AF_INET,
+		.sin_port = htons((uint16_t)s3->port),
+		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	char answer[1024];
+	size_t used = 0;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool good = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+		    send(fd, request, sizeof request - 1, MSG_NOSIGNAL) == (ssize_t)sizeof request - 1;
+	for (ssize_t got; good && used < sizeof answer - 1; used += (size_t)got) {
+		got = recv(fd, answer + used, sizeof answer - 1 - used, 0);
+		if (got <= 0)
+			break;
+	}
+	close(fd);
+	answer[used] = '\0';
+	const char *body = strstr(answer, "\r\n\r\n");
+	return good && body ? atoi(body + 4) : -1;
+}
+
+pgs_s3_options s3_options(const s3_server *s3)
+{
+	pgs_s3_options options = PGS_S3_OPTIONS_INIT;
+	options.endpoint = s3->endpoint;
+	options.access_key_id = S3_TEST_ID;
+	options.secret_access_key = S3_TEST_SECRET;
+	return options;
+}
+
+pgs_blob *s3_blob(const s3_server *s3, const char *prefix, const pgs_s3_options *options)
+{
+	pgs_s3_options own = s3_options(s3);
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_blob *blob;
+	if (pgs_blob_s3_open(&blob, S3_TEST_BUCKET, prefix, options ? options : &own, &err) != PGS_OK)
+		fprintf(stderr, "%s\n", err.message);
+	return blob;
+}

@@ -1,0 +1,224 @@
+// An S3 for tests: s3rver's HTTP and XML, over a store in memory that keeps what S3 promises and s3rver's own, of
+// files, does not: a PUT is seen whole or not at all, keys are listed in the order of their bytes.
+//
+//     node s3rver.js FOLDER_WITH_NODE_MODULES BUCKET [KEY.pem CERT.pem]
+//
+// Prints its port and ends with its standard input. What s3rver leaves out is added: every signature (version 4) is
+// checked, uploads can be aborted, encoding-type=url, ranges that end at byte 0. GET /-uploads is how many uploads are neither
+// completed nor aborted.
+'use strict';
+
+const path = require('path');
+const crypto = require('crypto');
+const fs = require('fs');
+const { Readable } = require('stream');
+
+const [folder, bucketName, keyFile, certFile] = process.argv.slice(2);
+const modules = path.join(folder, 'node_modules');
+const S3rver = require(path.join(modules, 's3rver'));
+const S3Error = require(path.join(modules, 's3rver/lib/models/error'));
+const S3Object = require(path.join(modules, 's3rver/lib/models/object'));
+const S3Bucket = require(path.join(modules, 's3rver/lib/models/bucket'));
+
+// s3rver makes its continuation tokens with DES, which OpenSSL 3 leaves out; thrice with one key, it is the same.
+for (const name of ['createCipheriv', 'createDecipheriv']) {
+  const original = crypto[name];
+  crypto[name] = (cipher, key, iv) =>
+    cipher === 'des' ? original('des-ede3-cbc', Buffer.concat([key, key, key]), iv) : original(cipher, key, iv);
+}
+
+const SECRETS = { S3RVER: 'S3RVER' };
+
+// --- the store
+
+const md5Of = data => crypto.createHash('md5').update(data).digest('hex');
+
+async function readAll(content) {
+  if (Buffer.isBuffer(content)) return content;
+  const chunks = [];
+  for await (const chunk of content) chunks.push(chunk); // throws when the client goes away
+  return Buffer.concat(chunks);
+}
+
+class MemoryStore {
+  constructor() {
+    this.buckets = new Map();
+    this.uploads = new Map();
+    this.nextUpload = 1;
+  }
+  reset() {
+    this.buckets.clear();
+  }
+  async listBuckets() {
+    return [...this.buckets.keys()].map(name => new S3Bucket(name, new Date()));
+  }
+  async getBucket(name) {
+    return this.buckets.has(name) ? new S3Bucket(name, new Date()) : null;
+  }
+  async putBucket(name) {
+    if (!this.buckets.has(name)) this.buckets.set(name, new Map());
+    return this.getBucket(name);
+  }
+  async deleteBucket(name) {
+    this.buckets.delete(name);
+  }
+  async listObjects(bucket, { startAfter = '', prefix = '', maxKeys = 1000 }) {
+    const objects = this.buckets.get(bucket);
+    const order = (a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b));
+    const keys = [...objects.keys()].filter(k => k.startsWith(prefix) && order(k, startAfter) > 0).sort(order);
+    return {
+      objects: keys.slice(0, maxKeys).map(k => new S3Object(bucket, k, null, this.metadataOf(objects.get(k)))),
+      commonPrefixes: [],
+      isTruncated: keys.length > maxKeys,
+    };
+  }
+  metadataOf(object) {
+    return {
+      etag: JSON.stringify(object.md5),
+      'last-modified': object.time.toUTCString(),
+      'content-length': object.data.length,
+    };
+  }
+  async existsObject(bucket, key) {
+    return this.buckets.get(bucket).has(key);
+  }
+  async getObject(bucket, key, options) {
+    const found = this.buckets.get(bucket).get(key);
+    if (!found) return null;
+    const ranged = options && options.start !== undefined;
+    const start = ranged ? options.start : 0;
+    const end = Math.min(ranged && options.end !== undefined ? options.end : Infinity, found.data.length - 1);
+    const none = start > end && ranged;
+    const content = none ? null : Readable.from(found.data.length ? [found.data.subarray(start, end + 1)] : []);
+    const object = new S3Object(bucket, key, content, this.metadataOf(found));
+    if (ranged) object.range = { start, end };
+    return object;
+  }
+  async putObject(object) {
+    const data = await readAll(object.content);
+    const md5 = md5Of(data);
+    this.buckets.get(object.bucket).set(object.key, { data, md5, time: new Date() });
+    return { size: data.length, md5 };
+  }
+  async deleteObject(bucket, key) {
+    this.buckets.get(bucket).delete(key);
+  }
+  async initiateUpload(bucket, key, uploadId) {
+    this.uploads.set(uploadId, { bucket, key, parts: new Map() });
+  }
+  uploadOf(uploadId) {
+    const upload = this.uploads.get(uploadId);
+    if (!upload) throw new S3Error('NoSuchUpload', 'The specified upload does not exist.');
+    return upload;
+  }
+  async putPart(bucket, uploadId, number, content) {
+    const upload = this.uploadOf(uploadId);
+    const data = await readAll(content);
+    const md5 = md5Of(data);
+    upload.parts.set(Number(number), { data, md5 });
+    return { size: data.length, md5 };
+  }
+  async putObjectMultipart(bucket, uploadId, parts) {
+    const upload = this.uploadOf(uploadId);
+    const found = parts.map(({ number, etag }) => {
+      const part = upload.parts.get(number);
+      if (!part || part.md5 !== etag) throw new S3Error('InvalidPart', 'A part is missing, or has another ETag.');
+      return part;
+    });
+    const small = found.slice(0, -1).some(part => part.data.length < 5 << 20);
+    if (small) throw new S3Error('EntityTooSmall', 'Your proposed upload is smaller than the minimum allowed size');
+    const data = Buffer.concat(found.map(part => part.data));
+    const md5 = `${md5Of(Buffer.concat(found.map(part => Buffer.from(part.md5, 'hex'))))}-${found.length}`;
+    this.buckets.get(upload.bucket).set(upload.key, { data, md5, time: new Date() });
+    this.uploads.delete(uploadId);
+    return { size: data.length, md5 };
+  }
+  abortUpload(uploadId) {
+    this.uploadOf(uploadId);
+    this.uploads.delete(uploadId);
+  }
+  async getSubresource() {
+    return null;
+  }
+}
+
+// --- signatures, version 4
+
+const hmac = (key, text) => crypto.createHmac('sha256', key).update(text).digest();
+const encode = text => encodeURIComponent(text).replace(/[!'()*]/g, c => '%' + c.charCodeAt(0).toString(16).toUpperCase());
+
+// From the request alone, not from what the client says it signed.
+function canonicalRequest(ctx, signedHeaders) {
+  const [rawPath, rawQuery = ''] = ctx.req.url.split('?');
+  const pathname = decodeURIComponent(rawPath).split('/').map(encode).join('/');
+  const query = rawQuery
+    .split('&')
+    .filter(Boolean)
+    .map(pair => pair.split('=').map(part => encode(decodeURIComponent(part))))
+    .map(([name, value = '']) => `${name}=${value}`)
+    .sort()
+    .join('&');
+  const headers = signedHeaders.map(name => `${name}:${ctx.headers[name].trim().replace(/ +/g, ' ')}\n`).join('');
+  const payload = ctx.headers['x-amz-content-sha256'];
+  return [ctx.method, pathname, query, headers, signedHeaders.join(';'), payload].join('\n');
+}
+
+function checkSignature(ctx) {
+  const match = /^AWS4-HMAC-SHA256 Credential=([^,]+), *SignedHeaders=([^,]+), *Signature=([0-9a-f]{64})$/.exec(
+    ctx.headers.authorization || '',
+  );
+  if (!match) throw new S3Error('AccessDenied', 'Access Denied');
+  const [id, date, region, service] = match[1].split('/');
+  const secret = SECRETS[id];
+  if (!secret) throw new S3Error('InvalidAccessKeyId', 'The AWS Access Key Id you provided does not exist in our records.');
+  const signed = match[2].split(';');
+  const must = ['host', ...Object.keys(ctx.headers).filter(name => name.startsWith('x-amz-'))];
+  const sha = crypto.createHash('sha256').update(canonicalRequest(ctx, signed)).digest('hex');
+  const text = ['AWS4-HMAC-SHA256', ctx.headers['x-amz-date'], `${date}/${region}/${service}/aws4_request`, sha].join('\n');
+  const key = [date, region, service, 'aws4_request'].reduce(hmac, 'AWS4' + secret);
+  if (!must.every(name => signed.includes(name)) || hmac(key, text).toString('hex') !== match[3])
+    throw new S3Error('SignatureDoesNotMatch', 'The request signature we calculated does not match the one you provided.');
+}
+
+// --- what s3rver leaves out
+
+function addMissing(store) {
+  return async (ctx, next) => {
+    if (ctx.path === '/-uploads') {
+      ctx.body = String(store.uploads.size);
+      return;
+    }
+    checkSignature(ctx);
+    if (ctx.method === 'DELETE' && ctx.query.uploadId) {
+      store.abortUpload(ctx.query.uploadId);
+      ctx.status = 204;
+      return;
+    }
+    await next();
+    const list = ctx.body && ctx.body.ListBucketResult;
+    if (list && ctx.query['encoding-type'] === 'url') {
+      const encoded = text => encode(text).replace(/%2F/g, '/').replace(/%20/g, '+');
+      for (const entry of list.Contents) entry.Key = encoded(entry.Key);
+      list.EncodingType = 'url';
+    }
+  };
+}
+
+async function main() {
+  const options = { directory: '/nonexistent', port: 0, address: '127.0.0.1', silent: true, serviceEndpoint: 'localhost' };
+  if (keyFile) Object.assign(options, { key: fs.readFileSync(keyFile), cert: fs.readFileSync(certFile) });
+  const server = new S3rver(options);
+  const store = new MemoryStore();
+  server.store = server.context.store = store;
+  server.on('error', error => console.error(error)); // clients that go away, among others
+  server.middleware.splice(2, 0, addMissing(store)); // inside of what turns bodies into XML
+  await store.putBucket(bucketName);
+  const { port } = await server.run();
+  console.log(port);
+  process.stdin.on('end', () => process.exit(0)).resume();
+}
+
+main().catch(error => {
+  console.error(error);
+  process.exit(1);
+});
