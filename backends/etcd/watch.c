@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "http/easy.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -439,7 +440,7 @@ static int take_end(etcd_watch *w, CURLcode code)
 		w->input.failed = false;
 		return break_off(w, PGS_ENOMEM, "out of memory");
 	}
-	return break_off(w, PGS_EIO, code ? pgs__wire_text(code, w->detail) : "it ended the connection");
+	return break_off(w, PGS_EIO, code ? pgs__http_text(code, w->detail) : "it ended the connection");
 }
 
 /* Whatever can be done without waiting. */

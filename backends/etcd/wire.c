@@ -9,12 +9,10 @@
  * stops the second one. */
 #include "wire.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
+#include "http/easy.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -37,74 +35,17 @@ struct pgs__wire_channel {
 
 /* --- easy handles ---------------------------------------------------------------- */
 
-/* A peer that vanishes without a word is noticed after half a minute: what waits for events notices nothing else. */
-static int set_keepalive(void *ctx, curl_socket_t socket, curlsocktype purpose)
-{
-	(void)ctx;
-	(void)purpose;
-	int count = 3;
-	setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
-	return CURL_SOCKOPT_OK;
-}
-
-static CURLcode set_protocols(CURL *easy)
-{
-#if LIBCURL_VERSION_NUM >= 0x075500
-	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
-#else
-	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS, (long)(CURLPROTO_HTTP | CURLPROTO_HTTPS));
-#endif
-}
-
-static CURLcode set_tls(CURL *easy, const pgs__wire *wire)
-{
-	CURLcode code = CURLE_OK;
-	if (wire->ca_file)
-		code = curl_easy_setopt(easy, CURLOPT_CAINFO, wire->ca_file);
-	if (!code && wire->cert_file)
-		code = curl_easy_setopt(easy, CURLOPT_SSLCERT, wire->cert_file);
-	if (!code && wire->key_file)
-		code = curl_easy_setopt(easy, CURLOPT_SSLKEY, wire->key_file);
-	return code;
-}
-
-/* A name server that does not answer must not hold up removing the handle. */
-static void set_quick_exit(CURL *easy)
-{
-#if LIBCURL_VERSION_NUM >= 0x075700
-	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
-#else
-	(void)easy;
-#endif
-}
-
 CURL *pgs__wire_easy(const pgs__wire *wire)
 {
+	const pgs__http_options options = {wire->ca_file, wire->cert_file, wire->key_file, wire->connect_timeout_ms};
 	CURL *easy = curl_easy_init();
 	if (!easy)
 		return NULL;
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_POST, 1L);
-	/* HTTP/2 would carry many requests on one connection: all of them lost with it. */
-	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	curl_easy_setopt(easy, CURLOPT_TCP_NODELAY, 1L);
-	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-	curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, 15L);
-	curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, 5L);
-	curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, set_keepalive);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)wire->connect_timeout_ms);
-	curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, 65536L);
-	set_quick_exit(easy);
-	if (curl_easy_setopt(easy, CURLOPT_PROXY, "") || set_protocols(easy) || set_tls(easy, wire)) {
+	if (!pgs__http_set(easy, &options) || curl_easy_setopt(easy, CURLOPT_POST, 1L)) {
 		curl_easy_cleanup(easy);
 		return NULL;
 	}
 	return easy;
-}
-
-const char *pgs__wire_text(CURLcode code, const char *detail)
-{
-	return detail && *detail ? detail : curl_easy_strerror(code);
 }
 
 /* NOLINTNEXTLINE(readability-non-const-parameter): libcurl's type */
@@ -186,19 +127,11 @@ static void give_channel(pgs__wire *wire, pgs__wire_channel *channel)
 	pthread_mutex_unlock(&wire->lock);
 }
 
-static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
-static CURLcode curl_state;
-
-static void start_curl(void)
-{
-	curl_state = curl_global_init(CURL_GLOBAL_DEFAULT);
-}
-
 int pgs__wire_init(pgs__wire *wire, pgs_error *err)
 {
-	pthread_once(&curl_once, start_curl);
-	if (curl_state)
-		return pgs__error(err, PGS_EIO, "libcurl does not start: %s", curl_easy_strerror(curl_state));
+	int status = pgs__http_start(err);
+	if (status != PGS_OK)
+		return status;
 	pthread_mutex_init(&wire->lock, NULL);
 	return PGS_OK;
 }
@@ -264,9 +197,9 @@ static void finish(pgs__wire_channel *channel, slot *s, CURLcode code)
 		request->result = PGS__WIRE_ANSWERED;
 	else if (!request->sent)
 		fail(request, code == CURLE_OUT_OF_MEMORY ? PGS__WIRE_NOMEM : PGS__WIRE_NOT_SENT,
-			pgs__wire_text(code, s->detail));
+			pgs__http_text(code, s->detail));
 	else
-		fail(request, PGS__WIRE_LOST, pgs__wire_text(code, s->detail));
+		fail(request, PGS__WIRE_LOST, pgs__http_text(code, s->detail));
 	request->nomem = request->result == PGS__WIRE_NOMEM || request->answer.failed;
 }
 

@@ -71,7 +71,4 @@ void pgs__wire_avoid(pgs__wire *wire, size_t endpoint);
 /* An easy handle with this wire's options, for a request that is driven elsewhere. NULL when out of memory. */
 CURL *pgs__wire_easy(const pgs__wire *wire);
 
-/* What is wrong, for people: curl's own text, or the code's. */
-const char *pgs__wire_text(CURLcode code, const char *detail);
-
 #endif
