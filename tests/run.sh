@@ -4,8 +4,8 @@
 #   sh tests/run.sh [--quick | --long] [--only STAGE]… [-h]
 #
 #   --quick        what fits in ten minutes on two cores (the default)
-#   --long         sets PGS_TEST_LONG=1 for the tests (the simulator: 20,000 seeds), and fuzzes each target for a
-#                  minute
+#   --long         sets PGS_TEST_LONG=1 for the tests (the simulator: 20,000 seeds), runs those that start real
+#                  servers (etcd, S3), and fuzzes each target for a minute
 #   --only STAGE   only this stage, and the builds it needs; may be repeated
 #   -h             this text
 #
@@ -77,10 +77,12 @@ missing_packages() {
 # … and of those without which a stage or a test is skipped.
 missing_extras() {
 	need sqlite3 sqlite3
-	need etcd etcd-server
-	need openssl openssl
-	need node nodejs
-	need npm npm
+	if [ $long = yes ]; then
+		need etcd etcd-server
+		need openssl openssl
+		need node nodejs
+		need npm npm
+	fi
 	[ -f /usr/share/unicode/UnicodeData.txt ] || printf 'unicode-data '
 	need cppcheck cppcheck
 	need clang-tidy clang-tidy
@@ -200,7 +202,11 @@ skip_without() {
 
 stage_gcc() {
 	build gcc
-	run_ctest gcc -LE integration
+	if [ $long = yes ]; then
+		run_ctest gcc -LE integration
+	else
+		run_ctest gcc -LE 'integration|server'
+	fi
 }
 
 stage_scripts() {
@@ -349,7 +355,7 @@ mkdir -p "$logs" || exit 2
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_stack_use_after_return=1}"
 export TSAN_OPTIONS="${TSAN_OPTIONS:-second_deadlock_stack=1}"
 install_missing
-install_s3rver
+[ $long = no ] || install_s3rver
 for name in $all_stages; do
 	! wanted "$name" || run_stage "$name"
 done
