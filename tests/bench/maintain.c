@@ -354,7 +354,7 @@ typedef struct memory_watch {
 
 static uint64_t anonymous_bytes(void)
 {
-	unsigned long size, resident, shared;
+	unsigned long size = 0, resident = 0, shared = 0;
 	FILE *f = fopen("/proc/self/statm", "r");
 	bench_check(f && fscanf(f, "%lu %lu %lu", &size, &resident, &shared) == 3, "/proc/self/statm");
 	fclose(f);
