@@ -55,6 +55,22 @@ char *pgs__url_decode(pgs_slice text, bool *bad)
 	return out;
 }
 
+int pgs__url_decode_part(char **out, pgs_slice text, const char *scheme, const char *what, pgs_error *err)
+{
+	bool bad;
+	*out = pgs__url_decode(text, &bad);
+	if (*out)
+		return PGS_OK;
+	return bad ? pgs__error(err, PGS_EINVAL, "%s: the URL has a bad escape in its %s: %%XX is allowed, not %%00", scheme,
+				what)
+		   : pgs__error_nomem(err, "a URL");
+}
+
+bool pgs__url_is(pgs_slice text, const char *word)
+{
+	return text.size == strlen(word) && !memcmp(text.data, word, text.size);
+}
+
 /* The path, to be freed. */
 static int decode_path(char **out, pgs_slice text, const char *url, pgs_error *err)
 {

@@ -22,6 +22,13 @@ int pgs__url_open_blob(const char *url, bool read_only, bool must_exist, pgs_blo
 /* A copy with its %XX decoded, to be freed; NULL when an escape is bad (*bad) or memory ran out. */
 char *pgs__url_decode(pgs_slice text, bool *bad);
 
+/* The same of part `what` of a URL of `scheme` ("etcd"), which the message does not repeat. PGS_OK, PGS_EINVAL or
+ * PGS_ENOMEM. */
+int pgs__url_decode_part(char **out, pgs_slice text, const char *scheme, const char *what, pgs_error *err);
+
+/* Whether `text` is that word. */
+bool pgs__url_is(pgs_slice text, const char *word);
+
 /* What a message may say of a URL: people write passwords into those of servers. */
 const char *pgs__url_shown(const char *url);
 

@@ -35,22 +35,7 @@ static void free_url(etcd_url *url)
 		pgs__free(url->texts[i]);
 }
 
-static bool is(pgs_slice text, const char *word)
-{
-	return text.size == strlen(word) && !memcmp(text.data, word, text.size);
-}
-
 /* --- values --------------------------------------------------------------------- */
-
-static int decode(char **out, pgs_slice text, const char *what, pgs_error *err)
-{
-	bool bad;
-	*out = pgs__url_decode(text, &bad);
-	if (*out)
-		return PGS_OK;
-	return bad ? pgs__error(err, PGS_EINVAL, "etcd: the URL has a bad escape in its %s: %%XX is allowed, not %%00", what)
-		   : pgs__error_nomem(err, "a URL");
-}
 
 /* A number with K, M or G behind it; `least` to SIZE_OPTION_MAX. */
 static int parse_size(pgs_slice value, const char *name, uint64_t least, uint64_t *out, pgs_error *err)
@@ -76,9 +61,9 @@ static int parse_size(pgs_slice value, const char *name, uint64_t least, uint64_
 
 static int parse_tls(pgs_slice value, bool *out, pgs_error *err)
 {
-	if (!is(value, "0") && !is(value, "1"))
+	if (!pgs__url_is(value, "0") && !pgs__url_is(value, "1"))
 		return pgs__error(err, PGS_EINVAL, "etcd: the URL's tls is neither 0 nor 1");
-	*out = is(value, "1");
+	*out = pgs__url_is(value, "1");
 	return PGS_OK;
 }
 
@@ -92,7 +77,7 @@ static int parse_value(etcd_url *url, size_t which, pgs_slice value, pgs_error *
 {
 	uint64_t number = 0;
 	if (which < TEXT_COUNT) {
-		int status = decode(&url->texts[which], value, text_names[which], err);
+		int status = pgs__url_decode_part(&url->texts[which], value, "etcd", text_names[which], err);
 		if (status == PGS_OK && !*url->texts[which])
 			status = pgs__error(err, PGS_EINVAL, "etcd: the URL's %s is empty", text_names[which]);
 		return status;
@@ -115,10 +100,10 @@ static int parse_option(etcd_url *url, pgs_slice option, pgs_error *err)
 	pgs_slice key = {option.data, equals ? (size_t)(equals - (const char *)option.data) : option.size};
 	pgs_slice value = {equals ? equals + 1 : "", equals ? option.size - key.size - 1 : 0};
 	size_t which = 0;
-	if (is(key, "password") || is(key, "token"))
+	if (pgs__url_is(key, "password") || pgs__url_is(key, "token"))
 		return pgs__error(err, PGS_EINVAL,
 			"etcd: a password does not go into a URL: set " PASSWORD_VARIABLE " or password_file=");
-	while (which < NAME_COUNT && !is(key, names[which]))
+	while (which < NAME_COUNT && !pgs__url_is(key, names[which]))
 		which++;
 	if (which == NAME_COUNT)
 		return pgs__error(err, PGS_EINVAL,
@@ -172,7 +157,7 @@ static int parse(etcd_url *url, const char *text, pgs_error *err)
 	url->endpoints = pgs__strndup(text, hosts);
 	if (!url->endpoints)
 		return pgs__error_nomem(err, "a URL");
-	int status = decode(&url->root, (pgs_slice){root, root_size}, "root", err);
+	int status = pgs__url_decode_part(&url->root, (pgs_slice){root, root_size}, "etcd", "root", err);
 	if (status == PGS_OK && root[root_size] == '?')
 		status = parse_options(url, root + root_size + 1, err);
 	return status == PGS_OK ? check_options(url, err) : status;

@@ -29,29 +29,13 @@ static void free_url(s3_url *url)
 		pgs__free(url->texts[i]);
 }
 
-static bool is(pgs_slice text, const char *word)
-{
-	return text.size == strlen(word) && !memcmp(text.data, word, text.size);
-}
-
-static int decode(char **out, pgs_slice text, const char *what, pgs_error *err)
-{
-	bool bad;
-	*out = pgs__url_decode(text, &bad);
-	if (*out)
-		return PGS_OK;
-	return bad ? pgs__error(
-			     err, PGS_EINVAL, "s3: the URL has a bad escape in its %s: %%XX is allowed, not %%00", what)
-		   : pgs__error_nomem(err, "a URL");
-}
-
 static bool is_secret(pgs_slice key)
 {
 	static const char *const words[] = {"access_key", "access_key_id", "secret", "secret_key", "secret_access_key",
 		"session_token", "token", "password", "aws_access_key_id", "aws_secret_access_key",
 		"aws_session_token"};
 	for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-		if (is(key, words[i]))
+		if (pgs__url_is(key, words[i]))
 			return true;
 	return false;
 }
@@ -66,7 +50,7 @@ static int parse_option(s3_url *url, pgs_slice option, pgs_error *err)
 		return pgs__error(err, PGS_EINVAL,
 			"s3: keys do not go into a URL: set AWS_ACCESS_KEY_ID and "
 			"AWS_SECRET_ACCESS_KEY, or credentials_file=");
-	while (which < NAME_COUNT && !is(key, names[which]))
+	while (which < NAME_COUNT && !pgs__url_is(key, names[which]))
 		which++;
 	if (which == NAME_COUNT)
 		return pgs__error(err, PGS_EINVAL,
@@ -74,7 +58,7 @@ static int parse_option(s3_url *url, pgs_slice option, pgs_error *err)
 			"ca and credentials_file are");
 	if (url->texts[which])
 		return pgs__error(err, PGS_EINVAL, "s3: the URL has the option '%s' twice", names[which]);
-	int status = decode(&url->texts[which], value, names[which], err);
+	int status = pgs__url_decode_part(&url->texts[which], value, "s3", names[which], err);
 	if (status == PGS_OK && !*url->texts[which])
 		status = pgs__error(err, PGS_EINVAL, "s3: the URL's %s is empty", names[which]);
 	return status;
@@ -99,9 +83,9 @@ static int parse(s3_url *url, const char *text, pgs_error *err)
 	size_t bucket = strcspn(text, "/?");
 	const char *prefix = text + bucket + (text[bucket] == '/');
 	size_t prefix_size = strcspn(prefix, "?");
-	int status = decode(&url->bucket, (pgs_slice){text, bucket}, "bucket", err);
+	int status = pgs__url_decode_part(&url->bucket, (pgs_slice){text, bucket}, "s3", "bucket", err);
 	if (status == PGS_OK)
-		status = decode(&url->prefix, (pgs_slice){prefix, prefix_size}, "prefix", err);
+		status = pgs__url_decode_part(&url->prefix, (pgs_slice){prefix, prefix_size}, "s3", "prefix", err);
 	const char *option = prefix[prefix_size] == '?' ? prefix + prefix_size + 1 : NULL;
 	while (option && status == PGS_OK) {
 		size_t size = strcspn(option, "&");

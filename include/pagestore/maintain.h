@@ -56,10 +56,11 @@ typedef struct pgs_maintain_options {
 	uint32_t level_fanout;   /* level i holds fanout^i files before its excess moves on; 0 = 10 */
 	uint64_t file_bytes;     /* a sorted file's size at most; 0 = 256 MiB, which is also the most. A snapshot's index
 				  * files end there, too, if it is less than 16 MiB. */
-	/* Bounds of one call; 0 = none. */
+	/* Bounds of one call. */
 	uint64_t memory_bytes;   /* for merging; 0 = 64 MiB */
-	uint64_t budget_ms;      /* stop between steps after so long, */
-	uint64_t budget_bytes;   /* or so many bytes of blobs written: report->more says that work is left */
+	uint64_t budget_ms;      /* stop between steps after so long; 0 = no bound */
+	uint64_t budget_bytes;   /* or so many bytes of blobs written; 0 = no bound. report->more says that work is left,
+				  * and a merge that was begun is finished first. */
 	/* Called now and then in the calling thread; return 0 to go on, anything else ends pgs_maintain() with it. */
 	int (*progress)(void *ctx, const pgs_maintain_progress *progress);
 	void *progress_ctx;

@@ -89,7 +89,8 @@ const pgs_error *pgs_txn_error(const pgs_txn *txn);
 /* Copy page `page_no` into `dst` (page size bytes). Joins the read set.
  * Errors: EINVAL (page number past the largest: 2^32 groups of 1 MiB), ECORRUPT
  * (the content does not match its id, or is gone), EOLDREV (collected while
- * reading an old revision), EIO, ETIMEOUT, ENOMEM; dst is then unspecified.
+ * reading an old revision), ENOTFOUND (database dropped), EIO, ETIMEOUT,
+ * ENOMEM; dst is then unspecified.
  * Since 0.1. */
 int pgs_read(pgs_txn *txn, uint64_t page_no, void *dst);
 

@@ -83,15 +83,10 @@ int pgs__runs_file_decode(pgs_slice file, pgs_slice *runs)
 {
 	uint64_t pages;
 	*runs = (pgs_slice){0};
-	if (!pgs__unseal(&file))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(file);
-	pgs_slice magic = pgs__read_slice(&r, sizeof runs_magic);
-	uint16_t version = pgs__read_u16(&r);
-	if (r.failed || memcmp(magic.data, runs_magic, sizeof runs_magic) != 0 || version == 0)
-		return PGS_ECORRUPT;
-	if (version > PGS_FORMAT_VERSION)
-		return PGS_EVERSION;
+	pgs__reader r;
+	int result = pgs__sealed_file_open(file, runs_magic, &r);
+	if (result != PGS_OK)
+		return result;
 	pgs_slice rest = pgs__read_slice(&r, pgs__reader_left(&r));
 	if (count_pages(rest, &pages) != PGS_OK)
 		return PGS_ECORRUPT;
@@ -207,14 +202,11 @@ static bool read_pages(pgs__reader *r, pgs__change *out)
 int pgs__change_decode(pgs_slice bytes, pgs__change *out)
 {
 	*out = (pgs__change){0};
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	uint8_t kind = pgs__read_u8(&r);
-	if (r.failed || kind == 0)
-		return PGS_ECORRUPT;
-	if (kind > PGS__CHANGE_COMMIT_RUNS_IN_BLOB)
-		return PGS_EVERSION;
+	pgs__reader r;
+	uint8_t kind;
+	int result = pgs__sealed_open(bytes, PGS__CHANGE_COMMIT_RUNS_IN_BLOB, &r, &kind);
+	if (result != PGS_OK)
+		return result;
 	out->kind = (pgs__change_kind)kind;
 	if (kind == PGS__CHANGE_ABORTED)
 		return pgs__reader_done(&r) ? PGS_OK : PGS_ECORRUPT;

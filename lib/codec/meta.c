@@ -157,15 +157,12 @@ int pgs__number_decode(pgs_slice bytes, uint64_t *out)
 
 /* --- leases --------------------------------------------------------------------------- */
 
-/* The first byte of a value that may get other kinds: PGS_OK if it is `known`, of those up to `last`. */
-static int read_kind(pgs__reader *r, uint8_t known, uint8_t last)
+/* Open a sealed value whose kind is to be `known`, the newest of its key. */
+static int open_kind(pgs_slice value, uint8_t known, pgs__reader *r)
 {
-	uint8_t kind = pgs__read_u8(r);
-	if (r->failed || kind == 0)
-		return PGS_ECORRUPT;
-	if (kind > last)
-		return PGS_EVERSION;
-	return kind == known ? PGS_OK : PGS_ECORRUPT;
+	uint8_t kind;
+	int result = pgs__sealed_open(value, known, r, &kind);
+	return result == PGS_OK && kind != known ? PGS_ECORRUPT : result;
 }
 
 static void put_holder(pgs__buffer *out, const pgs__lock *holder)
@@ -197,10 +194,8 @@ void pgs__lock_encode(const pgs__lock *lock, pgs__buffer *out)
 int pgs__lock_decode(pgs_slice bytes, pgs__lock *out)
 {
 	*out = (pgs__lock){0};
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	int result = read_kind(&r, KIND_LOCK, KIND_LOCK);
+	pgs__reader r;
+	int result = open_kind(bytes, KIND_LOCK, &r);
 	if (result != PGS_OK)
 		return result;
 	read_holder(&r, out);
@@ -223,10 +218,8 @@ void pgs__claim_encode(const pgs__claim_value *claim, pgs__buffer *out)
 int pgs__claim_decode(pgs_slice bytes, pgs__claim_value *out)
 {
 	*out = (pgs__claim_value){0};
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	int result = read_kind(&r, KIND_CLAIM, KIND_CLAIM);
+	pgs__reader r;
+	int result = open_kind(bytes, KIND_CLAIM, &r);
 	if (result != PGS_OK)
 		return result;
 	read_holder(&r, &out->holder);
@@ -253,10 +246,8 @@ void pgs__pin_encode(const pgs__pin_value *pin, pgs__buffer *out)
 int pgs__pin_decode(pgs_slice bytes, pgs__pin_value *out)
 {
 	*out = (pgs__pin_value){0};
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	int result = read_kind(&r, KIND_PIN, KIND_PIN);
+	pgs__reader r;
+	int result = open_kind(bytes, KIND_PIN, &r);
 	if (result != PGS_OK)
 		return result;
 	read_holder(&r, &out->holder);
@@ -280,10 +271,8 @@ void pgs__samples_encode(const pgs__samples *samples, pgs__buffer *out)
 int pgs__samples_decode(pgs_slice bytes, pgs__samples *out)
 {
 	out->count = 0;
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	int result = read_kind(&r, KIND_SAMPLES, KIND_SAMPLES);
+	pgs__reader r;
+	int result = open_kind(bytes, KIND_SAMPLES, &r);
 	if (result != PGS_OK)
 		return result;
 	size_t count = pgs__reader_left(&r) / SAMPLE_SIZE;

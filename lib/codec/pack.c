@@ -177,14 +177,11 @@ static bool read_file(pgs__reader *r, pgs__pack *out)
 int pgs__pack_decode(pgs_slice bytes, pgs__pack *out)
 {
 	*out = (pgs__pack){0};
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	uint8_t kind = pgs__read_u8(&r);
-	if (r.failed || kind == 0)
-		return PGS_ECORRUPT;
-	if (kind > KIND_FILE)
-		return PGS_EVERSION;
+	pgs__reader r;
+	uint8_t kind;
+	int result = pgs__sealed_open(bytes, KIND_FILE, &r, &kind);
+	if (result != PGS_OK)
+		return result;
 	out->in_file = kind == KIND_FILE;
 	if (!read_ranges(&r, out))
 		return PGS_ECORRUPT;
@@ -192,7 +189,7 @@ int pgs__pack_decode(pgs_slice bytes, pgs__pack *out)
 		return read_file(&r, out) ? PGS_OK : PGS_ECORRUPT;
 	out->entries = pgs__read_slice(&r, pgs__reader_left(&r));
 	entries_facts facts;
-	int result = check_entries(out->entries, &facts);
+	result = check_entries(out->entries, &facts);
 	out->pointer_count = facts.count;
 	return result;
 }

@@ -2,6 +2,11 @@
  * so it finds accidents and nothing else. */
 #include "codec/seal.h"
 
+#include <string.h>
+
+#include <pagestore/error.h>
+#include <pagestore/version.h>
+
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
@@ -33,4 +38,28 @@ bool pgs__unseal(pgs_slice *value)
 		return false;
 	value->size = size;
 	return true;
+}
+
+int pgs__sealed_open(pgs_slice value, uint8_t newest, pgs__reader *r, uint8_t *kind)
+{
+	*kind = 0;
+	if (!pgs__unseal(&value))
+		return PGS_ECORRUPT;
+	*r = pgs__reader_of(value);
+	*kind = pgs__read_u8(r);
+	if (r->failed || *kind == 0)
+		return PGS_ECORRUPT;
+	return *kind > newest ? PGS_EVERSION : PGS_OK;
+}
+
+int pgs__sealed_file_open(pgs_slice file, const char magic[4], pgs__reader *r)
+{
+	if (!pgs__unseal(&file))
+		return PGS_ECORRUPT;
+	*r = pgs__reader_of(file);
+	pgs_slice found = pgs__read_slice(r, 4);
+	uint16_t version = pgs__read_u16(r);
+	if (r->failed || memcmp(found.data, magic, 4) != 0 || version == 0)
+		return PGS_ECORRUPT;
+	return version > PGS_FORMAT_VERSION ? PGS_EVERSION : PGS_OK;
 }

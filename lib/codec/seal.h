@@ -19,4 +19,11 @@ void pgs__seal(pgs__buffer *b, size_t from);
 /* Strip a good check off *value; false when it is missing or wrong. */
 bool pgs__unseal(pgs_slice *value);
 
+/* Open a sealed value that begins with its kind, 1 … `newest`; the reader stands behind it, up to the seal. PGS_OK,
+ * PGS_ECORRUPT (seal, or kind 0) or PGS_EVERSION (a kind above `newest`). */
+int pgs__sealed_open(pgs_slice value, uint8_t newest, pgs__reader *r, uint8_t *kind);
+
+/* Open a sealed blob that begins with a magic and the format's version (u16). PGS_OK, PGS_ECORRUPT or PGS_EVERSION. */
+int pgs__sealed_file_open(pgs_slice file, const char magic[4], pgs__reader *r);
+
 #endif

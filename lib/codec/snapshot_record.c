@@ -98,15 +98,10 @@ void pgs__attrs_file_encode(pgs_slice attrs, pgs__buffer *out)
 int pgs__attrs_file_decode(pgs_slice file, pgs_slice *attrs)
 {
 	*attrs = (pgs_slice){0};
-	if (!pgs__unseal(&file))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(file);
-	pgs_slice magic = pgs__read_slice(&r, sizeof attrs_magic);
-	uint16_t version = pgs__read_u16(&r);
-	if (r.failed || memcmp(magic.data, attrs_magic, sizeof attrs_magic) != 0 || version == 0)
-		return PGS_ECORRUPT;
-	if (version > PGS_FORMAT_VERSION)
-		return PGS_EVERSION;
+	pgs__reader r;
+	int result = pgs__sealed_file_open(file, attrs_magic, &r);
+	if (result != PGS_OK)
+		return result;
 	pgs_slice rest = pgs__read_slice(&r, pgs__reader_left(&r));
 	if (!attrs_ok(rest))
 		return PGS_ECORRUPT;
@@ -213,14 +208,11 @@ static bool read_record(pgs__reader *r, pgs__snapshot_record *out)
 int pgs__snapshot_decode(pgs_slice bytes, pgs__snapshot_record *out)
 {
 	*out = (pgs__snapshot_record){0};
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	uint8_t kind = pgs__read_u8(&r);
-	if (r.failed || kind == 0)
-		return PGS_ECORRUPT;
-	if (kind > KIND_FILE)
-		return PGS_EVERSION;
+	pgs__reader r;
+	uint8_t kind;
+	int result = pgs__sealed_open(bytes, KIND_FILE, &r, &kind);
+	if (result != PGS_OK)
+		return result;
 	out->attrs_in_file = kind == KIND_FILE;
 	return read_record(&r, out) ? PGS_OK : PGS_ECORRUPT;
 }

@@ -241,14 +241,11 @@ static int check_fences(pgs_slice fences)
 int pgs__level_value_decode(pgs_slice bytes, pgs__level_value *out)
 {
 	*out = (pgs__level_value){0};
-	if (!pgs__unseal(&bytes))
-		return PGS_ECORRUPT;
-	pgs__reader r = pgs__reader_of(bytes);
-	uint8_t kind = pgs__read_u8(&r);
-	if (r.failed || kind == 0)
-		return PGS_ECORRUPT;
-	if (kind > KIND_FILTERED)
-		return PGS_EVERSION;
+	pgs__reader r;
+	uint8_t kind;
+	int result = pgs__sealed_open(bytes, KIND_FILTERED, &r, &kind);
+	if (result != PGS_OK)
+		return result;
 	out->has_table = kind == KIND_TABLE;
 	out->file_size = pgs__read_varint(&r);
 	out->count = pgs__read_varint(&r);
