@@ -15,7 +15,7 @@
  * error.h    result codes           store.h   stores and databases
  * txn.h      transactions           history.h log, diff, verify
  * maintain.h maintenance, snapshots alloc.h   the allocator hook
- * version.h
+ * operations.h what backends did  version.h
  *
  * backends.h and fault.h (backends by hand, faults for tests) are included
  * separately; sys/ is for backend authors.
@@ -27,6 +27,7 @@
 #include <pagestore/error.h>
 #include <pagestore/history.h>
 #include <pagestore/maintain.h>
+#include <pagestore/operations.h>
 #include <pagestore/store.h>
 #include <pagestore/txn.h>
 #include <pagestore/version.h>

@@ -26,6 +26,7 @@ AT(pgs_commit_options, struct_size, 0);
 AT(pgs_log_options, struct_size, 0);
 AT(pgs_verify_options, struct_size, 0);
 AT(pgs_verify_report, struct_size, 0);
+AT(pgs_operation_stat, struct_size, 0);
 
 #if defined(__LP64__)
 
@@ -42,6 +43,7 @@ AT(pgs_kv_vtable, limits, 56);
 AT(pgs_kv_vtable, identity, 64);
 AT(pgs_kv_vtable, stat, 72);
 AT(pgs_kv_vtable, close, 80);
+AT(pgs_kv_vtable, operations, 88);
 
 /* The blob vtable. */
 AT(pgs_blob_vtable, version, 0);
@@ -52,6 +54,7 @@ AT(pgs_blob_vtable, stat, 24);
 AT(pgs_blob_vtable, list, 32);
 AT(pgs_blob_vtable, remove, 40);
 AT(pgs_blob_vtable, close, 48);
+AT(pgs_blob_vtable, operations, 56);
 
 /* What backends are given and give back. */
 AT(pgs_slice, data, 0);
@@ -131,6 +134,17 @@ AT(pgs_blob_range, size, 16);
 AT(pgs_blob_range, buffer, 24);
 AT(pgs_blob_range, status, 32);
 SIZE(pgs_blob_range, 40);
+
+AT(pgs_operation_stat, backend, 8);
+AT(pgs_operation_stat, operation, 16);
+AT(pgs_operation_stat, requests, 24);
+AT(pgs_operation_stat, failures, 32);
+AT(pgs_operation_stat, retries, 40);
+AT(pgs_operation_stat, bytes_sent, 48);
+AT(pgs_operation_stat, bytes_received, 56);
+AT(pgs_operation_stat, p50_us, 64);
+AT(pgs_operation_stat, p99_us, 72);
+AT(pgs_operation_stat, max_us, 80);
 
 /* Options of the backends, and the plain structs of the API that have no size field. */
 AT(pgs_local_options, struct_size, 0);

@@ -1,4 +1,5 @@
 /* Opening and closing stores. */
+#include <pagestore/operations.h>
 #include <pagestore/store.h>
 
 #include <string.h>
@@ -16,7 +17,7 @@
 
 /* --- backends given --------------------------------------------------------------- */
 
-/* Every slot up to the ones this version knows must be there. */
+/* Every slot up to the optional ones must be there. */
 static int check_slots(const void *vtable, size_t size, size_t first_slot, const char *what, pgs_error *err)
 {
 	for (size_t at = first_slot; at + sizeof(void *) <= size; at += sizeof(void *)) {
@@ -45,15 +46,15 @@ static int check_backends(const pgs_kv *kv, const pgs_blob *blob, pgs_error *err
 {
 	if (!kv || !blob || !kv->vtable || !blob->vtable)
 		return pgs__error(err, PGS_EINVAL, "a store needs a KV and a blob store");
-	int result = check_vtable(kv->vtable->version, PGS_KV_VERSION, kv->vtable->struct_size, sizeof *kv->vtable,
+	int result = check_vtable(kv->vtable->version, PGS_KV_VERSION, kv->vtable->struct_size, PGS_KV_VTABLE_LEAST,
 				  "KV", err);
 	if (result == PGS_OK)
-		result = check_slots(kv->vtable, sizeof *kv->vtable, offsetof(pgs_kv_vtable, txn), "KV", err);
+		result = check_slots(kv->vtable, PGS_KV_VTABLE_LEAST, offsetof(pgs_kv_vtable, txn), "KV", err);
 	if (result == PGS_OK)
 		result = check_vtable(blob->vtable->version, PGS_BLOB_VERSION, blob->vtable->struct_size,
-				      sizeof *blob->vtable, "blob", err);
+				      PGS_BLOB_VTABLE_LEAST, "blob", err);
 	if (result == PGS_OK)
-		result = check_slots(blob->vtable, sizeof *blob->vtable, offsetof(pgs_blob_vtable, put), "blob", err);
+		result = check_slots(blob->vtable, PGS_BLOB_VTABLE_LEAST, offsetof(pgs_blob_vtable, put), "blob", err);
 	return result;
 }
 
@@ -235,4 +236,34 @@ void pgs_close(pgs_store *store)
 	pgs__sightings_free(&store->sightings);
 	pthread_mutex_destroy(&store->lock);
 	pgs__free(store);
+}
+
+/* --- operations -------------------------------------------------------------------------- */
+
+typedef struct visit {
+	pgs_operation_visitor visitor;
+	void *ctx;
+} visit;
+
+/* A backend compiled at another time fills in what it knew of the struct. */
+static void visit_known(void *ctx, const pgs_operation_stat *stat)
+{
+	const visit *v = ctx;
+	pgs_operation_stat known = {0};
+	memcpy(&known, stat, stat->struct_size < sizeof known ? stat->struct_size : sizeof known);
+	known.struct_size = sizeof known;
+	v->visitor(v->ctx, &known);
+}
+
+int pgs_store_operations(pgs_store *store, pgs_operation_visitor visitor, void *ctx, pgs_error *err)
+{
+	if (!store || !visitor)
+		return pgs__error(err, PGS_EINVAL, "pgs_store_operations: a store and a visitor are needed");
+	visit v = {visitor, ctx};
+	const pgs__backend *backend = &store->backend;
+	if (PGS_KV_HAS(backend->kv, operations))
+		backend->kv->vtable->operations(backend->kv, visit_known, &v);
+	if (PGS_BLOB_HAS(backend->blob, operations))
+		backend->blob->vtable->operations(backend->blob, visit_known, &v);
+	return PGS_OK;
 }

@@ -192,9 +192,34 @@ static void take_error(pgs__etcd *e, pgs__etcd_call *call, bool *renew, uint64_t
 	json_decref(reply);
 }
 
+static pgs__etcd_operation operation_of(const pgs__etcd_call *call)
+{
+	if (!strncmp(call->path, "/v3/kv/compact", 14))
+		return PGS__ETCD_COMPACT;
+	if (!strncmp(call->path, "/v3/kv/", 7))
+		return call->mutates ? PGS__ETCD_TXN : PGS__ETCD_READ;
+	return !strncmp(call->path, "/v3/auth/", 9) ? PGS__ETCD_AUTH : PGS__ETCD_STAT;
+}
+
+/* The last attempt. */
+static void count(pgs__etcd *e, const pgs__etcd_call *call)
+{
+	const pgs__wire_request *request = &call->request;
+	pgs__meter *meter = &e->meters[operation_of(call)];
+	if (request->started_us == 0)
+		return;
+	pgs__meter_add(&meter->requests, 1);
+	pgs__meter_add(&meter->failures, request->result != PGS__WIRE_ANSWERED || request->http_status != 200);
+	pgs__meter_add(&meter->retries, call->attempts > 0);
+	pgs__meter_add(&meter->bytes_sent, request->sent ? request->body.size : 0);
+	pgs__meter_add(&meter->bytes_received, request->answer.size);
+	pgs__meter_time(meter, request->took_us);
+}
+
 static void settle(pgs__etcd *e, pgs__etcd_call *call, bool *renew, uint64_t deadline_ms)
 {
 	pgs__wire_request *request = &call->request;
+	count(e, call);
 	call->attempts++;
 	switch (request->result) {
 	case PGS__WIRE_NOMEM:
@@ -230,6 +255,7 @@ static size_t gather(pgs__etcd *e, pgs__etcd_call *calls, size_t count, pgs__wir
 		if (call->done)
 			continue;
 		call->request.path = call->path;
+		call->request.started_us = 0;
 		call->request.body = pgs__buffer_slice(&call->body);
 		call->request.headers = call->plain ? e->plain_headers : headers;
 		call->request.once = call->mutates; /* what repeats is repeated here, where it is known */

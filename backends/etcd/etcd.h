@@ -30,10 +30,22 @@
 #include "json.h"
 #include "util/arena.h"
 #include "util/cursor.h"
+#include "util/meter.h"
 #include "wire.h"
 
 #define PGS__ETCD_DEFAULT_PORT 2379
 #define PGS__ETCD_WINDOW 64 /* calls at most in one pgs__etcd_run() */
+
+/* What requests are counted as: pagestore/operations.h. */
+typedef enum pgs__etcd_operation {
+	PGS__ETCD_TXN,
+	PGS__ETCD_READ,
+	PGS__ETCD_WATCH,
+	PGS__ETCD_COMPACT,
+	PGS__ETCD_STAT,
+	PGS__ETCD_AUTH,
+	PGS__ETCD_OPERATIONS
+} pgs__etcd_operation;
 
 /* The headers of a request with one token: replaced with it, freed by whoever uses them last. */
 typedef struct pgs__etcd_headers {
@@ -59,6 +71,7 @@ typedef struct pgs__etcd {
 	/* What was seen lately, by any thread: */
 	_Atomic uint64_t compacted_revision;
 	_Atomic uint64_t full_ms; /* when the cluster last said that it is full; 0 = it is not */
+	pgs__meter meters[PGS__ETCD_OPERATIONS];
 	struct curl_slist *plain_headers; /* of requests without a token */
 	/* The token, under `lock`; one thread at a time renews it. */
 	pthread_mutex_t lock;

@@ -222,6 +222,20 @@ static void etcd_limits(pgs_kv *kv, pgs_kv_limits *out)
 	*out = pgs__etcd_of(kv)->limits;
 }
 
+static void etcd_operations(pgs_kv *kv, pgs_operation_visitor visit, void *ctx)
+{
+	static const char *const names[PGS__ETCD_OPERATIONS] = {
+		[PGS__ETCD_TXN] = "txn",
+		[PGS__ETCD_READ] = "read",
+		[PGS__ETCD_WATCH] = "watch",
+		[PGS__ETCD_COMPACT] = "compact",
+		[PGS__ETCD_STAT] = "stat",
+		[PGS__ETCD_AUTH] = "auth",
+	};
+	for (size_t i = 0; i < PGS__ETCD_OPERATIONS; i++)
+		pgs__meter_visit(&pgs__etcd_of(kv)->meters[i], "etcd", names[i], visit, ctx);
+}
+
 static void etcd_close(pgs_kv *kv)
 {
 	pgs__etcd *e = pgs__etcd_of(kv);
@@ -245,6 +259,7 @@ static const pgs_kv_vtable vtable = {
 	.identity = pgs__etcd_identity,
 	.stat = pgs__etcd_stat,
 	.close = etcd_close,
+	.operations = etcd_operations,
 };
 
 static int configure(

@@ -42,7 +42,7 @@ typedef struct etcd_watch {
 	bool streaming;
 	bool answering; /* etcd has accepted this connection's watch */
 	size_t endpoint;
-	uint64_t started_ms;
+	uint64_t started_us;
 	uint64_t token_number;
 	struct curl_slist *headers;
 	pgs__buffer request;
@@ -62,6 +62,11 @@ typedef struct etcd_watch {
 	bool partial; /* the last revision's events may go on */
 	pgs_error error; /* of the last failure */
 } etcd_watch;
+
+static pgs__meter *meter_of(const etcd_watch *w)
+{
+	return &w->e->meters[PGS__ETCD_WATCH];
+}
 
 /* --- the connection -------------------------------------------------------------------- */
 
@@ -85,6 +90,7 @@ static void disconnect(etcd_watch *w)
 /* Try elsewhere; after a round of that, a little later. */
 static void fall_back(etcd_watch *w)
 {
+	pgs__meter_add(&meter_of(w)->failures, w->streaming);
 	disconnect(w);
 	drop_events(w);
 	pgs__wire_avoid(&w->e->wire, w->endpoint);
@@ -108,6 +114,7 @@ static size_t take_input(char *data, size_t one, size_t size, void *ctx)
 {
 	(void)one;
 	etcd_watch *w = ctx;
+	pgs__meter_add(&meter_of(w)->bytes_received, size);
 	pgs__put_bytes(&w->input, data, size);
 	return w->input.failed || w->input.size > LINE_MAX_BYTES ? 0 : size;
 }
@@ -157,7 +164,7 @@ static int connect_watch(etcd_watch *w)
 	const pgs__wire *wire = &w->e->wire;
 	w->endpoint = atomic_load(&wire->current);
 	w->detail[0] = '\0';
-	w->started_ms = pgs__now_ms();
+	w->started_us = pgs__now_us();
 	snprintf(url, sizeof url, "%s/v3/watch", wire->endpoints[w->endpoint]);
 	put_request(w);
 	if (w->request.failed || !make_handles(w) || !copy_headers(w) ||
@@ -171,6 +178,9 @@ static int connect_watch(etcd_watch *w)
 		return pgs__error_nomem(&w->error, "a watch");
 	}
 	w->streaming = true;
+	pgs__meter_add(&meter_of(w)->requests, 1);
+	pgs__meter_add(&meter_of(w)->retries, w->failures + w->refusals > 0);
+	pgs__meter_add(&meter_of(w)->bytes_sent, w->request.size);
 	return PGS_OK;
 }
 
@@ -217,6 +227,7 @@ static int take_events(etcd_watch *w, pgs__json *j)
 /* A token that expired, or a right that is missing: etcd says the same of both when a watch is made. */
 static int refused(etcd_watch *w, const char *why)
 {
+	pgs__meter_add(&meter_of(w)->failures, 1);
 	disconnect(w);
 	drop_events(w);
 	char text[PGS__ETCD_LINE];
@@ -338,6 +349,7 @@ static int take_result(etcd_watch *w, const message *m)
 {
 	if (m->compacted) {
 		pgs__etcd_saw_compacted(w->e, m->compacted);
+		pgs__meter_add(&meter_of(w)->failures, 1);
 		w->gone = true;
 		disconnect(w);
 		return PGS_OK;
@@ -347,6 +359,7 @@ static int take_result(etcd_watch *w, const message *m)
 	w->failures = w->refusals = 0;
 	if (m->created) {
 		w->answering = true;
+		pgs__meter_time(meter_of(w), pgs__now_us() - w->started_us);
 		return PGS_OK;
 	}
 	if (m->has_events) {
@@ -456,7 +469,7 @@ static int pump(etcd_watch *w)
 	for (CURLMsg *said; (said = curl_multi_info_read(w->multi, &left)) != NULL;)
 		if (said->msg == CURLMSG_DONE)
 			return take_end(w, said->data.result);
-	if (!w->answering && pgs__now_ms() > w->started_ms + w->e->wire.answer_timeout_ms)
+	if (!w->answering && pgs__now_us() > w->started_us + (uint64_t)w->e->wire.answer_timeout_ms * 1000)
 		return break_off(w, PGS_EIO, "no answer");
 	return PGS_OK;
 }

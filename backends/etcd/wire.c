@@ -184,12 +184,14 @@ static bool start(pgs__wire *wire, pgs__wire_channel *channel, slot *s, pgs__wir
 		s->request = NULL;
 		return false;
 	}
+	request->started_us = pgs__now_us();
 	return true;
 }
 
 static void finish(pgs__wire_channel *channel, slot *s, CURLcode code)
 {
 	pgs__wire_request *request = s->request;
+	request->took_us = pgs__now_us() - request->started_us;
 	curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &request->http_status);
 	curl_multi_remove_handle(channel->multi, s->easy);
 	s->request = NULL;
@@ -209,6 +211,7 @@ static void expire(pgs__wire_channel *channel, slot *s, const char *why)
 	pgs__wire_request *request = s->request;
 	curl_multi_remove_handle(channel->multi, s->easy);
 	s->request = NULL;
+	request->took_us = pgs__now_us() - request->started_us;
 	request->timed_out = true;
 	fail(request, request->sent ? PGS__WIRE_LOST : PGS__WIRE_NOT_SENT, why);
 }

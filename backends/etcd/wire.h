@@ -55,6 +55,8 @@ typedef struct pgs__wire_request {
 	bool sent;
 	bool timed_out;
 	bool nomem; /* memory ran out, perhaps for the answer */
+	uint64_t started_us; /* 0: it was not even tried */
+	uint64_t took_us;    /* to connect, where that was needed, too */
 	char detail[160]; /* why there is no answer */
 } pgs__wire_request;
 

@@ -87,6 +87,14 @@ static int fault_remove(pgs_blob *blob, const char *name, uint64_t deadline_ms, 
 	return decided.answered ? status : fail(err, "remove");
 }
 
+/* What the inner backend did: calls that a fault kept from it are not in there. */
+static void fault_operations(pgs_blob *blob, pgs_operation_visitor visit, void *ctx)
+{
+	pgs_blob *inner = wrapper_of(blob)->inner;
+	if (PGS_BLOB_HAS(inner, operations))
+		inner->vtable->operations(inner, visit, ctx);
+}
+
 static void fault_close(pgs_blob *blob)
 {
 	fault_blob *w = wrapper_of(blob);
@@ -103,13 +111,14 @@ static const pgs_blob_vtable fault_vtable = {
 	.list = fault_list,
 	.remove = fault_remove,
 	.close = fault_close,
+	.operations = fault_operations,
 };
 
 int pgs_fault_wrap_blob(pgs_blob **out, pgs_fault *fault, pgs_blob *inner, pgs_error *err)
 {
 	*out = NULL;
 	if (!inner || inner->vtable->version != PGS_BLOB_VERSION ||
-		inner->vtable->struct_size < sizeof(pgs_blob_vtable))
+		inner->vtable->struct_size < PGS_BLOB_VTABLE_LEAST)
 		return pgs__error(err, PGS_EINVAL, "not a blob store of a version known here");
 	if (!fault) {
 		inner->vtable->close(inner);

@@ -165,6 +165,14 @@ static int fault_stat(pgs_kv *kv, pgs_kv_stat *out, uint64_t deadline_ms, pgs_er
 	return status == PGS_OK ? w->inner->vtable->stat(w->inner, out, deadline_ms, err) : status;
 }
 
+/* What the inner backend did: calls that a fault kept from it are not in there. */
+static void fault_operations(pgs_kv *kv, pgs_operation_visitor visit, void *ctx)
+{
+	pgs_kv *inner = wrapper_of(kv)->inner;
+	if (PGS_KV_HAS(inner, operations))
+		inner->vtable->operations(inner, visit, ctx);
+}
+
 static void fault_close(pgs_kv *kv)
 {
 	fault_kv *w = wrapper_of(kv);
@@ -186,12 +194,13 @@ static const pgs_kv_vtable fault_vtable = {
 	.identity = fault_identity,
 	.stat = fault_stat,
 	.close = fault_close,
+	.operations = fault_operations,
 };
 
 int pgs_fault_wrap_kv(pgs_kv **out, pgs_fault *fault, pgs_kv *inner, pgs_error *err)
 {
 	*out = NULL;
-	if (!inner || inner->vtable->version != PGS_KV_VERSION || inner->vtable->struct_size < sizeof(pgs_kv_vtable))
+	if (!inner || inner->vtable->version != PGS_KV_VERSION || inner->vtable->struct_size < PGS_KV_VTABLE_LEAST)
 		return pgs__error(err, PGS_EINVAL, "not a KV of a version known here");
 	if (!fault) {
 		inner->vtable->close(inner);

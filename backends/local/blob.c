@@ -26,6 +26,7 @@
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/metered.h"
 #include "util/random.h"
 
 #define CHUNK_BYTES ((size_t)1 << 20)
@@ -34,7 +35,7 @@
 #define RACES_MAX 100
 
 typedef struct local_blob {
-	pgs_blob base;
+	pgs__metered_blob base;
 	char *path;
 	int root_fd;
 	pgs_sync sync;
@@ -358,7 +359,7 @@ int pgs_blob_local_open(pgs_blob **out, const char *path, const pgs_local_option
 	local_blob *b = pgs__calloc(1, sizeof *b);
 	if (!b)
 		return pgs__error_nomem(err, "a blob store");
-	b->base.vtable = &vtable;
+	pgs__metered_blob_init(&b->base, "local", &vtable);
 	b->root_fd = -1;
 	b->sync = o.sync;
 	b->read_only = o.read_only;
@@ -366,9 +367,9 @@ int pgs_blob_local_open(pgs_blob **out, const char *path, const pgs_local_option
 	pgs__blob_files_init(&b->files);
 	status = open_root(b, &o, err);
 	if (status) {
-		local_close(&b->base);
+		local_close(&b->base.base);
 		return status;
 	}
-	*out = &b->base;
+	*out = &b->base.base;
 	return PGS_OK;
 }

@@ -328,7 +328,7 @@ static size_t check_all(pgs__local_kv *kv, pgs_kv_txn *txns, size_t count, uint6
 	pgs_error why = PGS_ERROR_INIT;
 	bool late = pgs__deadline_passed(deadline_ms);
 	pgs_kv_limits limits;
-	kv->base.vtable->limits(&kv->base, &limits);
+	kv->base.vtable.limits(&kv->base.base, &limits);
 	for (size_t i = 0; i < count; i++) {
 		bool mutates = pgs__kv_mutates(&txns[i]);
 		int status = pgs__kv_check(&txns[i], &limits, &why);

@@ -99,7 +99,7 @@ int pgs_kv_local_open(pgs_kv **out, const char *path, const pgs_local_options *o
 	pgs__local_kv *kv = pgs__calloc(1, sizeof *kv);
 	if (!kv)
 		return pgs__error_nomem(err, "a store");
-	kv->base.vtable = &vtable;
+	pgs__metered_kv_init(&kv->base, "local", &vtable, 1);
 	kv->sync = o.sync;
 	kv->read_only = o.read_only;
 	status = pgs__env_open(&kv->env, path, &o, err);
@@ -107,6 +107,6 @@ int pgs_kv_local_open(pgs_kv **out, const char *path, const pgs_local_options *o
 		pgs__free(kv);
 		return status;
 	}
-	*out = &kv->base;
+	*out = &kv->base.base;
 	return PGS_OK;
 }

@@ -12,9 +12,10 @@
 #include "env.h"
 #include "record.h"
 #include "util/arena.h"
+#include "util/metered.h"
 
 typedef struct pgs__local_kv {
-	pgs_kv base;
+	pgs__metered_kv base;
 	pgs__env *env;
 	pgs_sync sync;
 	bool read_only;

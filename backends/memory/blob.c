@@ -13,6 +13,7 @@
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/metered.h"
 
 typedef struct object {
 	char *name;
@@ -30,7 +31,7 @@ typedef struct blob_store {
 } blob_store;
 
 typedef struct memory_blob {
-	pgs_blob base;
+	pgs__metered_blob base;
 	blob_store *store;
 } memory_blob;
 
@@ -328,12 +329,12 @@ static int new_handle(pgs_blob **out, blob_store *store, pgs_error *err)
 	memory_blob *blob = pgs__calloc(1, sizeof *blob);
 	if (!blob)
 		return pgs__error_nomem(err, "a memory blob store");
-	blob->base.vtable = &memory_vtable;
+	pgs__metered_blob_init(&blob->base, "memory", &memory_vtable);
 	blob->store = store;
 	pthread_mutex_lock(&store->lock);
 	store->handles++;
 	pthread_mutex_unlock(&store->lock);
-	*out = &blob->base;
+	*out = &blob->base.base;
 	return PGS_OK;
 }
 
@@ -354,7 +355,7 @@ int pgs_blob_memory_new(pgs_blob **out, pgs_error *err)
 int pgs_blob_memory_share(pgs_blob **out, pgs_blob *blob, pgs_error *err)
 {
 	*out = NULL;
-	if (!blob || blob->vtable != &memory_vtable)
+	if (!blob || blob->vtable->close != memory_close)
 		return pgs__error(err, PGS_EINVAL, "not a memory blob store");
 	return new_handle(out, store_of(blob), err);
 }

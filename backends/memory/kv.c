@@ -15,10 +15,13 @@
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/kv_check.h"
+#include "util/metered.h"
 #include "util/random.h"
 
+#define TIMED_EVERY 31
+
 typedef struct memory_kv {
-	pgs_kv base;
+	pgs__metered_kv base;
 	pgs__mem_store *store;
 } memory_kv;
 
@@ -211,12 +214,12 @@ static int new_handle(pgs_kv **out, pgs__mem_store *store, pgs_error *err)
 	memory_kv *kv = pgs__calloc(1, sizeof *kv);
 	if (!kv)
 		return pgs__error_nomem(err, "a memory KV");
-	kv->base.vtable = &memory_vtable;
+	pgs__metered_kv_init(&kv->base, "memory", &memory_vtable, TIMED_EVERY);
 	kv->store = store;
 	pthread_mutex_lock(&store->lock);
 	store->handles++;
 	pthread_mutex_unlock(&store->lock);
-	*out = &kv->base;
+	*out = &kv->base.base;
 	return PGS_OK;
 }
 
@@ -236,7 +239,7 @@ int pgs_kv_memory_new(pgs_kv **out, const pgs_kv_limits *limits, pgs_error *err)
 int pgs_kv_memory_share(pgs_kv **out, pgs_kv *kv, pgs_error *err)
 {
 	*out = NULL;
-	if (!kv || kv->vtable != &memory_vtable)
+	if (!kv || kv->vtable->close != memory_close)
 		return pgs__error(err, PGS_EINVAL, "not a memory KV");
 	return new_handle(out, store_of(kv), err);
 }

@@ -235,6 +235,21 @@ static int set_headers(pgs__s3 *s3, pgs_error *err)
 
 /* --- opening ----------------------------------------------------------------------- */
 
+static void s3_operations(pgs_blob *blob, pgs_operation_visitor visit, void *ctx)
+{
+	static const char *const names[PGS__S3_OPERATIONS] = {
+		[PGS__S3_OP_PUT] = "put",
+		[PGS__S3_OP_PART] = "part",
+		[PGS__S3_OP_UPLOAD] = "upload",
+		[PGS__S3_OP_GET] = "get",
+		[PGS__S3_OP_HEAD] = "head",
+		[PGS__S3_OP_LIST] = "list",
+		[PGS__S3_OP_DELETE] = "delete",
+	};
+	for (size_t i = 0; i < PGS__S3_OPERATIONS; i++)
+		pgs__meter_visit(&pgs__s3_of(blob)->meters[i], "s3", names[i], visit, ctx);
+}
+
 static void s3_close(pgs_blob *blob)
 {
 	pgs__s3 *s3 = pgs__s3_of(blob);
@@ -264,6 +279,7 @@ static const pgs_blob_vtable vtable = {
 	.list = pgs__s3_list,
 	.remove = pgs__s3_remove,
 	.close = s3_close,
+	.operations = s3_operations,
 };
 
 static int set_numbers(pgs__s3 *s3, const pgs_s3_options *o, pgs_error *err)

@@ -29,11 +29,24 @@
 #include "md5.h"
 #include "page.h"
 #include "util/cursor.h"
+#include "util/meter.h"
 
 #define PGS__S3_ETAG_MAX 96
 #define PGS__S3_PARTS_MAX 10000
 
 typedef struct pgs__s3_channel pgs__s3_channel;
+
+/* What requests are counted as: pagestore/operations.h. */
+typedef enum pgs__s3_operation {
+	PGS__S3_OP_PUT,
+	PGS__S3_OP_PART,
+	PGS__S3_OP_UPLOAD,
+	PGS__S3_OP_GET,
+	PGS__S3_OP_HEAD,
+	PGS__S3_OP_LIST,
+	PGS__S3_OP_DELETE,
+	PGS__S3_OPERATIONS
+} pgs__s3_operation;
 
 typedef struct pgs__s3 {
 	pgs_blob base;
@@ -53,6 +66,7 @@ typedef struct pgs__s3 {
 	size_t parallel;
 	uint64_t multipart_bytes, part_bytes;
 	bool read_only;
+	pgs__meter meters[PGS__S3_OPERATIONS];
 	/* Connections, under `lock`: */
 	pthread_mutex_t lock;
 	pgs__s3_channel *idle;

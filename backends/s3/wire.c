@@ -27,6 +27,7 @@ typedef struct slot {
 	bool running;
 	uint64_t start_ms;
 	uint64_t heard_ms; /* when it started, or anything moved last */
+	uint64_t started_us;
 	pgs__buffer url;
 	char detail[CURL_ERROR_SIZE];
 } slot;
@@ -256,6 +257,7 @@ static bool start(pgs__s3_channel *channel, slot *s)
 	pgs__md5_init(&call->md5);
 	s->detail[0] = '\0';
 	s->heard_ms = pgs__now_ms();
+	s->started_us = pgs__now_us();
 	if (!s->easy)
 		s->easy = curl_easy_init();
 	s->running = s->easy && set_all(s) && !curl_multi_add_handle(channel->multi, s->easy);
@@ -264,11 +266,41 @@ static bool start(pgs__s3_channel *channel, slot *s)
 
 /* --- ending an attempt -------------------------------------------------------------------- */
 
+static pgs__s3_operation operation_of(const pgs__s3_call *call)
+{
+	switch (call->method) {
+	case PGS__S3_GET:
+		return call->buffer ? PGS__S3_OP_GET : PGS__S3_OP_LIST;
+	case PGS__S3_HEAD:
+		return PGS__S3_OP_HEAD;
+	case PGS__S3_PUT:
+		return call->query ? PGS__S3_OP_PART : PGS__S3_OP_PUT;
+	case PGS__S3_DELETE:
+		return call->query ? PGS__S3_OP_UPLOAD : PGS__S3_OP_DELETE;
+	default:
+		return PGS__S3_OP_UPLOAD;
+	}
+}
+
+static void count(slot *s, bool good)
+{
+	const pgs__s3_call *call = s->call;
+	pgs__meter *meter = &s->s3->meters[operation_of(call)];
+	pgs__meter_add(&meter->requests, 1);
+	pgs__meter_add(&meter->failures, !good);
+	pgs__meter_add(&meter->retries, call->attempts > 1);
+	pgs__meter_add(&meter->bytes_sent, call->method == PGS__S3_PUT ? call->last.sent : call->body.size);
+	pgs__meter_add(&meter->bytes_received, call->last.received + call->answer.size);
+	pgs__meter_time(meter, pgs__now_us() - s->started_us);
+}
+
 static void settle(slot *s, uint64_t deadline_ms)
 {
 	uint32_t wait_ms;
 	s->running = false;
-	if (pgs__s3_settle(s->s3, s->call, deadline_ms, &wait_ms))
+	bool done = pgs__s3_settle(s->s3, s->call, deadline_ms, &wait_ms);
+	count(s, done && s->call->status == PGS_OK);
+	if (done)
 		s->call = NULL;
 	else
 		s->start_ms = pgs__now_ms() + wait_ms;

@@ -17,6 +17,15 @@ uint64_t pgs__now_ms(void)
 	return pgs__hooks ? pgs__hooks->now_ms() : (uint64_t)read_ms(CLOCK_MONOTONIC);
 }
 
+uint64_t pgs__now_us(void)
+{
+	if (pgs__hooks)
+		return pgs__hooks->now_ms() * 1000;
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
 int64_t pgs__unix_ms(void)
 {
 	return pgs__hooks ? pgs__hooks->unix_ms() : read_ms(CLOCK_REALTIME);

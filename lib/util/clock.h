@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 uint64_t pgs__now_ms(void); /* CLOCK_MONOTONIC */
+uint64_t pgs__now_us(void); /* the same, for measuring */
 int64_t pgs__unix_ms(void); /* CLOCK_REALTIME */
 
 /* A deadline of 0 never passes. */

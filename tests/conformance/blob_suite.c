@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "support/blob_calls.h"
+#include "support/operations.h"
 #include "util/clock.h"
 
 #define LARGE ((size_t)8 << 20)
@@ -433,6 +434,45 @@ static void test_blob__contents_outlive_close(void **state)
 	expect_list(fixture->blob, "", "a/b:100000 ");
 }
 
+/* --- what is counted ------------------------------------------------------ */
+
+static uint64_t first_attempts(const operation_list *now, const operation_list *before, const char *name)
+{
+	pgs_operation_stat s = operation_since(now, before, name);
+	return s.requests - s.retries;
+}
+
+static void test_blob__operations_are_counted(void **state)
+{
+	pgs_blob *blob = ((blob_fixture *)*state)->blob;
+	uint8_t bytes[100];
+	uint64_t size;
+	pgs_blob_range ranges[] = {{.name = "a", .size = 60, .buffer = bytes}, {.name = "a", .size = 40, .buffer = bytes}};
+	if (!PGS_BLOB_HAS(blob, operations))
+		skip();
+	operation_list before = blob_operations(blob);
+	assert_int_equal(put_pattern(blob, "a", 1000, 1), PGS_OK);
+	assert_int_equal(blob->vtable->get(blob, ranges, 2, 0, NULL), PGS_OK);
+	assert_int_equal(stat_size(blob, "a", &size), PGS_OK);
+	expect_list(blob, "", "a:1000 ");
+	operation_list now = blob_operations(blob);
+	assert_int_equal(first_attempts(&now, &before, "put"), 1);
+	assert_int_equal(first_attempts(&now, &before, "get"), 2);
+	assert_int_equal(first_attempts(&now, &before, "head"), 1);
+	assert_int_equal(first_attempts(&now, &before, "list"), 1);
+	assert_int_equal(first_attempts(&now, &before, "delete"), 0);
+	assert_true(operation_since(&now, &before, "put").bytes_sent >= 1000);
+	assert_true(operation_since(&now, &before, "get").bytes_received >= 100);
+	assert_int_equal(get_range(blob, "none", 0, bytes, 1), PGS_ENOTFOUND);
+	assert_int_equal(blob->vtable->remove(blob, "a", 0, NULL), PGS_OK);
+	operation_list after = blob_operations(blob);
+	assert_true(operation_since(&after, &now, "get").failures >= 1);
+	assert_int_equal(first_attempts(&after, &now, "delete"), 1);
+	assert_int_equal(first_attempts(&after, &now, "put"), 0);
+	operations_expect_grown(&now, &before);
+	operations_expect_grown(&after, &now);
+}
+
 /* --- running ------------------------------------------------------------ */
 
 static const struct CMUnitTest tests[] = {
@@ -457,6 +497,7 @@ static const struct CMUnitTest tests[] = {
 	cmocka_unit_test(test_blob__threads_do_not_disturb_each_other),
 	cmocka_unit_test(test_blob__handles_share_contents),
 	cmocka_unit_test(test_blob__contents_outlive_close),
+	cmocka_unit_test(test_blob__operations_are_counted),
 };
 
 static int open_fixture(void **state)

@@ -53,6 +53,7 @@ extern const kv_suite_part kv_error_part;
 extern const kv_suite_part kv_history_part;
 extern const kv_suite_part kv_watch_part;
 extern const kv_suite_part kv_sharing_part;
+extern const kv_suite_part kv_operations_part;
 
 #define KV_SUITE_PART(variable, title, tests)                                                                          \
 	const kv_suite_part variable = {title, tests, sizeof(tests) / sizeof *(tests)}

@@ -12,6 +12,7 @@
 #include "../../backends/url.h"
 #include "support/etcd_server.h"
 #include "support/kv_calls.h"
+#include "support/operations.h"
 #include "support/scratch.h"
 #include "support/stores.h"
 #include "support/testing.h"
@@ -865,6 +866,76 @@ static void test_tls__certificates_are_asked_for_and_shown(void **state)
 	etcd_stop(etcd);
 }
 
+/* --- operations -------------------------------------------------------------------------- */
+
+static pgs_store *open_counting_store(const char *root)
+{
+	char url[400];
+	pgs_store *store;
+	pgs_error err = PGS_ERROR_INIT;
+	snprintf(url, sizeof url, "etcd://%s/%s?blob=dir:%s/%s", etcd_endpoint(shared, 0), root, scratch_root(), root);
+	if (pgs_open(&store, url, NULL, &err) != PGS_OK)
+		fail_msg("%s: %s", url, err.message);
+	return store;
+}
+
+static void test_operations__a_store_that_is_idle_asks_nothing(void **state)
+{
+	(void)state;
+	pgs_store *store = open_counting_store("idle");
+	pgs_db *db = create_db(store, "db", NULL);
+	pgs_txn *txn = begin_write(db);
+	assert_int_equal(write_seed(txn, 0, 7), PGS_OK);
+	commit_ok(txn);
+	pgs_kv *kv = open_ok(etcd_endpoint(shared, 0), "idle", NULL);
+	pgs_kv_watch *watch;
+	pgs_kv_events events;
+	assert_int_equal(kv->vtable->watch_open(kv, bytes_of("n/"), PGS_KV_TO_END, 0, &watch, NULL), PGS_OK);
+	assert_int_equal(kv->vtable->watch_next(watch, 100, &events, NULL), PGS_OK);
+	operation_list before = store_operations(store), watching = kv_operations(kv);
+	assert_int_equal(operation_since(&watching, NULL, "watch").requests, 1);
+	assert_int_equal(kv->vtable->watch_next(watch, 5000, &events, NULL), PGS_OK);
+	assert_int_equal(events.count, 0);
+	operation_list after = store_operations(store), watched = kv_operations(kv);
+	assert_int_equal(all_requests(&after), all_requests(&before));
+	assert_int_equal(all_requests(&watched), all_requests(&watching));
+	kv->vtable->watch_close(watch);
+	kv->vtable->close(kv);
+	pgs_db_close(db);
+	pgs_close(store);
+}
+
+/* What is measured is what happened: a server's bytes and milliseconds, and the endpoint that was down. */
+static void test_operations__count_what_went_over_the_wire(void **state)
+{
+	(void)state;
+	char both[80];
+	snprintf(both, sizeof both, "127.0.0.1:%u,%s", etcd_free_port(), etcd_endpoint(shared, 0));
+	pgs_kv *kv = open_ok(both, "wire", NULL);
+	operation_list before = kv_operations(kv);
+	pgs_operation_stat read = operation_since(&before, NULL, "read");
+	assert_int_equal(read.requests, 2); /* who are you? the first has nobody to answer it */
+	assert_int_equal(read.failures, 1);
+	assert_int_equal(read.retries, 1);
+	kv_put(kv, "a", "some 30 bytes, and a bit more");
+	operation_list now = kv_operations(kv);
+	pgs_operation_stat put = operation_since(&now, &before, "txn");
+	assert_int_equal(put.requests, 1);
+	assert_true(put.bytes_sent > 60 && put.bytes_sent < 600);
+	assert_true(put.bytes_received > 60 && put.bytes_received < 600);
+	assert_true(put.p50_us > 50 && put.p50_us <= put.max_us);
+	pgs_kv_watch *watch;
+	assert_int_equal(kv->vtable->watch_open(kv, bytes_of("a"), NO_END, 0, &watch, NULL), PGS_OK);
+	kv_put(kv, "a", "2");
+	expect_events(kv, watch, "2");
+	kv->vtable->watch_close(watch);
+	operation_list then = kv_operations(kv);
+	pgs_operation_stat watched = operation_since(&then, &now, "watch");
+	assert_int_equal(watched.requests, 1);
+	assert_true(watched.bytes_sent > 20 && watched.bytes_received > 100 && watched.p50_us > 0);
+	kv->vtable->close(kv);
+}
+
 static int start_shared(void **state)
 {
 	shared = etcd_start(&(etcd_setup){.members = 1});
@@ -904,6 +975,8 @@ int main(void)
 		cmocka_unit_test(test_quota__full_is_enospc_and_never_applied),
 		cmocka_unit_test(test_users__come_with_passwords_and_tokens),
 		cmocka_unit_test(test_tls__certificates_are_asked_for_and_shown),
+		cmocka_unit_test(test_operations__a_store_that_is_idle_asks_nothing),
+		cmocka_unit_test(test_operations__count_what_went_over_the_wire),
 	};
 	if (!etcd_available())
 		return 77;

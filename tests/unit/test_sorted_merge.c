@@ -131,8 +131,16 @@ static void plain_close(pgs_blob *blob)
 
 static plain_blob *plain_new(void)
 {
-	static const pgs_blob_vtable vtable = {PGS_BLOB_VERSION, sizeof vtable,	   plain_put,	plain_get,
-					       plain_stat,	 plain_list,	   plain_remove, plain_close};
+	static const pgs_blob_vtable vtable = {
+		.version = PGS_BLOB_VERSION,
+		.struct_size = sizeof vtable,
+		.put = plain_put,
+		.get = plain_get,
+		.stat = plain_stat,
+		.list = plain_list,
+		.remove = plain_remove,
+		.close = plain_close,
+	};
 	plain_blob *p = calloc(1, sizeof *p);
 	p->base.vtable = &vtable;
 	p->step = 1000;

@@ -24,9 +24,11 @@
 #ifndef PAGESTORE_SYS_BLOB_H
 #define PAGESTORE_SYS_BLOB_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <pagestore/error.h>
+#include <pagestore/operations.h>
 #include <pagestore/sys/slice.h>
 
 #ifdef __cplusplus
@@ -82,7 +84,18 @@ typedef struct pgs_blob_vtable {
 
 	/* Free the backend; no call is running. */
 	void (*close)(pgs_blob *blob);
+
+	/* Optional, from here on: NULL, or beyond struct_size, when there is none. */
+
+	/* As the KV's (pagestore/sys/kv.h). */
+	void (*operations)(pgs_blob *blob, pgs_operation_visitor visit, void *ctx);
 } pgs_blob_vtable;
+
+/* The size of a vtable without optional slots, and whether one has such a slot. */
+#define PGS_BLOB_VTABLE_LEAST offsetof(pgs_blob_vtable, operations)
+#define PGS_BLOB_HAS(blob, slot)                                                                                       \
+	((blob)->vtable->struct_size >= offsetof(pgs_blob_vtable, slot) + sizeof (blob)->vtable->slot &&               \
+		(blob)->vtable->slot)
 
 struct pgs_blob {
 	const pgs_blob_vtable *vtable;

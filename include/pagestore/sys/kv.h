@@ -48,9 +48,11 @@
 #define PAGESTORE_SYS_KV_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include <pagestore/error.h>
+#include <pagestore/operations.h>
 #include <pagestore/sys/slice.h>
 
 #ifdef __cplusplus
@@ -230,7 +232,18 @@ typedef struct pgs_kv_vtable {
 
 	/* Free the backend; no call is running and no watch is open. */
 	void (*close)(pgs_kv *kv);
+
+	/* Optional, from here on: NULL, or beyond struct_size, when there is none. */
+
+	/* Visit what was counted since this handle was opened, by the rules and
+	 * names of pagestore/operations.h: numbers only grow. No I/O. */
+	void (*operations)(pgs_kv *kv, pgs_operation_visitor visit, void *ctx);
 } pgs_kv_vtable;
+
+/* The size of a vtable without optional slots, and whether one has such a slot. */
+#define PGS_KV_VTABLE_LEAST offsetof(pgs_kv_vtable, operations)
+#define PGS_KV_HAS(kv, slot)                                                                                           \
+	((kv)->vtable->struct_size >= offsetof(pgs_kv_vtable, slot) + sizeof (kv)->vtable->slot && (kv)->vtable->slot)
 
 struct pgs_kv {
 	const pgs_kv_vtable *vtable;
