@@ -17,6 +17,7 @@ typedef struct option {
 static const option options[CLI_OPTION_COUNT] = {
 	[CLI_OPT_STORE] = {"store", 's', "URL", "the store, such as dir:/var/lib/shop; also from PAGESTORE_URL"},
 	[CLI_OPT_JSON] = {"json", 0, NULL, "print the facts as one JSON object"},
+	[CLI_OPT_STATS] = {"stats", 0, NULL, "at the end, show on stderr what the backends were asked, and how long it took"},
 	[CLI_OPT_HELP] = {"help", 'h', NULL, "say how to use it"},
 	[CLI_OPT_VERSION] = {"version", 0, NULL, "print the version"},
 	[CLI_OPT_PAGE_SIZE] = {"page-size", 0, "N", "bytes in a page: a power of two, 512 to 65536 (default 4096)"},
@@ -123,12 +124,10 @@ int cli_parse_args(cli *c, int argc, char **argv, const char **command)
 
 int cli_check_args(const cli *c)
 {
-	const unsigned common = CLI_TAKES(CLI_OPT_STORE) | CLI_TAKES(CLI_OPT_JSON) | CLI_TAKES(CLI_OPT_HELP) |
-				CLI_TAKES(CLI_OPT_VERSION);
 	const cli_command *command = c->command;
 	size_t needed = command->operand_count - (strchr(command->operands, '[') != NULL);
 	for (int i = 0; i < CLI_OPTION_COUNT; i++) {
-		if (c->values[i] && !((common | command->options) & CLI_TAKES(i)))
+		if (c->values[i] && !((CLI_COMMON_OPTIONS | command->options) & CLI_TAKES(i)))
 			return cli_misused(NULL, "%s takes no option --%s", command->name, options[i].name);
 	}
 	if (c->operand_count > command->operand_count)

@@ -18,6 +18,7 @@ enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 enum {
 	CLI_OPT_STORE,
 	CLI_OPT_JSON,
+	CLI_OPT_STATS,
 	CLI_OPT_HELP,
 	CLI_OPT_VERSION,
 	CLI_OPT_PAGE_SIZE,
@@ -36,6 +37,12 @@ enum {
 };
 
 #define CLI_TAKES(option) (1u << (option))
+
+/* What every command takes. */
+#define CLI_COMMON_OPTIONS                                                                                             \
+	(CLI_TAKES(CLI_OPT_STORE) | CLI_TAKES(CLI_OPT_JSON) | CLI_TAKES(CLI_OPT_STATS) | CLI_TAKES(CLI_OPT_HELP) |     \
+		CLI_TAKES(CLI_OPT_VERSION))
+
 #define CLI_OPERANDS_MAX 3
 
 typedef struct cli cli;

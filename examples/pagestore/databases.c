@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "format.h"
 #include "json.h"
+#include "operations.h"
 #include "report.h"
 
 int cli_create(cli *c)
@@ -127,7 +128,7 @@ static void stat_text(const char *name, const pgs_db_stat *s)
 		printf("KV of whole store    %s, history included\n", cli_size(s->store_kv_bytes).text);
 }
 
-static int stat_json(const char *name, const pgs_db_stat *s)
+static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s)
 {
 	json j;
 	json_begin(&j);
@@ -154,6 +155,7 @@ static int stat_json(const char *name, const pgs_db_stat *s)
 	json_count(&j, "snapshot_count", s->snapshot_count);
 	json_count(&j, "pin_count", s->pin_count);
 	json_count(&j, "pressure_percent", s->pressure_percent);
+	cli_json_operations(&j, store);
 	return json_finish(&j);
 }
 
@@ -167,7 +169,9 @@ int cli_stat(cli *c)
 	if (pgs_stat(c->db, &stat, &err) != PGS_OK)
 		return cli_fail_pgs(&err, NULL, "cannot take the facts of the database %s", cli_quote(name).text);
 	if (c->json)
-		return stat_json(name, &stat);
+		return stat_json(c->store, name, &stat);
 	stat_text(name, &stat);
+	puts("\nasked by this command:");
+	cli_print_operations(stdout, c->store);
 	return CLI_OK;
 }

@@ -23,6 +23,18 @@ cli_short cli_size(uint64_t bytes)
 	return s;
 }
 
+cli_short cli_duration(uint64_t us)
+{
+	cli_short s;
+	if (us < 1000)
+		snprintf(s.text, sizeof(s.text), "%u us", (unsigned)us);
+	else if (us < 1000000)
+		snprintf(s.text, sizeof(s.text), "%.1f ms", (double)us / 1e3);
+	else
+		snprintf(s.text, sizeof(s.text), "%.1f s", (double)us / 1e6);
+	return s;
+}
+
 cli_short cli_percent(uint64_t part, uint64_t whole)
 {
 	cli_short s;

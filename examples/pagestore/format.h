@@ -22,6 +22,9 @@ typedef struct cli_quoted {
 /* "17 B", "1.3 KiB", ... */
 cli_short cli_size(uint64_t bytes);
 
+/* "17 us", "1.3 ms", "2.5 s". */
+cli_short cli_duration(uint64_t us);
+
 /* part/whole as a percentage with as many digits as it needs: "0.012 %". */
 cli_short cli_percent(uint64_t part, uint64_t whole);
 

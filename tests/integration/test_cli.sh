@@ -170,6 +170,23 @@ test_usage_errors() {
 	check "usage errors make no store" '[ ! -e store ]'
 }
 
+# What a command asked of the backends, on stderr: the facts stay as they are, also of one that fails.
+test_stats_option() {
+	call create counted --stats
+	check "--stats shows changes and reads" \
+		'[ $status -eq 0 ] && grep -q "^  local   txn " err && grep -q "^  local   read " err'
+	check "--stats has a header" 'grep -q "^  backend .*requests .*failed .*p99" err'
+	check "--stats leaves stdout alone" '[ "$(wc -l <out)" -eq 1 ] && grep -q "^created" out'
+	call list --json --stats
+	check "--stats goes with --json" '[ $status -eq 0 ] && grep -q "^  local   read " err'
+	is_json 'list --stats'
+	call create counted --stats
+	check "--stats of a failure" '[ $status -eq 1 ] && grep -q counted err && grep -q "^  local   read " err'
+	ok drop counted
+	"$tool" -s "dir:$work/nowhere" list --stats >out 2>err
+	check "--stats without a store" '[ $? -eq 1 ] && ! grep -q "p99" err'
+}
+
 test_missing_store() {
 	fails 1 'store' list
 	check "the message names the store" 'grep -qF "$work/store" err'
@@ -445,8 +462,14 @@ test_history() {
 	fails 1 'hist' diff hist "$first" 999999
 	ok stat hist
 	check "stat prints units" 'grep -q "4.0 KiB" out && grep -q "after 3 commits" out'
+	check "stat shows what it asked" 'grep -q "^  local   read  .* us .* [um]*s$" out'
+	check "stat shows nothing that it did not ask" '! grep -q "^  local   txn" out'
 	ok stat hist --json
 	is_json stat
+	check "stat --json shows what it asked" \
+		'[ "$(fact "\$.operations[0].backend")" = local ] && [ "$(fact "\$.operations[0].operation")" = read ] &&
+			[ "$(fact "\$.operations[0].requests")" -gt 0 ] && [ "$(fact "\$.operations[0].failures")" = 0 ] &&
+			[ "$(fact "\$.operations[0].p50_us")" -le "$(fact "\$.operations[0].max_us")" ]'
 	check "stat --json" '[ "$(fact "\$.commit_count")" = 3 ] && [ "$(fact "\$.page_count")" = 1 ] && [ "$(fact "\$.revision")" = $third ]'
 	ok verify hist
 	check "verify finds nothing" 'grep -q "no damage" out'
@@ -662,7 +685,7 @@ test_url() {
 	unset PAGESTORE_URL
 }
 
-for test in help usage_errors missing_store databases sizes import sqlite export history snapshots maintain damage concurrent changing_file interrupt url; do
+for test in help usage_errors missing_store stats_option databases sizes import sqlite export history snapshots maintain damage concurrent changing_file interrupt url; do
 	test_$test
 done
 echo "$passed checks passed, $failures failed"
