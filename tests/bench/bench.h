@@ -21,6 +21,7 @@ typedef struct bench_env {
 /* Medians over the rounds. */
 typedef struct bench_result {
 	double ours, baseline;
+	bool skipped; /* what it needs is not here, and that was said */
 } bench_result;
 
 typedef struct bench {
@@ -41,6 +42,11 @@ extern const bench bench_compact_speed, bench_merge_speed, bench_space_amp, benc
 extern const bench bench_maintain_memory, bench_reader_stall;
 extern const bench bench_lookup_cost_1e6, bench_lookup_cost_1e7, bench_lookup_cost_1e9;
 extern const bench bench_lookup_absent_1e6, bench_lookup_absent_1e7, bench_lookup_absent_1e9;
+/* etcd.c, etcd_table.c; they start a server */
+extern const bench bench_etcd_commit_small, bench_etcd_commit_requests, bench_etcd_commit_parallel;
+extern const bench bench_etcd_begin, bench_etcd_begin_requests;
+extern const bench bench_etcd_read_many, bench_etcd_read_many_requests, bench_etcd_idle;
+extern const bench bench_etcd_big_table_commit, bench_etcd_big_table_put;
 
 /* One round of one side; returns what was measured. */
 typedef double (*bench_side)(void *ctx);

@@ -191,7 +191,8 @@ static void add_all(const etcd_server *etcd, size_t i, arguments *a)
 	add(a, "etcd");
 	add(a, "--name=m%zu", i);
 	add(a, "--data-dir=%s/data%zu", etcd->folder, i);
-	add(a, "--unsafe-no-fsync"); /* processes crash here, machines do not */
+	if (!setup->synced)
+		add(a, "--unsafe-no-fsync"); /* processes crash here, machines do not */
 	add(a, "--listen-client-urls=%s://127.0.0.1:%u", scheme, m->client_port);
 	add(a, "--advertise-client-urls=%s://127.0.0.1:%u", scheme, m->client_port);
 	add(a, "--listen-peer-urls=http://127.0.0.1:%u", m->peer_port);

@@ -25,6 +25,7 @@ typedef struct etcd_setup {
 	size_t max_request_bytes;
 	bool tls;              /* with a certificate of etcd_certificates() */
 	bool client_tls;       /* and clients need one */
+	bool synced;           /* what it writes is synced to disk: slower, as it is where machines crash */
 } etcd_setup;
 
 /* False, having said so loudly, when there is no etcd: the test is skipped. Where CI=true it ends the program as
