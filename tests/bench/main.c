@@ -24,6 +24,9 @@ static const bench *const large[] = {
 	&bench_etcd_begin_requests,   &bench_etcd_read_many,	    &bench_etcd_read_many_requests,
 	&bench_etcd_big_table_commit, &bench_etcd_big_table_put,    &bench_etcd_idle,
 #endif
+#ifdef PGS_WITH_S3
+	&bench_s3_bulk,		      &bench_s3_cold_scan,	    &bench_s3_cold_scan_gets,	 &bench_s3_cold_point,
+#endif
 };
 #define LARGE_COUNT (sizeof large / sizeof *large)
 #define SKIPPED 77 /* as ctest has it */

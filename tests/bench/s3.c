@@ -1,0 +1,467 @@
+/* Bulk commits and cold reads of a database on a cluster: etcd and an S3 server, both real, on this machine, against
+ * libcurl moving the same compressed bytes to and from that S3 server. */
+#include "fixtures.h"
+
+#include <curl/curl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include <pagestore/backends.h>
+
+#include "support/etcd_server.h"
+#include "support/s3_server.h"
+
+#define MIB ((uint64_t)1 << 20)
+#define CURL_RANGE (4 * MIB)
+#define POINT_RANGE 4096
+#define POINTS 400
+
+/* --- the servers ---------------------------------------------------------------------- */
+
+/* A blob store that counts the ranges read from the one below. */
+typedef struct counting_blob {
+	pgs_blob base;
+	pgs_blob *inner;
+	uint64_t *gets;
+} counting_blob;
+
+typedef struct cluster {
+	const bench_env *env;
+	s3_server *s3;
+	etcd_server *etcd;
+	pgs_blob *bucket;
+	uint64_t gets;
+	unsigned databases; /* so far: each has a root of its own in etcd */
+} cluster;
+
+static pgs_blob *inner_of(pgs_blob *blob)
+{
+	return ((counting_blob *)blob)->inner;
+}
+
+static int pass_put(pgs_blob *blob, const char *name, uint64_t size, pgs_blob_source source, void *ctx,
+	uint64_t deadline_ms, pgs_error *err)
+{
+	return inner_of(blob)->vtable->put(inner_of(blob), name, size, source, ctx, deadline_ms, err);
+}
+
+static int count_get(pgs_blob *blob, pgs_blob_range *ranges, size_t count, uint64_t deadline_ms, pgs_error *err)
+{
+	__atomic_fetch_add(((counting_blob *)blob)->gets, count, __ATOMIC_RELAXED);
+	return inner_of(blob)->vtable->get(inner_of(blob), ranges, count, deadline_ms, err);
+}
+
+static int pass_stat(pgs_blob *blob, const char *name, uint64_t *size, uint64_t deadline_ms, pgs_error *err)
+{
+	return inner_of(blob)->vtable->stat(inner_of(blob), name, size, deadline_ms, err);
+}
+
+static int pass_list(
+	pgs_blob *blob, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms, pgs_error *err)
+{
+	return inner_of(blob)->vtable->list(inner_of(blob), prefix, lister, ctx, deadline_ms, err);
+}
+
+static int pass_remove(pgs_blob *blob, const char *name, uint64_t deadline_ms, pgs_error *err)
+{
+	return inner_of(blob)->vtable->remove(inner_of(blob), name, deadline_ms, err);
+}
+
+static void pass_close(pgs_blob *blob)
+{
+	inner_of(blob)->vtable->close(inner_of(blob));
+	free(blob);
+}
+
+static const pgs_blob_vtable counting_vtable = {
+	.version = PGS_BLOB_VERSION,
+	.struct_size = sizeof counting_vtable,
+	.put = pass_put,
+	.get = count_get,
+	.stat = pass_stat,
+	.list = pass_list,
+	.remove = pass_remove,
+	.close = pass_close,
+};
+
+/* False where there are no servers, which was said. */
+static bool cluster_start(cluster *c, const bench_env *env, bench_result *out)
+{
+	*c = (cluster){.env = env};
+	out->skipped = !etcd_available() || !s3_available();
+	if (out->skipped)
+		return false;
+	c->etcd = etcd_start(&(etcd_setup){.members = 1});
+	c->s3 = s3_start(false);
+	bench_check(c->etcd && c->s3, "starting the servers");
+	c->bucket = s3_blob(c->s3, NULL, NULL);
+	bench_check(c->bucket != NULL, "opening the bucket");
+	return true;
+}
+
+static int remove_one(void *ctx, const char *name, uint64_t size)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_blob *bucket = ((cluster *)ctx)->bucket;
+	(void)size;
+	bench_must(bucket->vtable->remove(bucket, name, 0, &err), &err, name);
+	return 0;
+}
+
+static void empty_bucket(cluster *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	bench_must(c->bucket->vtable->list(c->bucket, "", remove_one, c, 0, &err), &err, "emptying the bucket");
+}
+
+static void cluster_stop(cluster *c)
+{
+	c->bucket->vtable->close(c->bucket);
+	s3_stop(c->s3);
+	etcd_stop(c->etcd);
+}
+
+/* A process of its own, so to say: nothing is known, nothing connected. */
+static pgs_store *open_store(cluster *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	char root[32];
+	snprintf(root, sizeof root, "bench-%u", c->databases);
+	pgs_kv *kv = etcd_kv(c->etcd, root, NULL);
+	counting_blob *blob = bench_alloc(sizeof *blob);
+	*blob = (counting_blob){{&counting_vtable}, s3_blob(c->s3, root, NULL), &c->gets};
+	bench_check(kv && blob->inner, "opening the servers");
+	pgs_store *store;
+	bench_must(pgs_open_with(&store, kv, &blob->base, NULL, &err), &err, "pgs_open_with");
+	return store;
+}
+
+static void create_db(cluster *c, bench_db *out)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	c->databases++;
+	out->store = open_store(c);
+	bench_must(pgs_db_create(&out->db, out->store, "bench", 5, NULL, &err), &err, "pgs_db_create");
+}
+
+static void open_db(cluster *c, bench_db *out)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	out->store = open_store(c);
+	bench_must(pgs_db_open(&out->db, out->store, "bench", 5, NULL, &err), &err, "pgs_db_open");
+}
+
+/* --- libcurl alone --------------------------------------------------------------------- */
+
+/* An object, and what has been sent or has come of it. */
+typedef struct transfer {
+	CURL *easy;
+	uint8_t *data;
+	uint64_t size, done;
+} transfer;
+
+static size_t send_some(char *out, size_t one, size_t count, void *ctx)
+{
+	transfer *t = ctx;
+	uint64_t left = t->size - t->done;
+	size_t size = one * count < left ? one * count : (size_t)left;
+	memcpy(out, t->data + t->done, size);
+	t->done += size;
+	return size;
+}
+
+static size_t take_some(char *data, size_t one, size_t size, void *ctx)
+{
+	(void)one;
+	transfer *t = ctx;
+	bench_check(size <= t->size - t->done, "curl: more came than was asked for");
+	memcpy(t->data + t->done, data, size);
+	t->done += size;
+	return size;
+}
+
+static CURL *new_curl(cluster *c)
+{
+	char url[128];
+	CURL *easy = curl_easy_init();
+	bench_check(easy != NULL, "curl_easy_init");
+	snprintf(url, sizeof url, "%s/" S3_TEST_BUCKET "/curl", s3_endpoint(c->s3));
+	curl_easy_setopt(easy, CURLOPT_URL, url);
+	curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, "aws:amz:us-east-1:s3");
+	curl_easy_setopt(easy, CURLOPT_USERNAME, S3_TEST_ID);
+	curl_easy_setopt(easy, CURLOPT_PASSWORD, S3_TEST_SECRET);
+	curl_easy_setopt(easy, CURLOPT_FAILONERROR, 1L);
+	return easy;
+}
+
+static void run_curl(transfer *t)
+{
+	struct curl_slist *headers = curl_slist_append(NULL, "x-amz-content-sha256: UNSIGNED-PAYLOAD");
+	curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
+	CURLcode code = curl_easy_perform(t->easy);
+	curl_slist_free_all(headers);
+	if (code || t->done != t->size)
+		bench_die("curl: %s, after %llu of %llu bytes", curl_easy_strerror(code), (unsigned long long)t->done,
+			(unsigned long long)t->size);
+}
+
+static void upload(cluster *c, uint8_t *data, uint64_t size)
+{
+	transfer t = {new_curl(c), data, size, 0};
+	curl_easy_setopt(t.easy, CURLOPT_UPLOAD, 1L);
+	curl_easy_setopt(t.easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size);
+	curl_easy_setopt(t.easy, CURLOPT_READFUNCTION, send_some);
+	curl_easy_setopt(t.easy, CURLOPT_READDATA, &t);
+	run_curl(&t);
+	curl_easy_cleanup(t.easy);
+}
+
+static void download(CURL *easy, uint64_t offset, uint8_t *data, uint64_t size)
+{
+	transfer t = {easy, data, size, 0};
+	char range[64];
+	snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)offset, (unsigned long long)(offset + size - 1));
+	curl_easy_setopt(easy, CURLOPT_RANGE, range);
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_some);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &t);
+	run_curl(&t);
+}
+
+/* --- the data ----------------------------------------------------------------------------- */
+
+typedef struct bulk {
+	cluster c;
+	const bench_pages *pages;
+	uint8_t *frames, *came; /* the pages compressed, one after another; and what was downloaded */
+	uint64_t frame_bytes;
+} bulk;
+
+static void compress_pages(bulk *b)
+{
+	const bench_pages *p = b->pages;
+	const size_t room = ZSTD_compressBound(p->page_size);
+	ZSTD_CCtx *compressor = ZSTD_createCCtx();
+	b->frames = bench_alloc(p->count * (size_t)p->page_size + room);
+	bench_check(compressor != NULL, "out of memory");
+	for (uint32_t i = 0; i < p->count; i++) {
+		size_t size = ZSTD_compressCCtx(compressor, b->frames + b->frame_bytes, room,
+			p->data + (size_t)i * p->page_size, p->page_size, 1);
+		bench_check(!ZSTD_isError(size) && size <= p->page_size, "zstd");
+		b->frame_bytes += size;
+	}
+	ZSTD_freeCCtx(compressor);
+	b->came = bench_alloc(b->frame_bytes);
+}
+
+static bool bulk_start(bulk *b, const bench_env *env, bench_result *out)
+{
+	*b = (bulk){0};
+	if (!cluster_start(&b->c, env, out))
+		return false;
+	b->pages = bench_real_pages(env, (env->quick ? 4 : 256) * MIB);
+	compress_pages(b);
+	return true;
+}
+
+static void bulk_stop(bulk *b)
+{
+	cluster_stop(&b->c);
+	free(b->frames);
+	free(b->came);
+}
+
+static const uint8_t *page_at(const bulk *b, uint32_t number)
+{
+	return b->pages->data + (size_t)number * b->pages->page_size;
+}
+
+static double megabytes_per_second(const bulk *b, double since)
+{
+	return (double)b->pages->count * b->pages->page_size / 1e6 / (bench_seconds() - since);
+}
+
+/* --- importing ------------------------------------------------------------------------------- */
+
+static double write_all(const bulk *b, pgs_db *db)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn_options options = PGS_TXN_OPTIONS_INIT;
+	pgs_txn *t;
+	options.write = true;
+	double since = bench_seconds();
+	bench_must(pgs_begin(&t, db, &options, &err), &err, "pgs_begin");
+	for (uint32_t i = 0; i < b->pages->count; i++)
+		bench_must(pgs_write(t, i, page_at(b, i)), pgs_txn_error(t), "pgs_write");
+	bench_must(pgs_commit(t, NULL, NULL, &err), &err, "pgs_commit");
+	return megabytes_per_second(b, since);
+}
+
+static double import_ours(void *ctx)
+{
+	bulk *b = ctx;
+	bench_db db;
+	empty_bucket(&b->c); /* the server has it in memory */
+	create_db(&b->c, &db);
+	double speed = write_all(b, db.db);
+	bench_db_close(&db);
+	return speed;
+}
+
+static double import_curl(void *ctx)
+{
+	bulk *b = ctx;
+	empty_bucket(&b->c);
+	double since = bench_seconds();
+	upload(&b->c, b->frames, b->frame_bytes);
+	return megabytes_per_second(b, since);
+}
+
+/* --- scanning ----------------------------------------------------------------------------------- */
+
+static double scan_ours(void *ctx)
+{
+	bulk *b = ctx;
+	pgs_error err = PGS_ERROR_INIT;
+	bench_db db;
+	pgs_txn *t;
+	uint8_t page[4096];
+	b->c.gets = 0;
+	double since = bench_seconds();
+	open_db(&b->c, &db);
+	bench_must(pgs_begin(&t, db.db, NULL, &err), &err, "pgs_begin");
+	for (uint32_t i = 0; i < b->pages->count; i++) {
+		bench_must(pgs_read(t, i, page), pgs_txn_error(t), "pgs_read");
+		bench_check(memcmp(page, page_at(b, i), sizeof page) == 0, "an imported page reads otherwise");
+	}
+	double speed = megabytes_per_second(b, since);
+	pgs_abort(t);
+	bench_db_close(&db);
+	return speed;
+}
+
+static double scan_curl(void *ctx)
+{
+	bulk *b = ctx;
+	double since = bench_seconds();
+	CURL *easy = new_curl(&b->c);
+	for (uint64_t at = 0; at < b->frame_bytes; at += CURL_RANGE) {
+		uint64_t left = b->frame_bytes - at;
+		download(easy, at, b->came + at, left < CURL_RANGE ? left : CURL_RANGE);
+	}
+	double speed = megabytes_per_second(b, since);
+	curl_easy_cleanup(easy);
+	bench_check(memcmp(b->came, b->frames, b->frame_bytes) == 0, "curl: other bytes came");
+	return speed;
+}
+
+static void run_bulk(const bench_env *env, bench_result *out)
+{
+	bulk b;
+	if (!bulk_start(&b, env, out))
+		return;
+	import_ours(&b);
+	scan_ours(&b); /* verifies */
+	bench_compare(env, import_ours, import_curl, &b, out);
+	bulk_stop(&b);
+}
+
+static void load(bulk *b)
+{
+	import_ours(b);
+	upload(&b->c, b->frames, b->frame_bytes);
+}
+
+static void run_scan(const bench_env *env, bench_result *out)
+{
+	bulk b;
+	if (!bulk_start(&b, env, out))
+		return;
+	load(&b);
+	bench_compare(env, scan_ours, scan_curl, &b, out);
+	bulk_stop(&b);
+}
+
+/* The last scan's: the files' contents, and all else that a process reads for it. */
+static void run_scan_gets(const bench_env *env, bench_result *out)
+{
+	bulk b;
+	if (!bulk_start(&b, env, out))
+		return;
+	load(&b);
+	scan_ours(&b);
+	out->ours = (double)b.c.gets;
+	out->baseline = (double)b.frame_bytes / (double)MIB;
+	bulk_stop(&b);
+}
+
+/* --- single pages ------------------------------------------------------------------------------- */
+
+typedef struct points {
+	bulk b;
+	bench_db db;
+	CURL *easy;
+	uint32_t *order;
+	uint32_t count, next; /* pages read in this round, and so far: none comes twice */
+} points;
+
+static double read_points(void *ctx)
+{
+	points *p = ctx;
+	double seconds[POINTS];
+	uint8_t page[4096];
+	pgs_error err = PGS_ERROR_INIT;
+	for (uint32_t i = 0; i < p->count; i++) {
+		uint32_t number = p->order[p->next++ % p->b.pages->count];
+		pgs_txn *t;
+		double since = bench_seconds();
+		bench_must(pgs_begin(&t, p->db.db, NULL, &err), &err, "pgs_begin");
+		bench_must(pgs_read(t, number, page), pgs_txn_error(t), "pgs_read");
+		pgs_abort(t);
+		seconds[i] = bench_seconds() - since;
+		bench_check(memcmp(page, page_at(&p->b, number), sizeof page) == 0, "a page reads otherwise");
+	}
+	return bench_median(seconds, p->count) * 1e6;
+}
+
+static double curl_points(void *ctx)
+{
+	points *p = ctx;
+	double seconds[POINTS];
+	uint8_t bytes[POINT_RANGE];
+	for (uint32_t i = 0; i < p->count; i++) {
+		uint64_t offset = (uint64_t)p->order[i] * 100 % (p->b.frame_bytes - sizeof bytes);
+		double since = bench_seconds();
+		download(p->easy, offset, bytes, sizeof bytes);
+		seconds[i] = bench_seconds() - since;
+		bench_check(memcmp(bytes, p->b.frames + offset, sizeof bytes) == 0, "curl: other bytes came");
+	}
+	return bench_median(seconds, p->count) * 1e6;
+}
+
+static void run_points(const bench_env *env, bench_result *out)
+{
+	points p = {0};
+	pgs_error err = PGS_ERROR_INIT;
+	if (!bulk_start(&p.b, env, out))
+		return;
+	load(&p.b);
+	open_db(&p.b.c, &p.db);
+	bench_must(pgs_maintain(p.db.db, NULL, NULL, &err), &err, "pgs_maintain"); /* folds the import's pack */
+	bench_db_close(&p.db);
+	open_db(&p.b.c, &p.db);
+	p.easy = new_curl(&p.b.c);
+	p.order = bench_shuffled(p.b.pages->count, 1);
+	p.count = env->quick ? 20 : POINTS;
+	bench_compare(env, read_points, curl_points, &p, out);
+	curl_easy_cleanup(p.easy);
+	bench_db_close(&p.db);
+	free(p.order);
+	bulk_stop(&p.b);
+}
+
+const bench bench_s3_bulk = {"s3_bulk", "curl: one PUT of the frames", "MB/s", 0.7, true, run_bulk};
+const bench bench_s3_cold_scan = {"s3_cold_scan", "curl: GETs of 4 MiB of frames", "MB/s", 0.7, true, run_scan};
+const bench bench_s3_cold_scan_gets = {"s3_cold_scan_gets", "MiB stored", "GETs", 1.0, false, run_scan_gets};
+const bench bench_s3_cold_point = {"s3_cold_point", "curl: one GET of 4 KiB", "us", 2.2, false, run_points};
