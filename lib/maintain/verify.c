@@ -197,20 +197,28 @@ static int is_needed(pgs__verify *v, const pgs__verify_pointer *p, bool *is)
 	return PGS_OK;
 }
 
-/* Why a content could not be had: fetch it alone, for its own message. */
+/* Fetch one content, for its own message. Errors: those that end the verification; want->status has the others. */
+static int fetch_alone(pgs__verify *v, pgs__want *want, pgs_error *why)
+{
+	int code = pgs__contents_fetch(v->contents, want, 1, pgs__verify_deadline(v), why);
+	if (code == PGS_OK || code == PGS_ENOTFOUND || code == PGS_ECORRUPT)
+		return PGS_OK;
+	*v->err = *why;
+	return code;
+}
+
+/* A content could not be had. */
 static int report_missing(pgs__verify *v, const pgs__verify_pointer *p, pgs__want *want)
 {
 	pgs_error e = PGS_ERROR_INIT;
 	bool is = true;
-	int code = pgs__contents_fetch(v->contents, want, 1, pgs__verify_deadline(v), &e);
-	if (code == PGS_OK)
-		return PGS_OK; /* it was there this time */
-	if (code != PGS_ENOTFOUND && code != PGS_ECORRUPT) {
-		*v->err = e;
-		return code;
+	int result = fetch_alone(v, want, &e);
+	if (result == PGS_OK && want->status == PGS_ENOTFOUND) {
+		result = is_needed(v, p, &is);
+		if (result == PGS_OK && is) /* perhaps again, having been collected and written anew: then it is there */
+			result = fetch_alone(v, want, &e);
 	}
-	int result = code == PGS_ENOTFOUND ? is_needed(v, p, &is) : PGS_OK;
-	if (result != PGS_OK)
+	if (result != PGS_OK || want->status == PGS_OK)
 		return result;
 	if (is)
 		return page_finding(v, p, hint_content, e.message);
@@ -352,42 +360,72 @@ int pgs__verify_copy(pgs__verify *v, const pgs__page_id *id, pgs_slice stored, u
 	return pgs__verify_bad_copy(v, id, revision, why);
 }
 
-/* --- history ---------------------------------------------------------------------------------- */
+/* --- history ----------------------------------------------------------------------------------
+ *
+ * A watch whose range is quiet may not tell that it has come as far as some revision (etcd's does every ten minutes). So
+ * the range has the key `t` in it: what comes up to the last commit has come when that has. Behind it there is only what
+ * folding packs put: where the watch does not tell of that, it is listed. */
 
-static int take_event(pgs__verify *v, const pgs_kv_event *event, uint64_t through)
+static int add_pack(pgs__verify *v, const pgs_kv_pair *pair)
 {
-	pgs_slice tail;
-	if (event->deleted || event->pair.mod_revision > through)
-		return PGS_OK;
-	v->total++;
-	if (pgs__key_tail(event->pair.key, 'o', &tail))
-		return pgs__verify_pack(v, &event->pair);
-	return add_pair(v, &event->pair);
+	v->has_packs = true;
+	return pgs__verify_pack(v, pair);
 }
 
-static int watch_rest(pgs__verify *v, uint64_t after, uint64_t through)
+static int take_event(pgs__verify *v, const pgs_kv_event *event)
+{
+	pgs_slice tail;
+	bool pack = pgs__key_tail(event->pair.key, 'o', &tail);
+	if (event->deleted || event->pair.mod_revision > v->report->to_revision ||
+	    (!pack && !pgs__key_tail(event->pair.key, 'p', &tail)))
+		return PGS_OK;
+	v->total++;
+	return pack ? add_pack(v, &event->pair) : add_pair(v, &event->pair);
+}
+
+static int add_folded(pgs__verify *v, const pgs_kv_pair *pair)
+{
+	return pair->mod_revision > v->last_commit ? add_pair(v, pair) : PGS_OK;
+}
+
+/* *reached: the revision up to which everything came. */
+static int follow(pgs__verify *v, pgs_kv_watch *watch, uint64_t *reached)
+{
+	const pgs_kv_vtable *kv = v->contents->backend->kv->vtable;
+	uint64_t deadline = pgs__verify_deadline(v);
+	pgs_kv_events events = {0};
+	int result = PGS_OK;
+	while (result == PGS_OK && *reached < v->report->to_revision) {
+		result = kv->watch_next(watch, WATCH_MS, &events, v->err);
+		for (size_t i = 0; result == PGS_OK && i < events.count; i++)
+			result = take_event(v, &events.events[i]);
+		if (events.revision > *reached) {
+			*reached = events.revision;
+			deadline = pgs__verify_deadline(v);
+		} else if (result == PGS_OK && *reached >= v->last_commit) {
+			break;
+		} else if (result == PGS_OK && pgs__deadline_passed(deadline)) {
+			result = pgs__error(v->err, PGS_ETIMEOUT, "the KV's history did not come");
+		}
+	}
+	return result;
+}
+
+static int watch_rest(pgs__verify *v, uint64_t after)
 {
 	pgs_kv *kv = v->contents->backend->kv;
-	pgs__key from = pgs__key_kind(pgs__db_prefix(v->db), 'o'), end = pgs__key_kind_end(pgs__db_prefix(v->db), 'p');
+	pgs__key from = pgs__key_kind(pgs__db_prefix(v->db), 'o'), end = pgs__key_kind_end(pgs__db_prefix(v->db), 't');
 	pgs_kv_watch *watch;
-	pgs_kv_events events = {0};
-	if (after >= through)
+	uint64_t reached = after;
+	if (after >= v->report->to_revision)
 		return PGS_OK;
 	int result = kv->vtable->watch_open(kv, pgs__key_slice(&from), pgs__key_slice(&end), after + 1, &watch, v->err);
 	if (result != PGS_OK)
 		return result;
-	uint64_t deadline = pgs__verify_deadline(v);
-	while (result == PGS_OK && events.revision < through) {
-		uint64_t before = events.revision;
-		result = kv->vtable->watch_next(watch, WATCH_MS, &events, v->err);
-		for (size_t i = 0; result == PGS_OK && i < events.count; i++)
-			result = take_event(v, &events.events[i], through);
-		if (events.revision > before)
-			deadline = pgs__verify_deadline(v);
-		else if (result == PGS_OK && pgs__deadline_passed(deadline))
-			result = pgs__error(v->err, PGS_ETIMEOUT, "the KV's history did not come");
-	}
+	result = follow(v, watch, &reached);
 	kv->vtable->watch_close(watch);
+	if (result == PGS_OK && reached < v->report->to_revision && v->has_packs)
+		result = pgs__verify_list(v, 'p', v->report->to_revision, LIST_PAGE, add_folded);
 	return result;
 }
 
@@ -463,6 +501,7 @@ static int find_range(pgs__verify *v, bool check)
 		oldest = floor > oldest ? floor : oldest;
 		v->report->from_revision = stat.compacted_revision > oldest ? stat.compacted_revision : oldest;
 		v->report->to_revision = txn.revision;
+		v->last_commit = pgs__got(&txn, GET_T) ? pgs__got(&txn, GET_T)->mod_revision : 0;
 	}
 	pgs__kv_release(backend, &txn, 1);
 	return result;
@@ -473,9 +512,9 @@ static int walk_history(pgs__verify *v)
 	uint64_t oldest = v->report->from_revision;
 	int result = pgs__verify_list(v, 'p', oldest, LIST_PAGE, add_pair);
 	if (result == PGS_OK)
-		result = pgs__verify_list(v, 'o', oldest, 1, pgs__verify_pack);
+		result = pgs__verify_list(v, 'o', oldest, 1, add_pack);
 	if (result == PGS_OK)
-		result = watch_rest(v, oldest, v->report->to_revision);
+		result = watch_rest(v, oldest);
 	return result == PGS_OK ? pgs__verify_flush(v) : result;
 }
 

@@ -48,6 +48,8 @@ typedef struct pgs__verify {
 	uint8_t *pages;           /* one content per batch entry */
 	pgs__workbench *bench;
 	const pgs__verify_snapshot *snapshot; /* NULL = pointers are of revisions */
+	uint64_t last_commit;     /* revision: no pointers are put behind it, but by folding packs */
+	bool has_packs;           /* in some revision */
 	uint64_t done, total;     /* pointers and copies of contents; the total as far as it is known */
 } pgs__verify;
 

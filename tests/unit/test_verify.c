@@ -685,14 +685,16 @@ static void test_verify__unregistered_names(void **state)
 
 /* --- beside others -------------------------------------------------------------------------------------------- */
 
-/* Everything that moves contents and forgets history, one thing at each call of the verification. */
+static unsigned stride; /* of disturb() */
+
+/* Everything that moves contents and forgets history, one thing at every `stride` calls of the verification. */
 static void disturb(fixture *f, uint64_t call, const char *operation)
 {
 	static const job jobs[] = {pgs__job_flush, pgs__job_merge, pgs__job_fold, pgs__job_sweep};
 	(void)operation;
-	if (call % 3 != f->number % 3 || call > 60)
+	if (call % stride != f->number % stride || call > 60)
 		return;
-	uint64_t turn = call / 3 + f->number;
+	uint64_t turn = call / stride + f->number;
 	if (turn % 7 == 0)
 		write_many(f, turn % 5, N, 500 + 10 * turn);
 	else if (turn % 7 == 1)
@@ -706,9 +708,9 @@ static void disturb(fixture *f, uint64_t call, const char *operation)
 		pgs_snapshot_drop(f->a.db, "kept", 4, NULL);
 }
 
-static void test_verify__beside_maintenance(void **state)
+static void verify_disturbed(fixture *f, unsigned every)
 {
-	fixture *f = *state;
+	stride = every;
 	make_all(f);
 	for (f->number = 0; f->number < 40; f->number++) {
 		if (f->number % 4 == 0)
@@ -721,6 +723,17 @@ static void test_verify__beside_maintenance(void **state)
 	}
 	verify(f, true);
 	assert_int_equal(t.findings, 0);
+}
+
+static void test_verify__beside_maintenance(void **state)
+{
+	verify_disturbed(*state, 3);
+}
+
+/* What is collected is also written again, before it is asked whether it is needed. */
+static void test_verify__beside_maintenance_and_rewriting(void **state)
+{
+	verify_disturbed(*state, 2);
 }
 
 /* Before the first blob of a kind is read, it goes rightly: folded or pruned, and swept. */
@@ -866,6 +879,7 @@ int main(void)
 		TEST(test_verify__orphans_are_noted),
 		TEST(test_verify__unregistered_names),
 		TEST(test_verify__beside_maintenance),
+		TEST(test_verify__beside_maintenance_and_rewriting),
 		cmocka_unit_test_setup_teardown(test_verify__a_pack_that_is_folded_meanwhile, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(test_verify__a_changelog_entry_that_is_pruned_meanwhile, setup_small,
 						teardown),
