@@ -19,7 +19,7 @@ void pgs__etcd_saw_compacted(pgs__etcd *e, uint64_t revision)
 static int probe(pgs__etcd *e, uint64_t at, uint64_t *revision, uint64_t *cluster, uint64_t deadline_ms, pgs_error *err)
 {
 	const pgs_kv_op op = {.kind = PGS_KV_RANGE, .key = nothing, .revision = at, .count_only = true};
-	pgs__etcd_call call = {.path = "/v3/kv/range"};
+	pgs__etcd_call call = {.path = "/v3/kv/range", .what = "ask for the revision"};
 	bool good = true;
 	pgs__etcd_put_range_request(e, &call.body, &op);
 	int status = pgs__etcd_run_one(e, &call, deadline_ms, err);
@@ -41,7 +41,8 @@ int pgs__etcd_revision(pgs__etcd *e, uint64_t *revision, uint64_t *cluster, uint
 int pgs__etcd_compact(pgs_kv *kv, uint64_t revision, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs__etcd *e = pgs__etcd_of(kv);
-	pgs__etcd_call call = {.path = "/v3/kv/compaction", .mutates = true, .repeats = true};
+	pgs__etcd_call call = {
+		.path = "/v3/kv/compaction", .what = "compact", .mutates = true, .repeats = true};
 	if (e->read_only)
 		return pgs__error(err, PGS_EREADONLY, "a compaction through a KV opened for reading");
 	pgs__etcd_put_text(&call.body, "{\"revision\":");
@@ -98,7 +99,7 @@ static int find_compacted(pgs__etcd *e, uint64_t revision, uint64_t *out, uint64
 /* The size that the quota is about: free pages in the file count. */
 static int read_size(pgs__etcd *e, uint64_t *size, uint64_t deadline_ms, pgs_error *err)
 {
-	pgs__etcd_call call = {.path = "/v3/maintenance/status"};
+	pgs__etcd_call call = {.path = "/v3/maintenance/status", .what = "ask for the status"};
 	bool good = true;
 	pgs__etcd_put_text(&call.body, "{}");
 	int status = pgs__etcd_run_one(e, &call, deadline_ms, err);

@@ -99,12 +99,22 @@ const char *pgs__etcd_one_line(char out[PGS__ETCD_LINE], const char *text)
 	return out;
 }
 
+/* What to do about it, where that is not plain. */
+static const char *hint_of(const pgs__etcd_call *call, int status)
+{
+	if (status == PGS_ENOSPC)
+		return "; only deletes pass: make room (maintenance, compaction, defragmentation), then disarm the alarm";
+	if (status == PGS_EAUTH && call->request.http_status == 403)
+		return "; does the user have a role for the keys below the store's root?";
+	return "";
+}
+
 static void end(const pgs__etcd *e, pgs__etcd_call *call, int status, const char *why)
 {
 	char text[PGS__ETCD_LINE];
 	call->done = true;
-	call->status = pgs__error(
-		&call->error, status, "etcd at %s: %s", endpoint_of(e, call), pgs__etcd_one_line(text, why));
+	call->status = pgs__error(&call->error, status, "etcd at %s: cannot %s: %s%s", endpoint_of(e, call), call->what,
+		pgs__etcd_one_line(text, why), hint_of(call, status));
 }
 
 /* Not applied by this attempt. An earlier one may have been. */

@@ -92,9 +92,10 @@ typedef struct pgs__etcd_call pgs__etcd_call;
 /* Reads an answer: PGS_OK; PGS_EIO, it is another cluster's; PGS_ECORRUPT, PGS_ENOMEM. */
 typedef int pgs__etcd_decoder(pgs__etcd *e, pgs__etcd_call *call);
 
-/* One request of the gateway and its answer. Zeroed, then `path`, `body` and `mutates` set. */
+/* One request of the gateway and its answer. Zeroed, then `path`, `what`, `body` and `mutates` set. */
 struct pgs__etcd_call {
 	const char *path;
+	const char *what; /* "read keys", for people */
 	pgs__buffer body;
 	bool mutates; /* not to be sent again while an earlier one may be applied */
 	bool repeats; /* mutates, but a second time does no harm */

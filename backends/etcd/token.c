@@ -113,7 +113,7 @@ static int authenticate(pgs__etcd *e, uint64_t number, uint64_t deadline_ms, pgs
 	if (!e->user)
 		return pgs__error(err, PGS_EAUTH,
 			"etcd wants a user: write user=NAME; the password is PAGESTORE_ETCD_PASSWORD's or password_file='s");
-	pgs__etcd_call call = {.path = "/v3/auth/authenticate", .plain = true};
+	pgs__etcd_call call = {.path = "/v3/auth/authenticate", .what = "authenticate", .plain = true};
 	pgs__etcd_put_text(&call.body, "{\"name\":");
 	pgs__etcd_put_string(&call.body, e->user);
 	pgs__etcd_put_text(&call.body, ",\"password\":");

@@ -38,7 +38,7 @@ static bool has_puts(const pgs_kv_txn *txn)
 /* Whether an alarm of NOSPACE is up. One that cannot be asked for is none. */
 static bool alarm_is_up(pgs__etcd *e, uint64_t deadline_ms)
 {
-	pgs__etcd_call call = {.path = "/v3/maintenance/alarm", .headless = true};
+	pgs__etcd_call call = {.path = "/v3/maintenance/alarm", .what = "ask for alarms", .headless = true};
 	pgs__etcd_put_text(&call.body, "{\"action\":\"GET\"}");
 	bool up = false;
 	if (pgs__etcd_run_one(e, &call, deadline_ms, NULL) == PGS_OK) {
@@ -115,6 +115,7 @@ static void run_requests(window *w, size_t page)
 		call->decode = pgs__etcd_decode_txn;
 		call->ctx = txn;
 		call->mutates = pgs__kv_mutates(txn);
+		call->what = call->mutates ? "change keys" : "read keys";
 		call->body.size = 0;
 		if (call->mutates && !full)
 			full = knows_full(w->e, w->deadline_ms);
@@ -163,7 +164,7 @@ static void ask_on(const pgs__etcd *e, rest *r, uint64_t revision, pgs__etcd_cal
 	pgs_kv_op op = *r->op;
 	uint8_t *key = pgs__realloc(r->key, last->key.size + 1);
 	r->before = r->into.result->count;
-	*call = (pgs__etcd_call){.path = "/v3/kv/range", .decode = pgs__etcd_decode_page, .ctx = &r->into};
+	*call = (pgs__etcd_call){.path = "/v3/kv/range", .what = "read keys", .decode = pgs__etcd_decode_page, .ctx = &r->into};
 	if (!key) {
 		call->body.failed = true;
 		return;

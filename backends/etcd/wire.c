@@ -4,6 +4,11 @@
  *                          │ connected, about to send: before_sending() notes `sent`
  *                          └ deadline, or a server that is silent: removed, its connection closed
  *
+ * Patience. What a member has passed on to a leader that is dead is lost, and nobody says so: etcd itself gives up after
+ * 7 s. So a server that is silent is given up sooner, after PATIENCE_MS. Where that was too soon it gets twice as much
+ * the next time, up to answer_timeout_ms, and as long as it is slow: a cluster that is overloaded is not asked ever
+ * again for what it is about to answer.
+ *
  * libcurl repeats a request by itself when a connection that it took from its cache turns out to be dead and nothing
  * has come back. The server may have got the first one, so that would break invariant 1 of etcd.h: before_sending()
  * stops the second one. */
@@ -18,11 +23,15 @@
 #include "util/error.h"
 
 #define PARALLEL 16 /* requests of one call under way at once */
+#define PATIENCE_MS 3000u
+#define IDLE_MS 60000 /* a channel that nobody took for so long is freed */
 
 typedef struct slot {
 	CURL *easy;
 	pgs__wire_request *request; /* NULL: free */
+	uint64_t started_ms;
 	uint64_t heard_ms;          /* when it started, or the server last said something */
+	uint32_t patience_ms;
 	char detail[CURL_ERROR_SIZE];
 	char url[320];
 } slot;
@@ -31,6 +40,7 @@ struct pgs__wire_channel {
 	CURLM *multi;
 	slot slots[PARALLEL];
 	pgs__wire_channel *next;
+	uint64_t idle_since_ms;
 };
 
 /* --- easy handles ---------------------------------------------------------------- */
@@ -119,12 +129,30 @@ static pgs__wire_channel *take_channel(pgs__wire *wire)
 	return channel;
 }
 
+static void free_channels(pgs__wire_channel *channel)
+{
+	while (channel) {
+		pgs__wire_channel *next = channel->next;
+		free_channel(channel);
+		channel = next;
+	}
+}
+
+/* The list is in the order of idle_since_ms, the latest first. */
 static void give_channel(pgs__wire *wire, pgs__wire_channel *channel)
 {
+	uint64_t now = pgs__now_ms();
+	channel->idle_since_ms = now;
 	pthread_mutex_lock(&wire->lock);
 	channel->next = wire->idle;
 	wire->idle = channel;
+	pgs__wire_channel **at = &channel->next;
+	while (*at && now - (*at)->idle_since_ms < IDLE_MS)
+		at = &(*at)->next;
+	pgs__wire_channel *old = *at;
+	*at = NULL;
 	pthread_mutex_unlock(&wire->lock);
+	free_channels(old);
 }
 
 int pgs__wire_init(pgs__wire *wire, pgs_error *err)
@@ -138,11 +166,7 @@ int pgs__wire_init(pgs__wire *wire, pgs_error *err)
 
 void pgs__wire_close(pgs__wire *wire)
 {
-	while (wire->idle) {
-		pgs__wire_channel *channel = wire->idle;
-		wire->idle = channel->next;
-		free_channel(channel);
-	}
+	free_channels(wire->idle);
 	pthread_mutex_destroy(&wire->lock);
 }
 
@@ -150,6 +174,28 @@ void pgs__wire_avoid(pgs__wire *wire, size_t endpoint)
 {
 	size_t expected = endpoint;
 	atomic_compare_exchange_strong(&wire->current, &expected, (endpoint + 1) % wire->endpoint_count);
+}
+
+/* --- patience -------------------------------------------------------------------------- */
+
+static uint32_t within(const pgs__wire *wire, uint64_t ms)
+{
+	uint64_t least = PATIENCE_MS < wire->answer_timeout_ms ? PATIENCE_MS : wire->answer_timeout_ms;
+	return (uint32_t)(ms < least ? least : ms < wire->answer_timeout_ms ? ms : wire->answer_timeout_ms);
+}
+
+static void was_silent(pgs__wire *wire, const slot *s)
+{
+	/* Of what this one had: those that waited side by side double it once. */
+	atomic_store(&wire->patience_ms[s->request->once], within(wire, (uint64_t)s->patience_ms * 2));
+}
+
+static void has_answered(pgs__wire *wire, const slot *s)
+{
+	uint32_t wanted = within(wire, (pgs__now_ms() - s->started_ms) * 2);
+	_Atomic uint32_t *patience = &wire->patience_ms[s->request->once];
+	if (atomic_load_explicit(patience, memory_order_relaxed) != wanted)
+		atomic_store(patience, wanted);
 }
 
 /* --- running ------------------------------------------------------------------------- */
@@ -168,7 +214,8 @@ static bool start(pgs__wire *wire, pgs__wire_channel *channel, slot *s, pgs__wir
 	request->answer.failed = request->nomem = false;
 	request->detail[0] = '\0';
 	s->detail[0] = '\0';
-	s->heard_ms = pgs__now_ms();
+	s->started_ms = s->heard_ms = pgs__now_ms();
+	s->patience_ms = within(wire, atomic_load_explicit(&wire->patience_ms[request->once], memory_order_relaxed));
 	const char *base = wire->endpoints[request->endpoint];
 	size_t length = strlen(base), tail = strlen(request->path) + 1;
 	if (!make_easy(wire, s) || length + tail > sizeof s->url)
@@ -188,10 +235,12 @@ static bool start(pgs__wire *wire, pgs__wire_channel *channel, slot *s, pgs__wir
 	return true;
 }
 
-static void finish(pgs__wire_channel *channel, slot *s, CURLcode code)
+static void finish(pgs__wire *wire, pgs__wire_channel *channel, slot *s, CURLcode code)
 {
 	pgs__wire_request *request = s->request;
 	request->took_us = pgs__now_us() - request->started_us;
+	if (code == CURLE_OK)
+		has_answered(wire, s);
 	curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &request->http_status);
 	curl_multi_remove_handle(channel->multi, s->easy);
 	s->request = NULL;
@@ -224,13 +273,15 @@ static int expire_due(pgs__wire *wire, pgs__wire_channel *channel, uint64_t dead
 		slot *s = &channel->slots[i];
 		if (!s->request)
 			continue;
-		uint64_t silent = s->heard_ms + wire->answer_timeout_ms;
-		if (now >= deadline_ms)
+		uint64_t silent = s->heard_ms + s->patience_ms;
+		if (now >= deadline_ms) {
 			expire(channel, s, "the deadline has passed");
-		else if (now >= silent)
+		} else if (now >= silent) {
+			was_silent(wire, s);
 			expire(channel, s, "no answer");
-		else if (silent < next)
+		} else if (silent < next) {
 			next = silent;
+		}
 	}
 	if (next == UINT64_MAX)
 		return 0;
@@ -239,7 +290,7 @@ static int expire_due(pgs__wire *wire, pgs__wire_channel *channel, uint64_t dead
 }
 
 /* Finish what is done; returns whether anything was. */
-static bool collect(pgs__wire_channel *channel)
+static bool collect(pgs__wire *wire, pgs__wire_channel *channel)
 {
 	int left;
 	bool any = false;
@@ -248,7 +299,7 @@ static bool collect(pgs__wire_channel *channel)
 		slot *s = NULL;
 		curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &s);
 		if (message->msg == CURLMSG_DONE && s && s->request) {
-			finish(channel, s, code);
+			finish(wire, channel, s, code);
 			any = true;
 		}
 	}
@@ -283,7 +334,7 @@ int pgs__wire_run(pgs__wire *wire, pgs__wire_request **requests, size_t count, u
 		int running;
 		start_more(wire, channel, requests, count, &next, deadline_ms);
 		curl_multi_perform(channel->multi, &running);
-		bool finished = collect(channel);
+		bool finished = collect(wire, channel);
 		int wait_ms = expire_due(wire, channel, deadline_ms);
 		if (wait_ms == 0 && next == count)
 			break;

@@ -29,6 +29,7 @@ typedef struct pgs__wire {
 	bool tls;
 	uint32_t connect_timeout_ms;
 	uint32_t answer_timeout_ms; /* a server that is silent for so long does not answer any more */
+	_Atomic uint32_t patience_ms[2]; /* how much of that it gets now: for reads, for changes (wire.c) */
 	_Atomic size_t current;     /* the endpoint that answered last */
 	pthread_mutex_t lock;
 	pgs__wire_channel *idle; /* under `lock` */

@@ -101,7 +101,7 @@ typedef struct pgs_etcd_options {
 	pgs_kv_limits limits;      /* stricter ones than follow from these; 0 = none */
 	uint64_t quota_bytes;      /* the servers' --quota-backend-bytes, which they do not tell; 0 = 2 GiB, etcd's default */
 	uint32_t connect_timeout_ms; /* of one attempt; 0 = 2 s */
-	uint32_t answer_timeout_ms;  /* a server silent for so long is given up; 0 = 10 s */
+	uint32_t answer_timeout_ms;  /* a server silent for so long is given up, and for 3 s at first; 0 = 10 s */
 	uint32_t timeout_ms;         /* of calls without a deadline, opening included; 0 = 30 s */
 	bool read_only;            /* changes are PGS_EREADONLY */
 } pgs_etcd_options;

@@ -315,11 +315,13 @@ static int send(pgs__commit *c, bool *done)
 
 static int unknown(pgs__commit *c)
 {
-	return pgs__error(c->err, PGS_EUNKNOWN,
-			  c->final ? "the commit was sent and not confirmed, and the history that would tell what became of "
-				     "it has been collected"
-				   : "the commit was sent and not confirmed before the deadline; pgs_commit_status() "
-				     "tells whether it happened");
+	if (c->final)
+		return pgs__error(c->err, PGS_EUNKNOWN,
+				  "the commit was sent and not confirmed, and the history that would tell what became of it "
+				  "has been collected");
+	return pgs__error_prefix(c->err, PGS_EUNKNOWN,
+				 "the commit was sent and not confirmed before the deadline; pgs_commit_status() tells "
+				 "whether it happened");
 }
 
 /* Failures of this moment: the next attempt may do better. */

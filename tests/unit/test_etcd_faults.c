@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <pagestore/backends.h>
@@ -18,6 +19,7 @@
 #include "support/tcp_proxy.h"
 #include "support/testing.h"
 #include "util/clock.h"
+#include "util/hooks.h"
 
 #define SLACK_MS 500 /* a scheduling delay, on a machine that has much else to do */
 
@@ -122,6 +124,24 @@ static void test_put__whose_answer_is_swallowed_is_unknown_at_the_deadline(void 
 	assert_int_equal(status_of(f->kv, &op, 1), PGS_EUNKNOWN);
 	assert_in_range(pgs__now_ms() - started, 1900, 2000 + SLACK_MS);
 	assert_int_equal(put_within(f->kv, "a", 5000), PGS_OK);
+}
+
+/* What a member passed on to a leader that is dead gets no answer: it is given up long before etcd says so. A server
+ * that is silent again gets more time. */
+static void test_put__into_silence_is_given_up_soon_and_later_then(void **state)
+{
+	fixture *f = *state;
+	char endpoint[32];
+	pgs_kv_op op = op_put("a", "1");
+	snprintf(endpoint, sizeof endpoint, "127.0.0.1:%u", tcp_proxy_port(f->proxy));
+	pgs_kv *kv = open_with(endpoint, "patience", 0);
+	for (uint64_t patience = 3000; patience <= 6000; patience *= 2) {
+		uint64_t started = pgs__now_ms();
+		tcp_proxy_set(f->proxy, PROXY_SWALLOW, 1);
+		assert_int_equal(status_of(kv, &op, 1), PGS_EUNKNOWN);
+		assert_in_range(pgs__now_ms() - started, patience - 100, patience + 1500);
+	}
+	kv->vtable->close(kv);
 }
 
 static void test_put__that_was_never_sent_is_not_unknown(void **state)
@@ -248,6 +268,55 @@ static void test_read__goes_elsewhere_when_a_server_is_silent(void **state)
 	tcp_proxy_set(f->proxy, PROXY_SWALLOW, 0);
 	assert_int_equal(read_within(kv, "a", 2000), PGS_OK);
 	kv->vtable->close(kv);
+}
+
+/* --- connections that are not needed any more ---------------------------------------------- */
+
+static atomic_uint skipped_ms;
+
+static uint64_t skipping_now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + skipped_ms;
+}
+
+static void *put_once(void *kv)
+{
+	pgs_kv_op op = op_put("idle", "1");
+	return status_of(kv, &op, 1) == PGS_OK ? NULL : kv;
+}
+
+/* Each in a thread of its own, while answers take 200 ms: on a channel of its own. */
+static void put_side_by_side(fixture *f)
+{
+	enum { THREADS = 4 };
+	pthread_t threads[THREADS];
+	tcp_proxy_set(f->proxy, PROXY_DELAY, THREADS);
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, put_once, f->kv), 0);
+	for (size_t i = 0; i < THREADS; i++) {
+		void *failed;
+		pthread_join(threads[i], &failed);
+		assert_null(failed);
+	}
+}
+
+static void test_channels__that_nobody_takes_for_a_minute_are_freed(void **state)
+{
+	fixture *f = *state;
+	pgs__system clock = {.now_ms = skipping_now_ms};
+	put_side_by_side(f);
+	unsigned warm = tcp_proxy_accepted(f->proxy);
+	put_side_by_side(f);
+	assert_int_equal(tcp_proxy_accepted(f->proxy), warm);
+	pgs__hooks = &clock; /* nothing else that it has is asked for */
+	skipped_ms = 61000;
+	assert_null(put_once(f->kv));
+	assert_int_equal(tcp_proxy_accepted(f->proxy), warm); /* the one that is used stays */
+	put_side_by_side(f);
+	pgs__hooks = NULL;
+	assert_in_range(tcp_proxy_accepted(f->proxy), warm + 1, warm + 3);
 }
 
 /* --- answers that make no sense ------------------------------------------------------------ */
@@ -744,6 +813,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		FAULT_TEST(test_put__whose_answer_is_cut_is_unknown_and_sent_once),
 		FAULT_TEST(test_put__whose_answer_is_swallowed_is_unknown_at_the_deadline),
+		FAULT_TEST(test_put__into_silence_is_given_up_soon_and_later_then),
+		FAULT_TEST(test_channels__that_nobody_takes_for_a_minute_are_freed),
 		FAULT_TEST(test_put__that_was_never_sent_is_not_unknown),
 		FAULT_TEST(test_read__is_asked_for_again),
 		FAULT_TEST(test_compact__that_was_repeated_has_happened),
