@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +24,7 @@ struct s3_server {
 	pid_t pid;
 	int input; /* it ends when this is closed */
 	unsigned port;
+	bool durable;
 	char folder[64];
 	char endpoint[48];
 	char ca[80], other_ca[80];
@@ -82,16 +84,19 @@ static bool make_certificates(const char *folder)
 
 static void become_server(const s3_server *s3, int in, int out, bool tls)
 {
-	char log[96], key[96], cert[96];
+	char log[96], key[96], cert[96], port[16], data[96] = "";
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	snprintf(port, sizeof port, "%u", s3->port);
+	if (s3->durable)
+		snprintf(data, sizeof data, "%s/data", s3->folder);
 	snprintf(log, sizeof log, "%s/log", s3->folder);
 	snprintf(key, sizeof key, "%s/key.pem", s3->folder);
 	snprintf(cert, sizeof cert, "%s/cert.pem", s3->folder);
 	dup2(in, 0);
 	dup2(out, 1);
 	dup2(open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600), 2);
-	execlp("node", "node", TEST_SUPPORT_DIR "/s3rver.js", s3rver_folder(), S3_TEST_BUCKET, tls ? key : (char *)NULL,
-		cert, (char *)NULL);
+	execlp("node", "node", TEST_SUPPORT_DIR "/s3rver.js", s3rver_folder(), S3_TEST_BUCKET, port, data,
+		tls ? key : (char *)NULL, cert, (char *)NULL);
 	_exit(127);
 }
 
@@ -121,16 +126,21 @@ static bool spawn(s3_server *s3, bool tls)
 	close(in[0]);
 	close(out[1]);
 	s3->input = in[1];
-	s3->port = s3->pid > 0 ? read_port(out[0]) : 0;
+	unsigned port = s3->pid > 0 ? read_port(out[0]) : 0;
 	close(out[0]);
-	return s3->port != 0;
+	s3->port = port ? port : s3->port;
+	return port != 0;
 }
 
-s3_server *s3_start(bool tls)
+static s3_server *start(bool tls, bool durable)
 {
 	s3_server *s3 = calloc(1, sizeof *s3);
+	char data[96];
 	s3->input = -1;
+	s3->durable = durable;
 	make_folder(s3->folder);
+	snprintf(data, sizeof data, "%s/data", s3->folder);
+	mkdir(data, 0700);
 	snprintf(s3->ca, sizeof s3->ca, "%s/ca.pem", s3->folder);
 	snprintf(s3->other_ca, sizeof s3->other_ca, "%s/other-ca.pem", s3->folder);
 	bool good = !tls || make_certificates(s3->folder);
@@ -149,16 +159,38 @@ s3_server *s3_start(bool tls)
 	return NULL;
 }
 
-void s3_stop(s3_server *s3)
+s3_server *s3_start(bool tls)
 {
-	if (!s3)
-		return;
+	return start(tls, false);
+}
+
+s3_server *s3_start_durable(void)
+{
+	return start(false, true);
+}
+
+void s3_kill(s3_server *s3)
+{
 	if (s3->input >= 0)
 		close(s3->input);
 	if (s3->pid > 0) {
 		kill(s3->pid, SIGKILL);
 		waitpid(s3->pid, NULL, 0);
 	}
+	s3->input = -1;
+	s3->pid = 0;
+}
+
+bool s3_restart(s3_server *s3)
+{
+	return spawn(s3, false);
+}
+
+void s3_stop(s3_server *s3)
+{
+	if (!s3)
+		return;
+	s3_kill(s3);
 	remove_folder(s3->folder);
 	free(s3);
 }
@@ -185,17 +217,17 @@ const char *s3_other_ca_file(const s3_server *s3)
 	return s3->other_ca;
 }
 
-int s3_open_uploads(const s3_server *s3)
+/* The number that it answers to a GET of ours; -1: none. */
+static int ask(const s3_server *s3, const char *target)
 {
-	static const char request[] = "GET /-uploads HTTP/1.0\r\n\r\n";
 	struct sockaddr_in address = {.sin_family = AF_INET,
 		.sin_port = htons((uint16_t)s3->port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	char answer[1024];
-	size_t used = 0;
+	char request[512], answer[1024];
+	size_t used = 0, size = (size_t)snprintf(request, sizeof request, "GET %s HTTP/1.0\r\n\r\n", target);
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	bool good = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-		    send(fd, request, sizeof request - 1, MSG_NOSIGNAL) == (ssize_t)sizeof request - 1;
+		    send(fd, request, size, MSG_NOSIGNAL) == (ssize_t)size;
 	for (ssize_t got; good && used < sizeof answer - 1; used += (size_t)got) {
 		got = recv(fd, answer + used, sizeof answer - 1 - used, 0);
 		if (got <= 0)
@@ -205,6 +237,24 @@ int s3_open_uploads(const s3_server *s3)
 	answer[used] = '\0';
 	const char *body = strstr(answer, "\r\n\r\n");
 	return good && body ? atoi(body + 4) : -1;
+}
+
+int s3_open_uploads(const s3_server *s3)
+{
+	return ask(s3, "/-uploads");
+}
+
+void s3_set_fault(const s3_server *s3, const s3_fault *f)
+{
+	char target[400];
+	snprintf(target, sizeof target, "/-fault?kind=%s&method=%s&part=%s&times=%u&status=%u&code=%s&ms=%u", f->kind,
+		f->method ? f->method : "", f->part ? f->part : "", f->times, f->status, f->code ? f->code : "", f->ms);
+	assert_true(ask(s3, target) >= 0);
+}
+
+int s3_heal(const s3_server *s3)
+{
+	return ask(s3, "/-fault");
 }
 
 pgs_s3_options s3_options(const s3_server *s3)

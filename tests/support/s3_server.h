@@ -30,6 +30,27 @@ bool s3_available(void);
 s3_server *s3_start(bool tls);
 void s3_stop(s3_server *s3); /* NULL is fine */
 
+/* One that may be killed (-9) and started again, with what was put and at its old port. Uploads in parts are lost. */
+s3_server *s3_start_durable(void);
+void s3_kill(s3_server *s3);
+bool s3_restart(s3_server *s3);
+
+/* From now on requests go wrong, until another fault is set, or s3_heal(). */
+typedef struct s3_fault {
+	const char *kind;   /* "error", "slow", "short" (half of the body, then the connection closes), "flip" (a bit) */
+	const char *method; /* of requests it is about; NULL = any */
+	const char *part;   /* of their URLs, as it is there; NULL = any */
+	unsigned times;     /* 0 = each */
+	unsigned status;    /* of "error" */
+	const char *code;   /* of "error": S3's */
+	unsigned ms;        /* of "slow" */
+} s3_fault;
+
+void s3_set_fault(const s3_server *s3, const s3_fault *fault);
+
+/* Returns how many requests went wrong since the fault was set. */
+int s3_heal(const s3_server *s3);
+
 unsigned s3_port(const s3_server *s3);
 const char *s3_endpoint(const s3_server *s3); /* "http://127.0.0.1:port" */
 const char *s3_ca_file(const s3_server *s3);

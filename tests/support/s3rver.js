@@ -1,11 +1,12 @@
 // An S3 for tests: s3rver's HTTP and XML, over a store in memory that keeps what S3 promises and s3rver's own, of
 // files, does not: a PUT is seen whole or not at all, keys are listed in the order of their bytes.
 //
-//     node s3rver.js FOLDER_WITH_NODE_MODULES BUCKET [KEY.pem CERT.pem]
+//     node s3rver.js FOLDER_WITH_NODE_MODULES BUCKET PORT DATA_FOLDER [KEY.pem CERT.pem]
 //
+// PORT 0 is any; with DATA_FOLDER ("" = none) objects are there again when it is started again, uploads in parts are not.
 // Prints its port and ends with its standard input. What s3rver leaves out is added: every signature (version 4) is
 // checked, uploads can be aborted, encoding-type=url, ranges that end at byte 0. GET /-uploads is how many uploads are neither
-// completed nor aborted.
+// completed nor aborted; GET /-fault?… makes requests go wrong: see faults().
 'use strict';
 
 const path = require('path');
@@ -13,7 +14,7 @@ const crypto = require('crypto');
 const fs = require('fs');
 const { Readable } = require('stream');
 
-const [folder, bucketName, keyFile, certFile] = process.argv.slice(2);
+const [folder, bucketName, wantedPort, dataFolder, keyFile, certFile] = process.argv.slice(2);
 const modules = path.join(folder, 'node_modules');
 const S3rver = require(path.join(modules, 's3rver'));
 const S3Error = require(path.join(modules, 's3rver/lib/models/error'));
@@ -48,6 +49,25 @@ class MemoryStore {
   }
   reset() {
     this.buckets.clear();
+  }
+  // An object is a file, seen whole or not at all, named by a hash of its key.
+  fileOf(key) {
+    return path.join(dataFolder, crypto.createHash('sha256').update(key).digest('hex'));
+  }
+  keep(bucket, key, object) {
+    this.buckets.get(bucket).set(key, object);
+    if (!dataFolder) return;
+    const file = this.fileOf(key);
+    fs.writeFileSync(file + '+', Buffer.concat([Buffer.from(JSON.stringify({ key, md5: object.md5 }) + '\n'), object.data]));
+    fs.renameSync(file + '+', file);
+  }
+  load(bucket) {
+    for (const name of dataFolder ? fs.readdirSync(dataFolder).filter(n => !n.endsWith('+')) : []) {
+      const all = fs.readFileSync(path.join(dataFolder, name));
+      const end = all.indexOf('\n');
+      const { key, md5 } = JSON.parse(all.subarray(0, end));
+      this.buckets.get(bucket).set(key, { data: all.subarray(end + 1), md5, time: new Date() });
+    }
   }
   async listBuckets() {
     return [...this.buckets.keys()].map(name => new S3Bucket(name, new Date()));
@@ -97,11 +117,12 @@ class MemoryStore {
   async putObject(object) {
     const data = await readAll(object.content);
     const md5 = md5Of(data);
-    this.buckets.get(object.bucket).set(object.key, { data, md5, time: new Date() });
+    this.keep(object.bucket, object.key, { data, md5, time: new Date() });
     return { size: data.length, md5 };
   }
   async deleteObject(bucket, key) {
     this.buckets.get(bucket).delete(key);
+    if (dataFolder) fs.rmSync(this.fileOf(key), { force: true });
   }
   async initiateUpload(bucket, key, uploadId) {
     this.uploads.set(uploadId, { bucket, key, parts: new Map() });
@@ -129,7 +150,7 @@ class MemoryStore {
     if (small) throw new S3Error('EntityTooSmall', 'Your proposed upload is smaller than the minimum allowed size');
     const data = Buffer.concat(found.map(part => part.data));
     const md5 = `${md5Of(Buffer.concat(found.map(part => Buffer.from(part.md5, 'hex'))))}-${found.length}`;
-    this.buckets.get(upload.bucket).set(upload.key, { data, md5, time: new Date() });
+    this.keep(upload.bucket, upload.key, { data, md5, time: new Date() });
     this.uploads.delete(uploadId);
     return { size: data.length, md5 };
   }
@@ -180,6 +201,49 @@ function checkSignature(ctx) {
     throw new S3Error('SignatureDoesNotMatch', 'The request signature we calculated does not match the one you provided.');
 }
 
+// --- what goes wrong
+
+// GET /-fault?kind=KIND&method=M&part=TEXT&times=N&status=S&code=C&ms=T: from now on N requests (0: all) of method M, whose
+// URL has TEXT in it (each may be left out), go wrong. An empty query ends it. Answers how many went wrong since the last.
+//   error  HTTP status S and S3's code C, without asking the store
+//   slow   T milliseconds later
+//   short  half of the body, then the connection closes
+//   flip   the last bit of the body is another
+function faults() {
+  let fault = {}, hits = 0;
+  const strikes = ctx =>
+    fault.kind &&
+    (!fault.method || fault.method === ctx.method) &&
+    (!fault.part || ctx.req.url.includes(fault.part)) &&
+    (fault.times === '0' || hits < Number(fault.times)) &&
+    ++hits > 0;
+  return async (ctx, next) => {
+    if (ctx.path === '/-fault') {
+      ctx.body = String(hits);
+      fault = ctx.query;
+      hits = 0;
+      return;
+    }
+    const now = fault; // it may be another one when the answer is there
+    if (!strikes(ctx)) return next();
+    if (now.kind === 'error') {
+      ctx.status = Number(now.status);
+      ctx.body = `<Error><Code>${now.code}</Code><Message>the test wants it</Message></Error>`;
+      return;
+    }
+    if (now.kind === 'slow') await new Promise(resolve => setTimeout(resolve, Number(now.ms)));
+    await next();
+    if (now.kind !== 'short' && now.kind !== 'flip') return;
+    const data = Buffer.from(await readAll(ctx.body));
+    if (now.kind === 'flip') data[data.length - 1] ^= 1;
+    ctx.body = data;
+    if (now.kind === 'flip') return;
+    ctx.respond = false;
+    ctx.res.writeHead(ctx.status, { ...ctx.response.headers, 'content-length': data.length });
+    ctx.res.write(data.subarray(0, data.length / 2), () => ctx.res.socket.destroy());
+  };
+}
+
 // --- what s3rver leaves out
 
 function addMissing(store) {
@@ -205,14 +269,16 @@ function addMissing(store) {
 }
 
 async function main() {
-  const options = { directory: '/nonexistent', port: 0, address: '127.0.0.1', silent: true, serviceEndpoint: 'localhost' };
+  const options = { directory: '/nonexistent', port: Number(wantedPort), address: '127.0.0.1', silent: true, serviceEndpoint: 'localhost' };
   if (keyFile) Object.assign(options, { key: fs.readFileSync(keyFile), cert: fs.readFileSync(certFile) });
   const server = new S3rver(options);
   const store = new MemoryStore();
   server.store = server.context.store = store;
   server.on('error', error => console.error(error)); // clients that go away, among others
   server.middleware.splice(2, 0, addMissing(store)); // inside of what turns bodies into XML
+  server.middleware.unshift(faults());
   await store.putBucket(bucketName);
+  store.load(bucketName);
   const { port } = await server.run();
   console.log(port);
   process.stdin.on('end', () => process.exit(0)).resume();
