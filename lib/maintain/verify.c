@@ -163,29 +163,36 @@ static int check_delta(pgs__verify *v, const pgs__verify_pointer *p, uint8_t *pa
 }
 
 /* Whether any retained revision shows that pointer. One below a younger pack, or a pack's below a younger key, shows
- * nowhere from then on, and its content may have been dropped. */
-static bool is_visible(pgs__verify *v, const pgs__verify_pointer *p)
+ * nowhere from then on, and its content may have been dropped. Errors: of reading, which tell nothing of it;
+ * damage and what is missing count as visible. */
+static int is_visible(pgs__verify *v, const pgs__verify_pointer *p, bool *is)
 {
+	pgs_error e = PGS_ERROR_INIT;
 	pgs__resolved now = {0};
 	int result = PGS_EOLDREV;
 	for (int i = 0; result == PGS_EOLDREV && i < ATTEMPTS; i++) { /* the floor may rise meanwhile */
 		uint64_t at;
 		pgs__arena arena = {0};
 		pgs__snapshot s = {0};
-		result = pgs__oldest_readable(v->db, &at, pgs__verify_deadline(v), NULL);
+		result = pgs__oldest_readable(v->db, &at, pgs__verify_deadline(v), &e);
 		if (result == PGS_OK)
 			result = pgs__snapshot_open(&s, v->db, p->revision > at ? p->revision : at,
-						    pgs__verify_deadline(v), NULL);
+						    pgs__verify_deadline(v), &e);
 		if (result == PGS_OK)
-			result = pgs__pointers_read(&s, &p->page_no, 1, &now, &arena, pgs__verify_deadline(v), NULL);
+			result = pgs__pointers_read(&s, &p->page_no, 1, &now, &arena, pgs__verify_deadline(v), &e);
 		pgs__arena_free(&arena);
 		pgs__snapshot_close(&s);
 	}
-	if (result != PGS_OK)
-		return result != PGS_EOLDREV; /* collected meanwhile */
-	return now.ref.kind == p->pointer.kind && pgs__page_id_equal(&now.ref.id, &p->pointer.id) &&
-	       now.ref.has_base == p->pointer.has_base &&
-	       (!now.ref.has_base || pgs__page_id_equal(&now.ref.base, &p->pointer.base));
+	if (result == PGS_OK)
+		*is = now.ref.kind == p->pointer.kind && pgs__page_id_equal(&now.ref.id, &p->pointer.id) &&
+		      now.ref.has_base == p->pointer.has_base &&
+		      (!now.ref.has_base || pgs__page_id_equal(&now.ref.base, &p->pointer.base));
+	else
+		*is = result != PGS_EOLDREV; /* collected meanwhile; else a damaged pack, perhaps */
+	if (result == PGS_OK || result == PGS_EOLDREV || result == PGS_ECORRUPT || result == PGS_ENOTFOUND)
+		return PGS_OK;
+	*v->err = e;
+	return result;
 }
 
 /* Whether what a pointer names must be there. */
@@ -193,8 +200,7 @@ static int is_needed(pgs__verify *v, const pgs__verify_pointer *p, bool *is)
 {
 	if (v->snapshot)
 		return pgs__verify_is_current(v, v->snapshot->pair, is); /* dropped, it needs nothing */
-	*is = is_visible(v, p);
-	return PGS_OK;
+	return is_visible(v, p, is);
 }
 
 /* Fetch one content, for its own message. Errors: those that end the verification; want->status has the others. */

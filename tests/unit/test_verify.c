@@ -776,6 +776,34 @@ static void test_verify__a_pack_that_is_folded_meanwhile(void **state)
 		expect_page(f, n, seed_of(400 + n, 1), 0);
 }
 
+/* Pointers below a pack, whose contents have gone: whether they show is asked, and no answer is no damage. */
+static void test_verify__an_error_is_no_damage(void **state)
+{
+	fixture *f = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	bool hit = true, failed = false;
+	write_many(f, 0, 5, 100);
+	write_many(f, 0, 230, 400);
+	publish_now(f);
+	do_all(&f->a, pgs__job_flush);
+	do_all(&f->a, pgs__job_merge);
+	verify(f, true);
+	assert_int_equal(t.findings, 0);
+	for (uint64_t nth = 1; hit; nth++) {
+		pgs_verify_options o = PGS_VERIFY_OPTIONS_INIT;
+		pgs_verify_report report = PGS_VERIFY_REPORT_INIT;
+		uint64_t before = pgs_fault_calls(f->fault);
+		pgs_fault_at(f->fault, nth, PGS_FAULT_ERROR);
+		int result = pgs_verify(f->b.db, &o, &report, &err);
+		hit = pgs_fault_calls(f->fault) - before >= nth;
+		pgs_fault_at(f->fault, 0, PGS_FAULT_NONE);
+		expect_code(result, result == PGS_EIO ? PGS_EIO : PGS_OK, &err, "verify");
+		assert_int_equal(report.findings, 0);
+		failed |= result == PGS_EIO;
+	}
+	assert_true(failed);
+}
+
 static void test_verify__a_changelog_entry_that_is_pruned_meanwhile(void **state)
 {
 	fixture *f = *state;
@@ -881,6 +909,7 @@ int main(void)
 		TEST(test_verify__beside_maintenance),
 		TEST(test_verify__beside_maintenance_and_rewriting),
 		cmocka_unit_test_setup_teardown(test_verify__a_pack_that_is_folded_meanwhile, setup_small, teardown),
+		cmocka_unit_test_setup_teardown(test_verify__an_error_is_no_damage, setup_small, teardown),
 		cmocka_unit_test_setup_teardown(test_verify__a_changelog_entry_that_is_pruned_meanwhile, setup_small,
 						teardown),
 		TEST(test_verify__history_that_goes_meanwhile),
