@@ -126,7 +126,8 @@ AT(pgs_kv_stat, revision, 0);
 AT(pgs_kv_stat, compacted_revision, 8);
 AT(pgs_kv_stat, size_bytes, 16);
 AT(pgs_kv_stat, quota_bytes, 24);
-SIZE(pgs_kv_stat, 32);
+AT(pgs_kv_stat, used_bytes, 32);
+SIZE(pgs_kv_stat, 40);
 
 AT(pgs_blob_range, name, 0);
 AT(pgs_blob_range, offset, 8);

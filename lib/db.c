@@ -17,6 +17,7 @@
 #define DELTA_DIVISOR_DEFAULT 8
 #define COMPRESSION_LEVEL_DEFAULT 1
 #define TIMEOUT_DEFAULT_MS 30000
+#define KV_BYTES 4096 /* of a new database in the KV, at the most */
 #define LIST_PAGE 500 /* names at a time */
 
 static uint64_t store_deadline(const pgs_store *store)
@@ -424,9 +425,9 @@ static int create(pgs_db **out, pgs_store *store, const void *name, size_t name_
 	pgs__key key = pgs__key_name(name, name_size);
 	char printable[4 * PGS_DB_NAME_MAX + 1];
 	creation c = {.zero = {0}};
-	bool again = true;
-	int result = PGS_OK;
 	pgs__printable(printable, sizeof printable, name, name_size);
+	int result = pgs__space_admit(store, printable, KV_BYTES, deadline, err);
+	bool again = result == PGS_OK;
 	while (again) {
 		creation_free(&c);
 		result = create_once(&c, store, &key, printable, o, deadline, &again, err);

@@ -13,6 +13,7 @@
 #include "util/random.h"
 
 #define OPEN_TIMEOUT_MS 30000
+#define SOFT_QUOTA_PERCENT 80
 #define IDENTITY_BLOB "identity"
 
 /* --- backends given --------------------------------------------------------------- */
@@ -157,6 +158,9 @@ static int check_options(const pgs_store_options *o, pgs_error *err)
 	if (o->maintenance > PGS_MAINTENANCE_THREAD || o->kv_history > PGS_KV_HISTORY_SHARED ||
 	    o->pressure > PGS_PRESSURE_LIMIT)
 		return pgs__error(err, PGS_EINVAL, "pgs_store_options: unknown maintenance, kv_history or pressure");
+	if (o->soft_quota_percent > 100 && o->soft_quota_percent != PGS_SOFT_QUOTA_OFF)
+		return pgs__error(err, PGS_EINVAL, "pgs_store_options: soft_quota_percent is %u, more than 100",
+				  o->soft_quota_percent);
 	return PGS_OK;
 }
 
@@ -193,6 +197,9 @@ int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_o
 	store->logger = o->logger;
 	store->logger_ctx = o->logger_ctx;
 	pthread_mutex_init(&store->lock, NULL);
+	pgs__space_init(&store->space, o->soft_quota_percent == PGS_SOFT_QUOTA_OFF ? 0
+				       : o->soft_quota_percent ? o->soft_quota_percent
+							       : SOFT_QUOTA_PERCENT);
 	result = identify(store, o->must_exist, err);
 	if (result == PGS_OK)
 		result = pgs__maintenance_start(store, err);
@@ -234,6 +241,7 @@ void pgs_close(pgs_store *store)
 	pgs__maintenance_stop(store);
 	close_backends(store->backend.kv, store->backend.blob);
 	pgs__sightings_free(&store->sightings);
+	pgs__space_free(&store->space);
 	pthread_mutex_destroy(&store->lock);
 	pgs__free(store);
 }

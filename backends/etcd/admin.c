@@ -96,15 +96,17 @@ static int find_compacted(pgs__etcd *e, uint64_t revision, uint64_t *out, uint64
 	return PGS_OK;
 }
 
-/* The size that the quota is about: free pages in the file count. */
-static int read_size(pgs__etcd *e, uint64_t *size, uint64_t deadline_ms, pgs_error *err)
+/* The size that the quota is about: free pages in the file count. Not the revision: the member may be behind. */
+static int read_size(pgs__etcd *e, pgs_kv_stat *out, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs__etcd_call call = {.path = "/v3/maintenance/status", .what = "ask for the status"};
 	bool good = true;
 	pgs__etcd_put_text(&call.body, "{}");
 	int status = pgs__etcd_run_one(e, &call, deadline_ms, err);
-	if (status == PGS_OK)
-		*size = pgs__etcd_number(call.reply, "dbSize", &good);
+	if (status == PGS_OK) {
+		out->size_bytes = pgs__etcd_number(call.reply, "dbSize", &good);
+		out->used_bytes = pgs__etcd_number(call.reply, "dbSizeInUse", &good);
+	}
 	pgs__etcd_call_free(&call);
 	return status;
 }
@@ -118,6 +120,6 @@ int pgs__etcd_stat(pgs_kv *kv, pgs_kv_stat *out, uint64_t deadline_ms, pgs_error
 	if (status == PGS_OK)
 		status = find_compacted(e, out->revision, &out->compacted_revision, until, err);
 	if (status == PGS_OK)
-		status = read_size(e, &out->size_bytes, until, err);
+		status = read_size(e, out, until, err);
 	return status;
 }

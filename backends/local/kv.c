@@ -61,6 +61,7 @@ static int local_stat(pgs_kv *base, pgs_kv_stat *out, uint64_t deadline_ms, pgs_
 		status = pgs__read_compacted(env, view->txn, &out->compacted_revision, err);
 	if (!status)
 		status = used_bytes(env, view->txn, &out->size_bytes, err);
+	out->used_bytes = out->size_bytes;
 	mdb_env_info(env->mdb, &info);
 	out->quota_bytes = info.me_mapsize;
 	pgs__env_view_end(env, view);

@@ -122,10 +122,14 @@ static void stat_text(const char *name, const pgs_db_stat *s)
 	printf("named snapshots      %" PRIu64 ", and %" PRIu64 " pinned revisions\n", s->snapshot_count, s->pin_count);
 	printf("pressure             %" PRIu32 " %% of what makes writers wait for maintenance\n", s->pressure_percent);
 	if (s->store_kv_bytes && s->store_kv_quota_bytes)
-		printf("KV of whole store    %s of %s, history included\n", cli_size(s->store_kv_bytes).text,
-			cli_size(s->store_kv_quota_bytes).text);
+		printf("KV of whole store    %s of %s, history included; %s in use\n", cli_size(s->store_kv_bytes).text,
+			cli_size(s->store_kv_quota_bytes).text, cli_size(s->store_kv_used_bytes).text);
 	else if (s->store_kv_bytes)
 		printf("KV of whole store    %s, history included\n", cli_size(s->store_kv_bytes).text);
+	if (s->store_kv_soft_quota_bytes)
+		printf("soft quota           %s: page writes are refused beyond, %s is filled\n",
+			cli_size(s->store_kv_soft_quota_bytes).text,
+			cli_percent(s->store_kv_used_bytes, s->store_kv_soft_quota_bytes).text);
 }
 
 static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s)
@@ -150,6 +154,8 @@ static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s)
 	json_count(&j, "changelog_count", s->changelog_count);
 	json_count(&j, "store_kv_bytes", s->store_kv_bytes);
 	json_count(&j, "store_kv_quota_bytes", s->store_kv_quota_bytes);
+	json_count(&j, "store_kv_used_bytes", s->store_kv_used_bytes);
+	json_count(&j, "store_kv_soft_quota_bytes", s->store_kv_soft_quota_bytes);
 	json_count(&j, "level0_count", s->level0_count);
 	json_count(&j, "unregistered_count", s->unregistered_count);
 	json_count(&j, "snapshot_count", s->snapshot_count);

@@ -53,9 +53,13 @@ typedef struct pgs_store_options {
 	uint32_t maintenance; /* PGS_MAINTENANCE_…: who does it, of the databases opened through this handle */
 	uint32_t kv_history;  /* PGS_KV_HISTORY_…: whether maintenance may compact the KV */
 	uint32_t pressure;    /* PGS_PRESSURE_…: what happens when maintenance does not keep up with writers */
+	uint32_t soft_quota_percent; /* of the KV's quota, past which what fills it further (pages, attributes, named
+				      * snapshots, new databases) is PGS_ENOSPC; 0 = 80, or PGS_SOFT_QUOTA_OFF */
 } pgs_store_options;
 
-#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0, 0, 0, 0 }
+#define PGS_SOFT_QUOTA_OFF UINT32_MAX /* fill the KV until it refuses by itself */
+
+#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0, 0, 0, 0, 0 }
 
 /* Who does maintenance (pagestore/maintain.h). None of these fails a commit: what goes wrong is logged, and tried again
  * later. A store opened read-only does none. */
@@ -216,10 +220,13 @@ typedef struct pgs_db_stat {
 	uint64_t store_kv_quota_bytes; /* whole store: what the KV may grow to; 0 = unknown */
 	uint32_t pressure_percent;   /* of the limit at which writers are refused, whichever is the nearest */
 	int32_t maintenance_error;   /* this process: what the last automatic maintenance ended with, PGS_OK or PGS_E… */
+	uint64_t store_kv_used_bytes; /* whole store: of store_kv_bytes, what is not free to be used again */
+	uint64_t store_kv_soft_quota_bytes; /* whole store: what may be filled before page writes are PGS_ENOSPC; 0 = no
+					     * bound */
 } pgs_db_stat;
 
 #define PGS_DB_STAT_INIT                                                                                                 \
-	{ sizeof(pgs_db_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+	{ sizeof(pgs_db_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Facts about the database now. stat->struct_size must be set. Counts keys and
  * lists blobs: not for hot paths. Errors: ENOTFOUND (dropped), EIO, ETIMEOUT,

@@ -116,7 +116,8 @@ int pgs_prefetch(pgs_txn *txn, const uint64_t *page_nos, size_t count);
 /* Write page `page_no` from `src` (page size bytes, copied); raises the page
  * count to page_no + 1 if it was lower. Past the write buffer's size, pages
  * are compressed and uploaded ahead of the commit. Errors: EINVAL (page
- * number), EREADONLY, ENOMEM, EIO, ETIMEOUT, ENOSPC (while spilling).
+ * number), EREADONLY, ENOMEM, EIO, ETIMEOUT, ENOSPC (while spilling; also
+ * the soft quota, before anything is uploaded).
  * Since 0.1. */
 int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src);
 
@@ -171,8 +172,9 @@ typedef struct pgs_commit_options {
  * page, PGS_NO_PAGE for an attribute or the page count), EUNKNOWN (ask
  * pgs_commit_status() with the token), EOLDREV (began too long ago), EBUSY
  * (a writer holds the commit lock past the timeout), ENOTFOUND (database
- * dropped), ELIMIT, EINVAL, ENOSPC, EIO, ETIMEOUT, ENOMEM: with all but
- * EUNKNOWN nothing was changed. Since 0.1. */
+ * dropped), ELIMIT, EINVAL, ENOSPC (also the soft quota, unless it only
+ * truncates or removes), EIO, ETIMEOUT, ENOMEM: with all but EUNKNOWN nothing
+ * was changed. Since 0.1. */
 int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revision, pgs_error *err);
 
 enum {

@@ -40,6 +40,7 @@ enum { READ_M, READ_Z, READ_PACK, READ_CLAIM, READ_REST };
 typedef enum ending {
 	GOING,
 	STOPPED, /* the budget is spent */
+	FULL,    /* the KV is filled to its soft quota: the rest stays in the pack, where it takes no room */
 	LOST,    /* the claim was broken: another worker has it */
 	GONE     /* the pack is folded, by us or by another */
 } ending;
@@ -300,6 +301,24 @@ static int encode_folded(const fold *f, const item *it, pgs__arena *arena, pgs_s
 	return result;
 }
 
+/* Whether there is room for these puts. A pack takes less of the KV than its pointers in keys of their own. */
+static int admit(fold *f, const pgs_kv_op *ops, size_t count)
+{
+	pgs_db *db = f->w->db;
+	pgs_error why = PGS_ERROR_INIT;
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < count; i++)
+		bytes += ops[i].key.size + ops[i].value.size + PGS__SPACE_OP_BYTES;
+	int result = pgs__space_admit(db->store, db->name, bytes, pgs__worker_deadline(f->w), &why);
+	if (result == PGS_OK) {
+		pgs__space_note(db->store, bytes);
+		return PGS_OK;
+	}
+	f->ending = FULL;
+	pgs__log(db->store, PGS_LOG_WARN, "packs are not folded: %s", why.message);
+	return PGS_OK;
+}
+
 static int put_batch(fold *f, pgs__arena *arena, bool *done)
 {
 	pgs_kv_compare *compares = pgs__arena_calloc(arena, 1 + f->count, sizeof *compares);
@@ -324,7 +343,10 @@ static int put_batch(fold *f, pgs__arena *arena, bool *done)
 	*done = count == 0;
 	if (*done)
 		return PGS_OK;
-	int result = run_step(f, compares, 1 + count, ops, count, done);
+	int result = admit(f, ops, count);
+	if (!is_going(f, result))
+		return result;
+	result = run_step(f, compares, 1 + count, ops, count, done);
 	if (*done)
 		f->w->report->folded_pointers += count;
 	return result;

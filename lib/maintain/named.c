@@ -29,6 +29,7 @@
 #define SNAPSHOTS_AT_ONCE 50
 #define RESEND_PAUSE_MS 5
 #define CLEAN_UP_MS 1000 /* for removing what was uploaded in vain, and for the pin */
+#define RECORD_BYTES (64u << 10) /* what a snapshot may take in the KV */
 #define DROP_FIXED_OPS 1 /* operations of a drop besides those for files */
 
 static int check_name(const void *name, size_t size, pgs_error *err)
@@ -454,6 +455,8 @@ int pgs_snapshot_create(pgs_db *db, const void *name, size_t name_size, const pg
 		result = pgs__error(err, PGS_EINVAL, "at_revision and at_time_ms exclude each other");
 	if (result == PGS_OK)
 		result = check_writable(db, err);
+	if (result == PGS_OK)
+		result = pgs__space_admit(db->store, db->name, RECORD_BYTES, pgs__db_deadline(db, 0), err);
 	if (result != PGS_OK)
 		return result;
 	creation c = {.db = db, .err = err, .file_bytes = file_bytes(db)};

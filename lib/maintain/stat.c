@@ -65,14 +65,19 @@ static void add_cache(pgs_db *db, pgs_db_stat *stat)
 	stat->cache_misses = cache.misses;
 }
 
-static void add_upkeep(pgs_db *db, pgs_db_stat *stat)
+static void add_upkeep(pgs_db *db, pgs_db_stat *stat, const pgs_kv_stat *kv)
 {
 	pgs__gauges gauges = {.at = {
 		[PGS__GAUGE_CONTENTS] = stat->kv_content_count,
 		[PGS__GAUGE_LEVEL0] = stat->level0_count,
 		[PGS__GAUGE_PACKS] = stat->pack_count,
-		[PGS__GAUGE_QUOTA] = pgs__quota_percent(stat->store_kv_bytes, stat->store_kv_quota_bytes),
+		[PGS__GAUGE_QUOTA] = pgs__quota_percent(db->store, kv),
 	}};
+	uint64_t soft = pgs__space_soft_quota(db->store, kv);
+	stat->store_kv_bytes = kv->size_bytes;
+	stat->store_kv_used_bytes = kv->used_bytes ? kv->used_bytes : kv->size_bytes;
+	stat->store_kv_quota_bytes = kv->quota_bytes;
+	stat->store_kv_soft_quota_bytes = soft == UINT64_MAX ? 0 : soft;
 	stat->pressure_percent = pgs__gauges_percent(db, &gauges);
 	pthread_mutex_lock(&db->upkeep.lock);
 	stat->maintenance_error = db->upkeep.last_error;
@@ -113,10 +118,8 @@ int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err)
 	stat->commit_count = snapshot.commit_count ? snapshot.commit_count - 1 : 0; /* the first put made it */
 	stat->page_count = snapshot.extent;
 	stat->floor_revision = snapshot.floor;
-	stat->store_kv_bytes = kv.size_bytes;
-	stat->store_kv_quota_bytes = kv.quota_bytes;
 	add_counts(stat, counts);
-	add_upkeep(db, stat);
+	add_upkeep(db, stat, &kv);
 	add_cache(db, stat);
 	pgs__snapshot_close(&snapshot);
 	return result;

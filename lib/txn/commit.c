@@ -28,6 +28,10 @@
 #define COUNTER_SPREAD 10
 #define RESEND_PAUSE_MS 5
 #define CLEANUP_MS 250
+#define FIXED_OPS 3             /* t, x/<uuid>, and now and then e or z */
+#define FIXED_BYTES 1024        /* what they take */
+#define POINTER_BYTES 64        /* a page's in the KV, besides its content or delta, */
+#define PACKED_BYTES (2u << 20) /* but all of them no more than this: the rest is in blobs */
 
 /* --- one attempt ------------------------------------------------------------------- */
 
@@ -436,6 +440,26 @@ static bool changes_nothing(const pgs_txn *t)
 	return t->attr_write_count == 0 && t->page_count == t->snapshot.extent && !t->truncated;
 }
 
+/* What only makes room, or changes nothing to speak of, is let through when the KV is filled to its soft quota. */
+static bool fills(const pgs_txn *t)
+{
+	for (size_t i = 0; i < t->attr_write_count; i++)
+		if (!t->attr_writes[i].removed)
+			return true;
+	return t->write_count > 0 || t->page_count > t->snapshot.extent;
+}
+
+int pgs__txn_admit(pgs_txn *t, uint64_t deadline_ms, pgs_error *err)
+{
+	uint64_t bytes = t->write_count * POINTER_BYTES + t->buffered_bytes + t->frame_bytes;
+	if (!fills(t))
+		return PGS_OK;
+	bytes = FIXED_BYTES + (bytes < PACKED_BYTES ? bytes : PACKED_BYTES);
+	for (size_t i = 0; i < t->file_count; i++)
+		bytes += t->files[i].value.size;
+	return pgs__space_admit(t->db->store, t->db->name, bytes, deadline_ms, err);
+}
+
 static int check_options(const pgs_commit_options *o, pgs_error *err)
 {
 	if (o->struct_size != sizeof *o)
@@ -457,8 +481,8 @@ static uint64_t cleanup_deadline(const pgs__commit *c)
 static int run(pgs__commit *c)
 {
 	pgs_txn *t = c->t;
-	int result = PGS_OK;
-	if (t->buffered_bytes)
+	int result = pgs__txn_admit(t, c->deadline_ms, c->err);
+	if (result == PGS_OK && t->buffered_bytes)
 		result = pgs__txn_place(t, false, c->deadline_ms, c->err);
 	if (result != PGS_OK || changes_nothing(t)) {
 		c->nothing = true;
@@ -476,6 +500,7 @@ static int run(pgs__commit *c)
 		result = pgs__validate_prepare(c);
 	if (result == PGS_OK)
 		result = send_until_done(c);
+	pgs__space_note(t->db->store, c->kv_bytes + (c->op_count + FIXED_OPS) * PGS__SPACE_OP_BYTES);
 	if (result == PGS_OK) {
 		update_caches(c);
 		note_load(c);

@@ -12,6 +12,7 @@
 #include "content/contents.h"
 #include "txn/lease.h"
 #include "txn/pressure.h"
+#include "txn/space.h"
 #include "txn/thresholds.h"
 
 struct pgs_store {
@@ -21,6 +22,7 @@ struct pgs_store {
 	uint32_t maintenance; /* PGS_MAINTENANCE_…, resolved */
 	bool owns_kv;         /* its history may be compacted */
 	bool limits_writers;  /* past the hard marks of pressure.h they are refused */
+	pgs__space space;     /* in the KV: its own rule, always in force */
 	/* Who does maintenance (lib/maintenance.c): called after a commit, and (urgent) when a writer is held up. NULL =
 	 * nobody. Must be cheap when nothing is due. */
 	void (*help)(pgs_db *db, bool urgent);

@@ -36,12 +36,13 @@ int pgs__upkeep_init(pgs_db *db)
 	pgs__upkeep *u = &db->upkeep;
 	const pgs_maintain_options o = pgs__thresholds_resolve(NULL, &db->maintain);
 	uint64_t by_bytes = o.flush_bytes / db->contents.page_size;
-	uint64_t quota = o.quota_percent, rest = 100 - quota;
+	uint32_t soft = db->store->space.percent ? db->store->space.percent : 100;
+	uint64_t quota = o.quota_percent, rest = soft > quota ? soft - quota : 0;
 	u->marks[PGS__GAUGE_CONTENTS] = marks_of(by_bytes && by_bytes < o.flush_pages ? by_bytes : o.flush_pages);
 	u->marks[PGS__GAUGE_LEVEL0] = marks_of(o.level0_files);
 	u->marks[PGS__GAUGE_PACKS] = marks_of(PACKS_DUE);
-	/* Past the due mark history is cut short; what then still grows is data, and its end is the quota's. */
-	u->marks[PGS__GAUGE_QUOTA] = (pgs__marks){quota, quota + rest * 2 / 3, quota + rest * 9 / 10};
+	/* Past the due mark history is cut short; what then still grows is data, and its end is the soft quota's. */
+	u->marks[PGS__GAUGE_QUOTA] = (pgs__marks){quota, quota + rest * 2 / 3, quota + rest};
 	u->interval_ms = pgs__db_retention_ms(db) / ROUTINE_PER_RETENTION;
 	if (u->interval_ms < ROUTINE_MIN_MS)
 		u->interval_ms = ROUTINE_MIN_MS;
@@ -56,9 +57,9 @@ void pgs__upkeep_free(pgs_db *db)
 	pthread_mutex_destroy(&db->upkeep.lock);
 }
 
-uint64_t pgs__quota_percent(uint64_t kv_bytes, uint64_t quota_bytes)
+uint64_t pgs__quota_percent(const pgs_store *store, const pgs_kv_stat *kv)
 {
-	return quota_bytes >= 100 ? kv_bytes / (quota_bytes / 100) : 0;
+	return kv->quota_bytes >= 100 ? pgs__space_filled(store, kv) / (kv->quota_bytes / 100) : 0;
 }
 
 uint32_t pgs__gauges_percent(const pgs_db *db, const pgs__gauges *gauges)
@@ -82,6 +83,8 @@ static uint32_t strain(const pgs__upkeep *u, pgs__gauge *which)
 			continue;
 		uint64_t way = m->hard > m->soft ? m->hard - m->soft : 1;
 		uint32_t s = at >= m->hard ? HARD : 1 + (uint32_t)((at - m->soft) * (HARD - 2) / way);
+		if (s == HARD && i == PGS__GAUGE_QUOTA)
+			s = HARD - 1; /* what would fill the KV is refused when it is known (space.h) */
 		if (s > worst)
 			*which = (pgs__gauge)i;
 		worst = s > worst ? s : worst;
@@ -145,7 +148,7 @@ int pgs__gauges_count(pgs_db *db, pgs__gauges *out, uint64_t deadline_ms, pgs_er
 	pgs__kv_release(backend, &txn, 1);
 	if (result == PGS_OK)
 		result = backend->kv->vtable->stat(backend->kv, &kv, deadline_ms, err);
-	out->at[PGS__GAUGE_QUOTA] = pgs__quota_percent(kv.size_bytes, kv.quota_bytes);
+	out->at[PGS__GAUGE_QUOTA] = pgs__quota_percent(db->store, &kv);
 	return result;
 }
 
@@ -208,7 +211,8 @@ static const struct {
 	[PGS__GAUGE_CONTENTS] = {"contents in the KV", "run pgs_maintain(), or `pagestore maintain`"},
 	[PGS__GAUGE_LEVEL0] = {"sorted files in level 0", "run pgs_maintain(), or `pagestore maintain`"},
 	[PGS__GAUGE_PACKS] = {"packs", "run pgs_maintain(), or `pagestore maintain`"},
-	[PGS__GAUGE_QUOTA] = {"percent of the KV's quota", "raise the quota, or keep less: retention, snapshots, pins"},
+	[PGS__GAUGE_QUOTA] = {"percent of the KV's quota",
+			      "run maintenance and compact the KV, keep less (retention, pins), or raise the quota"},
 };
 
 static uint32_t known_strain(pgs_db *db, pgs__gauge *which, uint64_t *at)

@@ -1,6 +1,7 @@
 /* How far writers are ahead of maintenance, and what happens then.
  *
- *     contents in the KV, level-0 files, packs, percent of the KV's quota: four gauges, each with three marks
+ *     contents in the KV, level-0 files, packs, percent of the KV's quota: four gauges, each with three marks (but what
+ *     is refused for the quota's sake is up to space.h)
  *
  *     0 ──── due ──────────── soft ───────────────────── hard
  *       fine      maintenance      beginning to write         beginning to write
@@ -16,6 +17,7 @@
 #include <stdbool.h>
 
 #include <pagestore/store.h>
+#include <pagestore/sys/kv.h>
 
 typedef enum pgs__gauge {
 	PGS__GAUGE_CONTENTS,
@@ -65,7 +67,8 @@ void pgs__upkeep_free(pgs_db *db);
 /* Count in the KV. Errors: the KV's. */
 int pgs__gauges_count(pgs_db *db, pgs__gauges *out, uint64_t deadline_ms, pgs_error *err);
 
-uint64_t pgs__quota_percent(uint64_t kv_bytes, uint64_t quota_bytes);
+/* How much of the KV's quota is filled. */
+uint64_t pgs__quota_percent(const pgs_store *store, const pgs_kv_stat *kv);
 
 /* How much of its hard mark the worst gauge has reached, in percent. */
 uint32_t pgs__gauges_percent(const pgs_db *db, const pgs__gauges *gauges);

@@ -40,6 +40,14 @@ static void reset_write(pgs_txn *t, pgs__write *w)
 	*w = (pgs__write){.page_no = w->page_no, .state = PGS__WRITE_DROPPED, .page = w->page};
 }
 
+/* The write buffer is full. */
+static int spill(pgs_txn *t)
+{
+	uint64_t deadline = pgs__txn_deadline(t);
+	int result = pgs__txn_admit(t, deadline, &t->error);
+	return result == PGS_OK ? pgs__txn_place(t, true, deadline, &t->error) : result;
+}
+
 int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 {
 	uint32_t page_size = pgs__txn_page_size(txn);
@@ -48,7 +56,7 @@ int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 	if (result == PGS_OK)
 		result = pgs__txn_check_page(txn, page_no);
 	if (result == PGS_OK && txn->buffered_bytes + page_size > txn->db->write_buffer_bytes)
-		result = pgs__txn_place(txn, true, pgs__txn_deadline(txn), &txn->error);
+		result = spill(txn);
 	if (result == PGS_OK)
 		result = find_or_add(txn, page_no, &w);
 	if (result != PGS_OK)

@@ -179,8 +179,9 @@ typedef struct pgs_kv_limits {
 typedef struct pgs_kv_stat {
 	uint64_t revision;
 	uint64_t compacted_revision;
-	uint64_t size_bytes;  /* stored, history included, as near as the backend knows */
+	uint64_t size_bytes;  /* stored, history included, as near as the backend knows: what the quota is about */
 	uint64_t quota_bytes; /* 0 = none known */
+	uint64_t used_bytes;  /* of size_bytes, what is not free to be used again; 0 = not known */
 } pgs_kv_stat;
 
 /* deadline_ms is an absolute CLOCK_MONOTONIC time in milliseconds, 0 for none:
