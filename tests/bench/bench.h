@@ -38,7 +38,8 @@ extern const bench bench_commit_small_local, bench_commit_small_memory, bench_co
 extern const bench bench_bulk_local, bench_cold_scan_local;
 extern const bench bench_bytes_4k, bench_bytes_64k;
 extern const bench bench_open_reads;
-extern const bench bench_s3_bulk, bench_s3_cold_scan, bench_s3_cold_scan_gets, bench_s3_cold_point;
+extern const bench bench_s3_bulk, bench_s3_cold_scan, bench_s3_cold_scan_unzstd, bench_s3_cold_scan_gets;
+extern const bench bench_s3_cold_point, bench_s3_cold_point_local;
 extern const bench bench_compact_speed, bench_merge_speed, bench_space_amp, bench_space_amp_hot, bench_write_amp;
 extern const bench bench_maintain_memory, bench_reader_stall;
 extern const bench bench_lookup_cost_1e6, bench_lookup_cost_1e7, bench_lookup_cost_1e9;

@@ -25,7 +25,8 @@ static const bench *const large[] = {
 	&bench_etcd_big_table_commit, &bench_etcd_big_table_put,    &bench_etcd_idle,
 #endif
 #ifdef PGS_WITH_S3
-	&bench_s3_bulk,		      &bench_s3_cold_scan,	    &bench_s3_cold_scan_gets,	 &bench_s3_cold_point,
+	&bench_s3_bulk,		      &bench_s3_cold_scan,	    &bench_s3_cold_scan_unzstd,
+	&bench_s3_cold_scan_gets,     &bench_s3_cold_point,	    &bench_s3_cold_point_local,
 #endif
 };
 #define LARGE_COUNT (sizeof large / sizeof *large)

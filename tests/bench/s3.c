@@ -20,73 +20,16 @@
 
 /* --- the servers ---------------------------------------------------------------------- */
 
-/* A blob store that counts the ranges read from the one below. */
-typedef struct counting_blob {
-	pgs_blob base;
-	pgs_blob *inner;
-	uint64_t *gets;
-} counting_blob;
-
 typedef struct cluster {
 	const bench_env *env;
 	s3_server *s3;
 	etcd_server *etcd;
 	pgs_blob *bucket;
-	uint64_t gets;
+	bool local_kv; /* instead of etcd */
 	unsigned databases; /* so far: each has a root of its own in etcd */
 } cluster;
 
-static pgs_blob *inner_of(pgs_blob *blob)
-{
-	return ((counting_blob *)blob)->inner;
-}
-
-static int pass_put(pgs_blob *blob, const char *name, uint64_t size, pgs_blob_source source, void *ctx,
-	uint64_t deadline_ms, pgs_error *err)
-{
-	return inner_of(blob)->vtable->put(inner_of(blob), name, size, source, ctx, deadline_ms, err);
-}
-
-static int count_get(pgs_blob *blob, pgs_blob_range *ranges, size_t count, uint64_t deadline_ms, pgs_error *err)
-{
-	__atomic_fetch_add(((counting_blob *)blob)->gets, count, __ATOMIC_RELAXED);
-	return inner_of(blob)->vtable->get(inner_of(blob), ranges, count, deadline_ms, err);
-}
-
-static int pass_stat(pgs_blob *blob, const char *name, uint64_t *size, uint64_t deadline_ms, pgs_error *err)
-{
-	return inner_of(blob)->vtable->stat(inner_of(blob), name, size, deadline_ms, err);
-}
-
-static int pass_list(
-	pgs_blob *blob, const char *prefix, pgs_blob_lister lister, void *ctx, uint64_t deadline_ms, pgs_error *err)
-{
-	return inner_of(blob)->vtable->list(inner_of(blob), prefix, lister, ctx, deadline_ms, err);
-}
-
-static int pass_remove(pgs_blob *blob, const char *name, uint64_t deadline_ms, pgs_error *err)
-{
-	return inner_of(blob)->vtable->remove(inner_of(blob), name, deadline_ms, err);
-}
-
-static void pass_close(pgs_blob *blob)
-{
-	inner_of(blob)->vtable->close(inner_of(blob));
-	free(blob);
-}
-
-static const pgs_blob_vtable counting_vtable = {
-	.version = PGS_BLOB_VERSION,
-	.struct_size = sizeof counting_vtable,
-	.put = pass_put,
-	.get = count_get,
-	.stat = pass_stat,
-	.list = pass_list,
-	.remove = pass_remove,
-	.close = pass_close,
-};
-
-/* False where there are no servers, which was said. */
+/* False, with out->skipped, when one of them is missing, which is said. */
 static bool cluster_start(cluster *c, const bench_env *env, bench_result *out)
 {
 	*c = (cluster){.env = env};
@@ -123,18 +66,26 @@ static void cluster_stop(cluster *c)
 	etcd_stop(c->etcd);
 }
 
+static pgs_kv *local_kv(const cluster *c, const char *root)
+{
+	char path[BENCH_PATH_MAX];
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_kv *kv;
+	bench_must(pgs_kv_local_open(&kv, bench_path(c->env, root, path), NULL, &err), &err, "pgs_kv_local_open");
+	return kv;
+}
+
 /* A process of its own, so to say: nothing is known, nothing connected. */
 static pgs_store *open_store(cluster *c)
 {
 	pgs_error err = PGS_ERROR_INIT;
 	char root[32];
 	snprintf(root, sizeof root, "bench-%u", c->databases);
-	pgs_kv *kv = etcd_kv(c->etcd, root, NULL);
-	counting_blob *blob = bench_alloc(sizeof *blob);
-	*blob = (counting_blob){{&counting_vtable}, s3_blob(c->s3, root, NULL), &c->gets};
-	bench_check(kv && blob->inner, "opening the servers");
+	pgs_kv *kv = c->local_kv ? local_kv(c, root) : etcd_kv(c->etcd, root, NULL);
+	pgs_blob *blob = s3_blob(c->s3, root, NULL);
 	pgs_store *store;
-	bench_must(pgs_open_with(&store, kv, &blob->base, NULL, &err), &err, "pgs_open_with");
+	bench_check(kv && blob, "opening the servers");
+	bench_must(pgs_open_with(&store, kv, blob, NULL, &err), &err, "pgs_open_with");
 	return store;
 }
 
@@ -235,7 +186,9 @@ typedef struct bulk {
 	cluster c;
 	const bench_pages *pages;
 	uint8_t *frames, *came; /* the pages compressed, one after another; and what was downloaded */
+	uint64_t *offsets;      /* of frames; one past the last is the end */
 	uint64_t frame_bytes;
+	uint64_t gets;          /* of the last scan */
 } bulk;
 
 static void compress_pages(bulk *b)
@@ -244,13 +197,16 @@ static void compress_pages(bulk *b)
 	const size_t room = ZSTD_compressBound(p->page_size);
 	ZSTD_CCtx *compressor = ZSTD_createCCtx();
 	b->frames = bench_alloc(p->count * (size_t)p->page_size + room);
+	b->offsets = bench_alloc((p->count + 1) * sizeof *b->offsets);
 	bench_check(compressor != NULL, "out of memory");
 	for (uint32_t i = 0; i < p->count; i++) {
 		size_t size = ZSTD_compressCCtx(compressor, b->frames + b->frame_bytes, room,
 			p->data + (size_t)i * p->page_size, p->page_size, 1);
 		bench_check(!ZSTD_isError(size) && size <= p->page_size, "zstd");
+		b->offsets[i] = b->frame_bytes;
 		b->frame_bytes += size;
 	}
+	b->offsets[p->count] = b->frame_bytes;
 	ZSTD_freeCCtx(compressor);
 	b->came = bench_alloc(b->frame_bytes);
 }
@@ -269,6 +225,7 @@ static void bulk_stop(bulk *b)
 {
 	cluster_stop(&b->c);
 	free(b->frames);
+	free(b->offsets);
 	free(b->came);
 }
 
@@ -320,6 +277,12 @@ static double import_curl(void *ctx)
 
 /* --- scanning ----------------------------------------------------------------------------------- */
 
+static void add_gets(void *ctx, const pgs_operation_stat *stat)
+{
+	if (!strcmp(stat->backend, "s3") && !strcmp(stat->operation, "get"))
+		((bulk *)ctx)->gets += stat->requests;
+}
+
 static double scan_ours(void *ctx)
 {
 	bulk *b = ctx;
@@ -327,7 +290,7 @@ static double scan_ours(void *ctx)
 	bench_db db;
 	pgs_txn *t;
 	uint8_t page[4096];
-	b->c.gets = 0;
+	b->gets = 0;
 	double since = bench_seconds();
 	open_db(&b->c, &db);
 	bench_must(pgs_begin(&t, db.db, NULL, &err), &err, "pgs_begin");
@@ -337,22 +300,48 @@ static double scan_ours(void *ctx)
 	}
 	double speed = megabytes_per_second(b, since);
 	pgs_abort(t);
+	bench_must(pgs_store_operations(db.store, add_gets, b, &err), &err, "pgs_store_operations");
 	bench_db_close(&db);
 	return speed;
+}
+
+static void fetch_frames(bulk *b)
+{
+	CURL *easy = new_curl(&b->c);
+	for (uint64_t at = 0; at < b->frame_bytes; at += CURL_RANGE) {
+		uint64_t left = b->frame_bytes - at;
+		download(easy, at, b->came + at, left < CURL_RANGE ? left : CURL_RANGE);
+	}
+	curl_easy_cleanup(easy);
 }
 
 static double scan_curl(void *ctx)
 {
 	bulk *b = ctx;
 	double since = bench_seconds();
-	CURL *easy = new_curl(&b->c);
-	for (uint64_t at = 0; at < b->frame_bytes; at += CURL_RANGE) {
-		uint64_t left = b->frame_bytes - at;
-		download(easy, at, b->came + at, left < CURL_RANGE ? left : CURL_RANGE);
+	fetch_frames(b);
+	double speed = megabytes_per_second(b, since);
+	bench_check(memcmp(b->came, b->frames, b->frame_bytes) == 0, "curl: other bytes came");
+	return speed;
+}
+
+/* And what any reader of such frames has to do as well, in the same thread. */
+static double scan_curl_unzstd(void *ctx)
+{
+	bulk *b = ctx;
+	uint8_t page[4096];
+	ZSTD_DCtx *decompressor = ZSTD_createDCtx();
+	bench_check(decompressor != NULL, "out of memory");
+	double since = bench_seconds();
+	fetch_frames(b);
+	for (uint32_t i = 0; i < b->pages->count; i++) {
+		const uint8_t *frame = b->came + b->offsets[i];
+		bench_check(ZSTD_decompressDCtx(decompressor, page, sizeof page, frame,
+				(size_t)(b->offsets[i + 1] - b->offsets[i])) == sizeof page, "unzstd");
+		bench_check(memcmp(page, page_at(b, i), sizeof page) == 0, "a frame gives another page");
 	}
 	double speed = megabytes_per_second(b, since);
-	curl_easy_cleanup(easy);
-	bench_check(memcmp(b->came, b->frames, b->frame_bytes) == 0, "curl: other bytes came");
+	ZSTD_freeDCtx(decompressor);
 	return speed;
 }
 
@@ -373,17 +362,27 @@ static void load(bulk *b)
 	upload(&b->c, b->frames, b->frame_bytes);
 }
 
-static void run_scan(const bench_env *env, bench_result *out)
+static void scan_against(const bench_env *env, bench_side baseline, bench_result *out)
 {
 	bulk b;
 	if (!bulk_start(&b, env, out))
 		return;
 	load(&b);
-	bench_compare(env, scan_ours, scan_curl, &b, out);
+	bench_compare(env, scan_ours, baseline, &b, out);
 	bulk_stop(&b);
 }
 
-/* The last scan's: the files' contents, and all else that a process reads for it. */
+static void run_scan(const bench_env *env, bench_result *out)
+{
+	scan_against(env, scan_curl, out);
+}
+
+static void run_scan_unzstd(const bench_env *env, bench_result *out)
+{
+	scan_against(env, scan_curl_unzstd, out);
+}
+
+/* All that a process reads for it: contents, tables, pointers. */
 static void run_scan_gets(const bench_env *env, bench_result *out)
 {
 	bulk b;
@@ -391,7 +390,7 @@ static void run_scan_gets(const bench_env *env, bench_result *out)
 		return;
 	load(&b);
 	scan_ours(&b);
-	out->ours = (double)b.c.gets;
+	out->ours = (double)b.gets;
 	out->baseline = (double)b.frame_bytes / (double)MIB;
 	bulk_stop(&b);
 }
@@ -440,12 +439,13 @@ static double curl_points(void *ctx)
 	return bench_median(seconds, p->count) * 1e6;
 }
 
-static void run_points(const bench_env *env, bench_result *out)
+static void read_from(const bench_env *env, bool local_kv, bench_result *out)
 {
 	points p = {0};
 	pgs_error err = PGS_ERROR_INIT;
 	if (!bulk_start(&p.b, env, out))
 		return;
+	p.b.c.local_kv = local_kv;
 	load(&p.b);
 	open_db(&p.b.c, &p.db);
 	bench_must(pgs_maintain(p.db.db, NULL, NULL, &err), &err, "pgs_maintain"); /* folds the import's pack */
@@ -461,7 +461,21 @@ static void run_points(const bench_env *env, bench_result *out)
 	bulk_stop(&p.b);
 }
 
+static void run_points(const bench_env *env, bench_result *out)
+{
+	read_from(env, false, out);
+}
+
+static void run_points_local(const bench_env *env, bench_result *out)
+{
+	read_from(env, true, out);
+}
+
 const bench bench_s3_bulk = {"s3_bulk", "curl: one PUT of the frames", "MB/s", 0.7, true, run_bulk};
 const bench bench_s3_cold_scan = {"s3_cold_scan", "curl: GETs of 4 MiB of frames", "MB/s", 0.7, true, run_scan};
+const bench bench_s3_cold_scan_unzstd = {
+	"s3_cold_scan_unzstd", "the same GETs, and unzstd", "MB/s", 0.7, true, run_scan_unzstd};
 const bench bench_s3_cold_scan_gets = {"s3_cold_scan_gets", "MiB stored", "GETs", 1.0, false, run_scan_gets};
 const bench bench_s3_cold_point = {"s3_cold_point", "curl: one GET of 4 KiB", "us", 2.2, false, run_points};
+const bench bench_s3_cold_point_local = {
+	"s3_cold_point_local", "curl: one GET of 4 KiB", "us", 2.2, false, run_points_local};
