@@ -27,7 +27,7 @@ static void file_release(pgs__file *file)
 	pgs__free(file);
 }
 
-static int file_new(pgs__file **out, pgs__filters *filters, const uint8_t *prefix, pgs_slice key, pgs_slice value,
+static int file_new(pgs__file **out, pgs__levels *levels, const uint8_t *prefix, pgs_slice key, pgs_slice value,
 		    uint64_t revision)
 {
 	*out = NULL;
@@ -36,7 +36,8 @@ static int file_new(pgs__file **out, pgs__filters *filters, const uint8_t *prefi
 		return PGS_ENOMEM;
 	atomic_init(&file->references, 1);
 	file->registered = revision;
-	file->filters = filters;
+	file->filters = &levels->filters;
+	file->slices = &levels->slices;
 	file->value = pgs__malloc(value.size + 1); /* an emptied value is damage, not lack of memory */
 	int result = file->value ? PGS_OK : PGS_ENOMEM;
 	if (result == PGS_OK) {
@@ -51,6 +52,7 @@ static int file_new(pgs__file **out, pgs__filters *filters, const uint8_t *prefi
 		return result;
 	}
 	pgs__blob_name(file->blob_name, prefix, file->key.file_name);
+	file->slices_key = pgs__slices_file(file->blob_name);
 	*out = file;
 	return PGS_OK;
 }
@@ -145,6 +147,7 @@ int pgs__levels_init(pgs__levels *levels)
 {
 	pthread_mutex_init(&levels->lock, NULL);
 	pgs__filters_init(&levels->filters);
+	pgs__slices_init(&levels->slices);
 	levels->map = map_new(NULL, 0);
 	return levels->map ? PGS_OK : PGS_ENOMEM;
 }
@@ -153,6 +156,7 @@ void pgs__levels_free(pgs__levels *levels)
 {
 	pgs__file_map_release(levels->map);
 	pgs__filters_free(&levels->filters);
+	pgs__slices_free(&levels->slices);
 	pthread_mutex_destroy(&levels->lock);
 }
 
@@ -191,7 +195,7 @@ static void replace_map(pgs__levels *levels, pgs__file_map *map)
 typedef struct listing {
 	const pgs__backend *backend;
 	const uint8_t *prefix;
-	pgs__filters *filters;
+	pgs__levels *levels;
 	uint64_t deadline_ms;
 	uint64_t revision;          /* 0 = that of the first reply */
 	const pgs__file_map *known;
@@ -252,7 +256,7 @@ static int leave_out(listing *l, int code, pgs_slice key)
 static int add_pair(listing *l, const pgs_kv_pair *pair)
 {
 	pgs__file *file;
-	int result = file_new(&file, l->filters, l->prefix, pair->key, pair->value, pair->mod_revision);
+	int result = file_new(&file, l->levels, l->prefix, pair->key, pair->value, pair->mod_revision);
 	if (result == PGS_ECORRUPT || result == PGS_EVERSION)
 		return leave_out(l, result, pair->key);
 	return result == PGS_OK ? append_file(l, file) : result;
@@ -368,7 +372,7 @@ int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const 
 {
 	pgs__file_map *known = pgs__levels_map(levels), *map;
 	pgs_error local = PGS_ERROR_INIT;
-	listing l = {.backend = backend, .prefix = prefix, .filters = &levels->filters, .deadline_ms = deadline_ms,
+	listing l = {.backend = backend, .prefix = prefix, .levels = levels, .deadline_ms = deadline_ms,
 		     .known = known, .why = PGS_ERROR_INIT};
 	int result = index_known(&l) == PGS_OK ? PGS_OK : pgs__error_nomem(&local, "map of sorted files");
 	if (result == PGS_OK)
@@ -407,7 +411,7 @@ void pgs__levels_add(pgs__levels *levels, const uint8_t *prefix, const pgs__regi
 	pgs__file **all = pgs__malloc((known->count + count) * sizeof *all);
 	size_t used = 0;
 	for (size_t i = 0; all && i < count; i++) {
-		if (file_new(&all[used], &levels->filters, prefix, files[i].key, files[i].value, revision) != PGS_OK)
+		if (file_new(&all[used], levels, prefix, files[i].key, files[i].value, revision) != PGS_OK)
 			continue;
 		if (is_in(known, &all[used]->key)) /* a refresh was first */
 			file_release(all[used]);

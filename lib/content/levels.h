@@ -14,6 +14,7 @@
 #include "codec/sorted_file.h"
 #include "content/backend.h"
 #include "content/filters.h"
+#include "content/slices.h"
 
 typedef struct pgs__file {
 	_Atomic uint32_t references;
@@ -24,6 +25,8 @@ typedef struct pgs__file {
 	uint8_t *value;
 	pgs__filters *filters;   /* of the levels it belongs to */
 	pgs__filter_slot filter;
+	pgs__slices *slices;     /* of the levels too, */
+	uint64_t slices_key;     /* and what the file is called there */
 } pgs__file;
 
 /* Searched level by level. Files of level 0, whose ranges overlap, come newest first; those of other levels, whose
@@ -41,6 +44,7 @@ typedef struct pgs__levels {
 	pthread_mutex_t lock;
 	pgs__file_map *map; /* never NULL once initialised */
 	pgs__filters filters;
+	pgs__slices slices;
 } pgs__levels;
 
 /* PGS_OK or PGS_ENOMEM. */

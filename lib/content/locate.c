@@ -3,7 +3,7 @@
  *     level 0: each file in turn, the newest first
  *     others:  jobs are in id order, and so are a level's files: few files for each run of jobs, by binary search
  *
- *     a file: its table in memory; or fences ── filter ── slices of the table, read in runs
+ *     a file: its table in memory; or fences ── filter ── slices of the table: kept ones, others read in runs
  *
  * A tombstone counts as "not here": the content may be in another file, or have been written again. A table that is
  * damaged costs only the jobs that needed that slice of it, and those only if they are nowhere else.
@@ -15,8 +15,6 @@
 #include "util/alloc.h"
 #include "util/bug.h"
 #include "util/error.h"
-
-#define SLICE_BYTES ((size_t)PGS__SORTED_SLICE * PGS__SORTED_ENTRY_SIZE)
 
 /* Jobs [first, end), which are in id order. */
 typedef struct job_run {
@@ -89,20 +87,31 @@ static int64_t slice_of(const pgs__job *j, pgs__file *file)
 	return -1;
 }
 
+/* Slice `slice` of what was read, kept if it is good; nothing when it is damaged. */
+static pgs_slice check_slice(pgs__file *file, const slice_span *span, size_t slice, const uint8_t *bytes)
+{
+	const pgs_slice table = {bytes + (slice - span->first) * PGS__SLICE_BYTES, slice_bytes(file, slice, slice)};
+	if (pgs__check32(table.data, table.size) != pgs__fence_check(file->index.fences, slice))
+		return (pgs_slice){0};
+	pgs__slices_put(file->slices, file->slices_key, slice, table.data, table.size);
+	return table;
+}
+
 static int search_span(pgs__fetch *f, pgs__file *file, const slice_span *span, const uint8_t *bytes)
 {
+	int64_t current = -1;
+	pgs_slice table = {0};
 	int result = PGS_OK;
 	for (size_t i = span->jobs.first; i < span->jobs.end && result == PGS_OK; i++) {
 		pgs__job *j = &f->jobs[i];
 		int64_t slice = wants_file(j, file) ? pgs__fence_find(file->index.fences, &j->want->id) : -1;
-		if (slice < 0)
-			continue;
-		const pgs_slice table = {bytes + ((size_t)slice - span->first) * SLICE_BYTES,
-					 slice_bytes(file, (size_t)slice, (size_t)slice)};
-		if (pgs__check32(table.data, table.size) != pgs__fence_check(file->index.fences, (size_t)slice))
-			result = damaged_table(f, j, file, "a slice does not match its fence");
-		else
-			result = locate_in(f, j, file, table);
+		if (slice < (int64_t)span->first || slice > (int64_t)span->last)
+			continue; /* nowhere, or it was kept */
+		if (slice != current)
+			table = check_slice(file, span, (size_t)slice, bytes);
+		current = slice;
+		result = table.data ? locate_in(f, j, file, table)
+				    : damaged_table(f, j, file, "a slice does not match its fence");
 	}
 	return result;
 }
@@ -126,7 +135,7 @@ static int read_span(pgs__fetch *f, pgs__file *file, const slice_span *span)
 		return pgs__error_nomem(f->err, "table of a sorted file");
 	pgs_blob_range range = {
 		.name = file->blob_name,
-		.offset = PGS__SORTED_HEADER_SIZE + (uint64_t)span->first * SLICE_BYTES,
+		.offset = PGS__SORTED_HEADER_SIZE + (uint64_t)span->first * PGS__SLICE_BYTES,
 		.size = size,
 		.buffer = bytes,
 	};
@@ -180,39 +189,64 @@ static void want_filter(pgs__fetch *f, pgs__file *file, job_run run)
 		const pgs__job *j = &f->jobs[i];
 		int64_t slice = wants_file(j, file) ? pgs__fence_find(file->index.fences, &j->want->id) : -1;
 		if (slice >= 0 && slice != last)
-			bytes += SLICE_BYTES;
+			bytes += PGS__SLICE_BYTES;
 		last = slice >= 0 ? slice : last;
 	}
 	if (bytes)
 		load_filter(f, file, bytes);
 }
 
-/* Jobs are in id order, so the slices they need rise: read them in runs. */
+/* A slice that is in memory, and the jobs' way to it. */
+typedef struct kept_slice {
+	int64_t index; /* -1: none */
+	bool found;
+	uint8_t bytes[PGS__SLICE_BYTES];
+} kept_slice;
+
+static bool take_kept(pgs__file *file, kept_slice *kept, int64_t slice)
+{
+	if (kept->index != slice)
+		kept->found = pgs__slices_get(file->slices, file->slices_key, (size_t)slice, kept->bytes,
+			slice_bytes(file, (size_t)slice, (size_t)slice));
+	kept->index = slice;
+	return kept->found;
+}
+
+/* Whether a span goes on with this slice. */
+static bool joins_span(const pgs__file *file, const slice_span *span, size_t slice)
+{
+	return span->jobs.end && slice_bytes(file, span->last, slice) <= PGS__FETCH_GAP_MAX &&
+	       slice_bytes(file, span->first, slice) <= PGS__FETCH_SPAN_MAX;
+}
+
+/* Jobs are in id order, so the slices they need rise: read them in runs, but for those that are in memory. */
 static int locate_fenced(pgs__fetch *f, pgs__file *file, job_run run)
 {
 	slice_span span = {0};
-	bool open = false;
+	kept_slice kept;
+	int result = PGS_OK;
+	kept.index = -1;
 	if (file->index.filter_size)
 		want_filter(f, file, run);
-	for (size_t i = run.first; i < run.end; i++) {
+	for (size_t i = run.first; i < run.end && result == PGS_OK; i++) {
 		int64_t found = slice_of(&f->jobs[i], file);
 		if (found < 0)
 			continue;
-		size_t slice = (size_t)found;
-		bool joins = open && slice_bytes(file, span.last, slice) <= PGS__FETCH_GAP_MAX &&
-			     slice_bytes(file, span.first, slice) <= PGS__FETCH_SPAN_MAX;
-		if (open && !joins) {
-			int result = read_span(f, file, &span);
-			if (result != PGS_OK)
-				return result;
+		if (take_kept(file, &kept, found)) {
+			const pgs_slice table = {kept.bytes, slice_bytes(file, (size_t)found, (size_t)found)};
+			result = locate_in(f, &f->jobs[i], file, table);
+			continue;
 		}
-		if (!joins)
+		size_t slice = (size_t)found;
+		if (!joins_span(file, &span, slice)) {
+			if (span.jobs.end)
+				result = read_span(f, file, &span);
 			span = (slice_span){slice, slice, {i, i + 1}};
+		}
 		span.last = slice;
 		span.jobs.end = i + 1;
-		open = true;
 	}
-	return open ? read_span(f, file, &span) : PGS_OK;
+	return result == PGS_OK && span.jobs.end ? read_span(f, file, &span) : result;
 }
 
 /* --- levels -------------------------------------------------------------------------- */

@@ -173,6 +173,7 @@ static void world_open(lookup_world *w, uint64_t pages)
 	w->span = pages / pgs__pages_per_group(PAGE_SIZE) << 32;
 	w->table = bench_alloc((size_t)FILE_ENTRIES * PGS__SORTED_ENTRY_SIZE);
 	bench_must(pgs__levels_init(&w->contents.levels), NULL, "pgs__levels_init");
+	w->contents.levels.slices.max = 0; /* what is counted is what is read when none is in memory */
 	plan_levels(w);
 	register_all(w);
 }

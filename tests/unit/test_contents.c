@@ -315,6 +315,67 @@ static void test_contents__few_files_are_asked(void **state)
 	world_free(w);
 }
 
+/* --- slices of tables ---------------------------------------------------------------------------- */
+
+static void test_slices__are_read_once(void **state)
+{
+	(void)state;
+	world *w = world_new(1, 1000, NULL);
+	put_range(w, 1, 0, 1000, GOOD, 0, NULL);
+	expect_model(w);
+	w->gets = 0;
+	for (size_t i = 0; i < 1000; i++)
+		expect(w, i, PGS_OK);
+	assert_int_equal(w->gets, 1000); /* contents */
+	w->gets = 0;
+	assert_int_equal(fetch(w, 0, 1000, NULL), PGS_OK);
+	assert_int_equal(w->gets, 1);
+	world_free(w);
+}
+
+static void test_slices__of_some_are_kept_and_others_read(void **state)
+{
+	(void)state;
+	world *w = world_new(1, 1000, NULL);
+	put_range(w, 1, 0, 1000, GOOD, 0, NULL);
+	for (size_t i = 0; i < 1000; i += 64 * 3)
+		expect(w, i, PGS_OK);
+	w->gets = 0;
+	assert_int_equal(fetch(w, 0, 1000, NULL), PGS_OK);
+	assert_int_equal(w->gets, 2); /* slices between them, together; contents */
+	world_free(w);
+}
+
+static void test_slices__share_few_places(void **state)
+{
+	(void)state;
+	for (size_t max = 0; max < 4; max++) {
+		world *w = world_new(1, 1000, NULL);
+		w->contents.levels.slices.max = max;
+		put_range(w, 1, 0, 500, GOOD, 0, NULL);
+		put_range(w, 0, 300, 1000, GOOD, 0, NULL);
+		expect_model(w);
+		for (size_t i = 0; i < 1000; i++)
+			expect(w, roll(w, 1000), PGS_OK);
+		assert_int_equal(w->contents.levels.slices.found > 0, max > 0);
+		world_free(w);
+	}
+}
+
+static void test_slices__damaged_ones_are_not_kept(void **state)
+{
+	(void)state;
+	world *w = world_new(1, 200, NULL);
+	pgs__sorted_file file;
+	put_range(w, 1, 0, 200, GOOD, 0, &file);
+	break_blob(w, file.blob_name, 64 + 70 * 36, false);
+	expect(w, 70, PGS_ECORRUPT);
+	break_blob(w, file.blob_name, 64 + 70 * 36, false); /* as it was */
+	expect(w, 70, PGS_OK);
+	expect_model(w);
+	world_free(w);
+}
+
 /* --- filters ---------------------------------------------------------------------------------- */
 
 static void test_filters__absent_ids_read_nothing(void **state)
@@ -343,6 +404,7 @@ static void test_filters__a_damaged_one_is_no_answer(void **state)
 	for (int cut = 0; cut < 2; cut++) {
 		world *w = world_new(1, 100, NULL);
 		pgs__sorted_file file;
+		w->contents.levels.slices.max = 0; /* none is kept: what is read is counted */
 		put_range(w, 1, 0, 99, TOMBSTONE, 0, &file); /* so that no content is cut off */
 		put_range(w, 2, 0, 99, GOOD, 0, NULL);
 		break_blob(w, file.blob_name, 64 + 99 * 36 + 100, cut);
@@ -790,6 +852,10 @@ int main(void)
 		cmocka_unit_test(test_contents__are_found_in_any_levels),
 		cmocka_unit_test(test_contents__a_tombstone_does_not_end_the_search),
 		cmocka_unit_test(test_contents__few_files_are_asked),
+		cmocka_unit_test(test_slices__are_read_once),
+		cmocka_unit_test(test_slices__of_some_are_kept_and_others_read),
+		cmocka_unit_test(test_slices__share_few_places),
+		cmocka_unit_test(test_slices__damaged_ones_are_not_kept),
 		cmocka_unit_test(test_filters__absent_ids_read_nothing),
 		cmocka_unit_test(test_filters__a_damaged_one_is_no_answer),
 		cmocka_unit_test(test_filters__files_without_one_are_read),
