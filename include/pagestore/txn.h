@@ -64,16 +64,37 @@ typedef struct pgs_txn_options {
 	const void *at_snapshot; /* read a named snapshot (pagestore/maintain.h); NULL = unused. Read only. Of the three
 				  * at_… at most one is set. */
 	size_t at_snapshot_size;
+	uint32_t lock;        /* PGS_LOCK_…; for writers */
 } pgs_txn_options;
 
-#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0, 0, 0 }
+#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0, 0, 0, 0 }
+
+/* The database's writer lock. It is taken before the snapshot; until the transaction ends no other one commits, in any
+ * process, so that it finds no conflict: the others wait in pgs_commit(), until their timeouts. Transactions that take
+ * it queue up; those that do not stay optimistic. The lock of a process that has died is broken by who meets it: at once
+ * on the same machine, else after 10 s. A transaction renews its lock when it reaches the storage; one that does not
+ * for 10 s may lose it to others, and then commits as the optimistic ones do. */
+enum {
+	PGS_LOCK_NONE = 0,
+	PGS_LOCK_WAIT = 1, /* pgs_begin() waits for it, PGS_EBUSY past the timeout */
+	PGS_LOCK_TRY = 2   /* PGS_EBUSY at once if another has it */
+};
 
 /* Begin a transaction on the latest revision, or as the options say; NULL
  * options read the latest. One round trip to the KV. *out is NULL on failure.
  * Errors: EINVAL (options; a revision above the latest), ENOTFOUND (database
  * dropped; no commit at or before the revision or time; no such snapshot),
- * EOLDREV, EREADONLY, EVERSION, EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
+ * EOLDREV, EREADONLY, EBUSY (the writer lock; maintenance is behind), EVERSION,
+ * EIO, ETIMEOUT, ECORRUPT, ENOMEM. Since 0.1. */
 int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_error *err);
+
+/* Begin a transaction on the snapshot of `of`, without a round trip: as if it
+ * had begun then. What `of` reads and writes is not seen, nor does it count;
+ * either may end first. Of the options only write, isolation and timeout_ms
+ * may be set; NULL options read. *out is NULL on failure. Errors: EINVAL
+ * (options; a writer on a past revision; `of` is at a named snapshot),
+ * EREADONLY, EBUSY (maintenance is behind), ENOMEM. Since 0.1. */
+int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, pgs_error *err);
 
 /* End the transaction without committing, and free it. Pins end with it. NULL
  * is allowed. Since 0.1. */
@@ -155,14 +176,25 @@ typedef struct pgs_commit_token {
 	uint64_t base_revision;
 } pgs_commit_token;
 
+/* A set of pages: the lowest page >= `from` in it, PGS_NO_PAGE if there is none. Called in the committing thread; must
+ * not call the library, and answer the same for the whole of the call it is given to. */
+typedef uint64_t (*pgs_page_set)(void *ctx, uint64_t from);
+
 typedef struct pgs_commit_options {
 	uint32_t struct_size;
 	const void *note;        /* kept in the changelog; NULL = none */
 	size_t note_size;        /* <= PGS_NOTE_MAX */
 	pgs_commit_token *token; /* out: filled before anything is sent; NULL = not wanted */
+	/* Pages the caller relies on as the snapshot has them without having read them through this transaction: an
+	 * engine's own cache, say, that was filled at this revision. They count as read, whatever the isolation; what
+	 * the set answers is asked for only as far as it is needed, and mostly not at all. NULL = none. */
+	pgs_page_set relied;
+	void *relied_ctx;
+	uint64_t *previous_revision; /* out: of the commit before this one, the snapshot's if nobody committed in
+				      * between; 0 = not known. With PGS_OK. NULL = not wanted */
 } pgs_commit_options;
 
-#define PGS_COMMIT_OPTIONS_INIT { sizeof(pgs_commit_options), 0, 0, 0 }
+#define PGS_COMMIT_OPTIONS_INIT { sizeof(pgs_commit_options), 0, 0, 0, 0, 0, 0 }
 #define PGS_NOTE_MAX 4096
 
 /* Commit and free the transaction. On PGS_OK everything it wrote is durable

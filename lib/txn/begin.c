@@ -10,6 +10,9 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 {
 	if (o->struct_size != sizeof *o)
 		return pgs__error(err, PGS_EINVAL, "pgs_txn_options: struct_size is not set; use PGS_TXN_OPTIONS_INIT");
+	if (o->lock > PGS_LOCK_TRY || (o->lock && !o->write))
+		return pgs__error(err, PGS_EINVAL, "lock %u: not one of PGS_LOCK_…, or the transaction is read only",
+				  o->lock);
 	if (o->isolation > PGS_SNAPSHOT)
 		return pgs__error(err, PGS_EINVAL, "unknown isolation %u", o->isolation);
 	if ((o->at_revision != 0) + (o->at_time_ms != 0) + (o->at_snapshot != NULL) > 1)
@@ -38,6 +41,33 @@ static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, pgs_error *err)
 	return pgs__snapshot_open(&t->snapshot, t->db, at, deadline, err);
 }
 
+static int take_lock(pgs_txn *t, const pgs_txn_options *o, pgs_error *err)
+{
+	if (o->lock == PGS_LOCK_NONE)
+		return PGS_OK;
+	uint64_t deadline = pgs__txn_deadline(t);
+	return o->lock == PGS_LOCK_TRY ? pgs__writer_lock_try(t->db, &t->lock, deadline, err)
+				       : pgs__writer_lock_take(t->db, &t->lock, deadline, err);
+}
+
+/* A transaction without a snapshot, NULL when out of memory. */
+static pgs_txn *new_txn(pgs_db *db, const pgs_txn_options *o, pgs_error *err)
+{
+	pgs_txn *t = pgs__calloc(1, sizeof *t);
+	if (!t) {
+		pgs__error_nomem(err, "transaction");
+		return NULL;
+	}
+	t->db = db;
+	t->writes_allowed = o->write;
+	t->isolation = o->isolation;
+	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
+	t->timeout_ms = o->timeout_ms;
+	t->error = (pgs_error)PGS_ERROR_INIT;
+	t->last_missed_page = PGS_NO_PAGE;
+	return t;
+}
+
 int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_error *err)
 {
 	const pgs_txn_options defaults = PGS_TXN_OPTIONS_INIT;
@@ -48,24 +78,46 @@ int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_err
 		result = pgs__upkeep_admit(db, pgs__db_deadline(db, o->timeout_ms), err);
 	if (result != PGS_OK)
 		return result;
-	pgs_txn *t = pgs__calloc(1, sizeof *t);
+	pgs_txn *t = new_txn(db, o, err);
 	if (!t)
-		return pgs__error_nomem(err, "transaction");
-	t->db = db;
-	t->writes_allowed = o->write;
-	t->isolation = o->isolation;
-	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
-	t->timeout_ms = o->timeout_ms;
-	t->error = (pgs_error)PGS_ERROR_INIT;
-	t->last_missed_page = PGS_NO_PAGE;
+		return PGS_ENOMEM;
+	t->past = o->at_revision || o->at_time_ms || o->at_snapshot;
 	pgs__keeper_init(&t->keeper, db);
 	if (db->store->read_only || o->at_snapshot)
 		t->keeper.due_ms = UINT64_MAX; /* may not; or need not, being kept by its name */
-	result = open_snapshot(t, o, err);
+	result = take_lock(t, o, err);
+	if (result == PGS_OK)
+		result = open_snapshot(t, o, err);
 	if (result != PGS_OK) {
+		pgs__writer_lock_release(db, &t->lock, pgs__txn_deadline(t));
 		pgs__txn_free(t);
 		return result;
 	}
+	t->page_count = t->snapshot.extent;
+	*out = t;
+	return PGS_OK;
+}
+
+int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, pgs_error *err)
+{
+	const pgs_txn_options defaults = PGS_TXN_OPTIONS_INIT;
+	const pgs_txn_options *o = options ? options : &defaults;
+	*out = NULL;
+	int result = check_options(of->db, o, err);
+	if (result == PGS_OK && (o->at_revision || o->at_time_ms || o->at_snapshot || o->lock))
+		result = pgs__error(err, PGS_EINVAL, "a fork has the snapshot of the transaction it comes from, and no lock");
+	if (result == PGS_OK && (of->snapshot.named || (of->past && o->write)))
+		result = pgs__error(err, PGS_EINVAL, of->snapshot.named ? "a transaction at a named snapshot has no forks"
+									 : "a past snapshot is read only");
+	if (result == PGS_OK && o->write)
+		result = pgs__upkeep_admit(of->db, pgs__db_deadline(of->db, o->timeout_ms), err);
+	pgs_txn *t = result == PGS_OK ? new_txn(of->db, o, err) : NULL;
+	if (!t)
+		return result == PGS_OK ? PGS_ENOMEM : result;
+	t->past = of->past;
+	t->keeper.due_ms = of->keeper.pin.held ? 0 : of->keeper.due_ms; /* as old; its pin is its own */
+	t->snapshot = of->snapshot;
+	pgs__pack_view_retain(t->snapshot.packs);
 	t->page_count = t->snapshot.extent;
 	*out = t;
 	return PGS_OK;
@@ -118,6 +170,7 @@ void pgs_abort(pgs_txn *txn)
 	if (!txn)
 		return;
 	pgs__txn_remove_files(txn, pgs__txn_deadline(txn));
+	pgs__writer_lock_release(txn->db, &txn->lock, pgs__txn_deadline(txn));
 	pgs__pin_release(&txn->keeper.pin, pgs__txn_deadline(txn));
 	pgs__txn_free(txn);
 }

@@ -486,7 +486,7 @@ static int run(pgs__commit *c)
 		result = pgs__txn_place(t, false, c->deadline_ms, c->err);
 	if (result != PGS_OK || changes_nothing(t)) {
 		c->nothing = true;
-		c->revision = t->snapshot.commit_revision;
+		c->revision = c->previous = t->snapshot.commit_revision;
 		return result;
 	}
 	c->counter = t->snapshot.counter;
@@ -506,7 +506,6 @@ static int run(pgs__commit *c)
 		note_load(c);
 	}
 	c->deadline_ms = cleanup_deadline(c);
-	pgs__writer_lock_release(t->db, &c->lock, c->deadline_ms);
 	if (result != PGS_OK)
 		pgs__payload_discard(c);
 	return result;
@@ -514,7 +513,8 @@ static int run(pgs__commit *c)
 
 static int begin_commit(pgs__commit *c, pgs_txn *t, const pgs_commit_options *o, pgs_error *err)
 {
-	*c = (pgs__commit){.t = t, .options = o, .err = err, .base_revision = t->snapshot.kv_revision};
+	*c = (pgs__commit){.t = t, .options = o, .err = err, .base_revision = t->snapshot.kv_revision, .lock = t->lock};
+	t->lock.held = 0;
 	int result = check_options(o, err);
 	if (result == PGS_OK && pgs__uuid7(c->uuid) != PGS_OK)
 		result = pgs__error(err, PGS_EIO, "the system gives no random bytes");
@@ -522,8 +522,18 @@ static int begin_commit(pgs__commit *c, pgs_txn *t, const pgs_commit_options *o,
 		memcpy(o->token->uuid, c->uuid, sizeof c->uuid);
 		o->token->base_revision = c->base_revision;
 	}
+	c->relied = o->relied;
 	c->deadline_ms = pgs__txn_deadline(t);
 	return result;
+}
+
+/* What the caller is told of the commit. */
+static void report(const pgs__commit *c, uint64_t *revision)
+{
+	if (revision)
+		*revision = c->revision;
+	if (c->options->previous_revision)
+		*c->options->previous_revision = c->previous == UINT64_MAX ? 0 : c->previous;
 }
 
 int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revision, pgs_error *err)
@@ -534,8 +544,9 @@ int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revisi
 	int result = begin_commit(&c, txn, options ? options : &defaults, err);
 	if (result == PGS_OK)
 		result = run(&c);
-	if (result == PGS_OK && revision)
-		*revision = c.revision;
+	pgs__writer_lock_release(db, &c.lock, cleanup_deadline(&c));
+	if (result == PGS_OK)
+		report(&c, revision);
 	pgs__arena_free(&c.arena);
 	pgs__free(c.ops);
 	pgs__free(c.writes);

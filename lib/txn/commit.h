@@ -52,6 +52,7 @@ typedef struct pgs__commit {
 	size_t check_count;
 	pgs__check_run *runs;
 	size_t run_count;
+	pgs_page_set relied; /* the caller's, not among the checks (yet); NULL = none */
 	pgs__check_mode mode;
 	uint64_t validated;  /* the changelog was checked through this commit; `t` when CHECK_LOG compares it */
 	uint64_t epoch;      /* z */

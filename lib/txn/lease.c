@@ -83,6 +83,7 @@ static void sightings_delete(pgs__sightings *s)
 {
 	pgs__observed_free(&s->claims);
 	pgs__observed_free(&s->pins);
+	pgs__observed_free(&s->writers);
 	pgs__free(s);
 }
 
@@ -111,6 +112,7 @@ pgs__sightings *pgs__sightings_enter(pgs__sightings **list, const uint8_t *prefi
 		memcpy(s->prefix, prefix, PGS__PREFIX_SIZE);
 		pgs__observed_init(&s->claims);
 		pgs__observed_init(&s->pins);
+		pgs__observed_init(&s->writers);
 		s->next = *list;
 		*list = s;
 	}

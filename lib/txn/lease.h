@@ -43,7 +43,7 @@ typedef struct pgs__sightings {
 	uint8_t prefix[PGS__PREFIX_SIZE];
 	uint32_t references;
 	uint64_t left_ms; /* without references: since when */
-	pgs__observed claims, pins;
+	pgs__observed claims, pins, writers;
 } pgs__sightings;
 
 /* Those of a database, from a list or new; NULL when out of memory. With the list's lock held, as leaving. */

@@ -19,8 +19,13 @@ static int encode_lock(pgs__buffer *out, pgs_error *err)
 	return out->failed ? pgs__error_nomem(err, "writer lock") : PGS_OK;
 }
 
-/* One try. PGS_OK: taken (lock->held is set) or another's was met (it is not, and was waited for). */
-static int try_take(pgs_db *db, pgs__writer_lock *lock, pgs_slice value, uint64_t deadline_ms, pgs_error *err)
+/* What is done about another's lock: PGS_OK to look again. */
+typedef int (*on_held)(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, uint64_t deadline_ms,
+		       pgs_error *err);
+
+/* One try. PGS_OK: taken (lock->held is set) or another's was met (it is not, and `held` said so). */
+static int try_take(pgs_db *db, pgs__writer_lock *lock, pgs_slice value, on_held held, uint64_t deadline_ms,
+		    pgs_error *err)
 {
 	pgs__key key = pgs__key_lock(pgs__db_prefix(db), "w"), m = pgs__key_single(pgs__db_prefix(db), 'm');
 	const pgs_kv_compare compares[] = {pgs__if_absent(pgs__key_slice(&key)), pgs__if_exists(pgs__key_slice(&m))};
@@ -44,18 +49,20 @@ static int try_take(pgs_db *db, pgs__writer_lock *lock, pgs_slice value, uint64_
 		if (pair && pgs__slice_equal(pair->value, value))
 			lock->held = pair->create_revision;
 		else if (pair)
-			result = pgs__writer_lock_wait(db, lock, pair, deadline_ms, err);
+			result = held(db, lock, pair, deadline_ms, err);
 	}
 	backend->kv->vtable->release(backend->kv, &txn, 1);
+	if (lock->held)
+		lock->renew_ms = pgs__now_ms() + LEASE_MS / 3;
 	return result;
 }
 
-int pgs__writer_lock_take(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms, pgs_error *err)
+static int take(pgs_db *db, pgs__writer_lock *lock, on_held held, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs__buffer value = {0};
 	int result = encode_lock(&value, err);
 	while (result == PGS_OK && lock->held == 0) {
-		result = try_take(db, lock, pgs__buffer_slice(&value), deadline_ms, err);
+		result = try_take(db, lock, pgs__buffer_slice(&value), held, deadline_ms, err);
 		if (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline_ms)) {
 			pgs__sleep_ms(WAIT_MAX_MS, deadline_ms);
 			result = PGS_OK;
@@ -63,6 +70,31 @@ int pgs__writer_lock_take(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_
 	}
 	pgs__buffer_free(&value);
 	return result;
+}
+
+int pgs__writer_lock_take(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms, pgs_error *err)
+{
+	return take(db, lock, pgs__writer_lock_wait, deadline_ms, err);
+}
+
+void pgs__writer_lock_renew(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms)
+{
+	pgs__key key = pgs__key_lock(pgs__db_prefix(db), "w");
+	pgs__buffer value = {0};
+	lock->renew_ms = pgs__now_ms() + LEASE_MS / 3;
+	if (encode_lock(&value, NULL) == PGS_OK) {
+		const pgs_kv_compare ours = {.key = pgs__key_slice(&key),
+					     .target = PGS_KV_CREATE,
+					     .relation = PGS_KV_EQUAL,
+					     .number = lock->held};
+		const pgs_kv_op put = pgs__op_put(pgs__key_slice(&key), pgs__buffer_slice(&value));
+		pgs_kv_txn txn = {.compares = &ours, .compare_count = 1, .success = &put, .success_count = 1};
+		const pgs__backend *backend = pgs__db_backend(db);
+		if (backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL) == PGS_OK && !txn.succeeded)
+			lock->held = 0;
+		backend->kv->vtable->release(backend->kv, &txn, 1);
+	}
+	pgs__buffer_free(&value);
 }
 
 /* Whether the lock may be broken: its lease ran out under our eyes, or its process is gone. */
@@ -98,17 +130,36 @@ static int break_lock(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms,
 	return result == PGS_EUNKNOWN ? PGS_OK : result; /* the next look tells */
 }
 
+/* Another's lock was met by someone who does not wait: what was seen of it is kept from one try to the next. */
+static int refuse(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__lease lease = {.create_revision = pair->create_revision, .mod_revision = pair->mod_revision};
+	pgs__lease *const leases[] = {&lease};
+	(void)lock;
+	if (pgs__lock_decode(pair->value, &lease.holder) != PGS_OK)
+		lease.holder = (pgs__lock){.lease_ms = LEASE_MS};
+	pgs__observed_judge(&db->seen->writers, leases, 1, pgs__now_ms());
+	if (lease.dead)
+		return break_lock(db, pair, deadline_ms, err);
+	return pgs__error(err, PGS_EBUSY, "database %s: another transaction holds the writer lock", db->name);
+}
+
+int pgs__writer_lock_try(pgs_db *db, pgs__writer_lock *lock, uint64_t deadline_ms, pgs_error *err)
+{
+	return take(db, lock, refuse, deadline_ms, err);
+}
+
 int pgs__writer_lock_wait(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, uint64_t deadline_ms,
 			  pgs_error *err)
 {
 	if (is_dead(lock, pair))
 		return break_lock(db, pair, deadline_ms, err);
-	if (pgs__deadline_passed(deadline_ms))
-		return pgs__error(err, PGS_EBUSY, "database %s: another writer held the commit lock past the timeout",
-				  db->name);
 	uint32_t pause = WAIT_MIN_MS << (lock->waits < 5 ? lock->waits : 5);
 	lock->waits++;
 	pgs__sleep_ms(pause < WAIT_MAX_MS ? pause : WAIT_MAX_MS, deadline_ms);
+	if (pgs__deadline_passed(deadline_ms))
+		return pgs__error(err, PGS_EBUSY, "database %s: another writer held the commit lock past the timeout",
+				  db->name);
 	return PGS_OK;
 }
 

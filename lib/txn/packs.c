@@ -106,6 +106,12 @@ static pgs__pack_view *view_new(uint64_t epoch, size_t capacity)
 	return view;
 }
 
+void pgs__pack_view_retain(pgs__pack_view *view)
+{
+	if (view)
+		atomic_fetch_add(&view->references, 1);
+}
+
 void pgs__pack_view_release(pgs__pack_view *view)
 {
 	if (!view || atomic_fetch_sub(&view->references, 1) > 1)

@@ -16,6 +16,7 @@ typedef struct pgs__pack_view pgs__pack_view;
  * PGS_ENOTFOUND when an index file is missing: here, and below, for pgs__explain_missing() to judge. */
 int pgs__pack_view_get(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t deadline_ms, pgs__pack_view **out,
 		       pgs_error *err);
+void pgs__pack_view_retain(pgs__pack_view *view);
 void pgs__pack_view_release(pgs__pack_view *view);
 
 size_t pgs__pack_view_count(const pgs__pack_view *view);

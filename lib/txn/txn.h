@@ -15,6 +15,7 @@
 #include <pagestore/txn.h>
 
 #include "content/sorted_writer.h"
+#include "txn/lock.h"
 #include "txn/revision_pin.h"
 #include "txn/snapshot.h"
 #include "util/clock.h"
@@ -56,6 +57,7 @@ typedef struct pgs__attr_read {
 struct pgs_txn {
 	pgs_db *db;
 	pgs__snapshot snapshot;
+	bool past;              /* begun at a revision, time or named snapshot */
 	bool writes_allowed;
 	bool tracks_reads;      /* serializable writer */
 	uint32_t isolation;
@@ -87,6 +89,7 @@ struct pgs_txn {
 	uint64_t last_missed_page; /* read-ahead: the page after the last one fetched alone */
 	uint32_t run_length;
 	pgs__keeper keeper;     /* pins the revision once it is older than half the retention */
+	pgs__writer_lock lock;  /* taken before the snapshot, if asked for; the commit takes it over */
 };
 
 static inline uint32_t pgs__txn_page_size(const pgs_txn *t)
@@ -99,11 +102,14 @@ static inline uint64_t pgs__txn_deadline(const pgs_txn *t)
 	return pgs__db_deadline(t->db, t->timeout_ms);
 }
 
-/* Before the transaction asks the backends for something: pin its revision, if it is getting old. */
+/* Before the transaction asks the backends for something: pin its revision, if it is getting old, renew its lock. */
 static inline void pgs__txn_keep(pgs_txn *t, uint64_t deadline_ms)
 {
-	if (pgs__now_ms() >= t->keeper.due_ms)
+	uint64_t now = pgs__now_ms();
+	if (now >= t->keeper.due_ms)
 		pgs__keeper_pin(&t->keeper, t->db, t->snapshot.kv_revision, deadline_ms);
+	if (t->lock.held && now >= t->lock.renew_ms)
+		pgs__writer_lock_renew(t->db, &t->lock, deadline_ms);
 }
 
 /* PGS_OK, or PGS_EINVAL with the transaction's error set: page numbers end at 2^32 groups. */

@@ -10,6 +10,9 @@
  * A key that only moved because a pack was folded into it (its pointer is as old as before), or is gone because the
  * fold met a range the snapshot knew, is no conflict: the commit is sent again with the revisions seen now. What
  * commits do to keys without leaving a pointer there, deleting them or putting a pack, moves z.
+ *
+ * Pages that the caller relies on (pgs_commit_options.relied) are asked for one by one where they are so few that keys
+ * will do; else they are a predicate that the log is held against.
  */
 #include "txn/commit.h"
 
@@ -24,6 +27,7 @@
 #define KEYS_MAX 1024       /* compares at most, where the backend sets no limit, */
 #define KEYS_CHEAP 16       /* and as many as cost less than one round lost to another's commit */
 #define FIXED_COMPARES 9
+#define SEEN_UNKNOWN UINT64_MAX /* seen_revision of a relied page: compared as a range, with its bound */
 
 /* --- what to check -------------------------------------------------------------- */
 
@@ -33,16 +37,36 @@ static int by_page(const void *a, const void *b)
 	return (x->page_no > y->page_no) - (x->page_no < y->page_no);
 }
 
-static size_t collect_checks(pgs__commit *c, pgs__page_check *out)
+/* The lowest relied page >= from, PGS_NO_PAGE if there is none. */
+static uint64_t next_relied(const pgs__commit *c, uint64_t from)
+{
+	return c->relied ? c->relied(c->options->relied_ctx, from) : PGS_NO_PAGE;
+}
+
+/* How many pages are relied on; past `most`, most + 1. */
+static size_t count_relied(const pgs__commit *c, size_t most)
+{
+	size_t count = 0;
+	for (uint64_t page = next_relied(c, 0); page != PGS_NO_PAGE && count <= most; page = next_relied(c, page + 1))
+		count++;
+	return count;
+}
+
+static size_t collect_checks(pgs__commit *c, pgs__page_check *out, size_t relied)
 {
 	const pgs_txn *t = c->t;
 	size_t count = 0, cursor = 0;
 	for (const pgs__map_slot *slot; (slot = pgs__map_next(&t->reads, &cursor));)
 		out[count++] = (pgs__page_check){slot->key, slot->value, NULL};
+	for (uint64_t page = 0; relied > 0; relied--, page++) {
+		page = next_relied(c, page);
+		if (!pgs__map_get(&t->reads, page))
+			out[count++] = (pgs__page_check){page, SEEN_UNKNOWN, NULL};
+	}
 	for (size_t i = 0; i < c->write_count; i++) {
 		pgs__write *w = c->writes[i];
 		bool wanted = (w->depends && !PGS__BUG(DELTA_PAGE_UNCHECKED)) || t->isolation == PGS_SNAPSHOT;
-		if (!wanted || pgs__map_get(&t->reads, w->page_no))
+		if (!wanted || pgs__map_get(&t->reads, w->page_no) || next_relied(c, w->page_no) == w->page_no)
 			continue;
 		/* Under snapshot isolation a written page is checked for its own sake, a new one too. */
 		out[count++] = (pgs__page_check){w->page_no, w->seen_revision,
@@ -73,26 +97,40 @@ static size_t most_keys(const pgs__commit *c)
 	return limit > FIXED_COMPARES ? limit - FIXED_COMPARES : 0;
 }
 
-static bool fits_keys(const pgs__commit *c)
+/* Make the checks anew: with the relied pages among them if they are at most `most`. */
+static int make_checks(pgs__commit *c, size_t most)
 {
-	return c->run_count + c->t->attr_read_count <= most_keys(c);
+	size_t relied = count_relied(c, most), adopted = relied <= most ? relied : 0;
+	size_t room = c->t->reads.count + c->write_count + adopted + 1;
+	pgs__free(c->checks);
+	pgs__free(c->runs);
+	c->checks = pgs__calloc(room, sizeof *c->checks);
+	c->runs = pgs__calloc(room, sizeof *c->runs);
+	if (!c->checks || !c->runs)
+		return pgs__error_nomem(c->err, "commit");
+	c->check_count = collect_checks(c, c->checks, adopted);
+	c->run_count = make_runs(c, c->runs);
+	if (relied <= most)
+		c->relied = NULL;
+	return PGS_OK;
+}
+
+static bool fits_keys(const pgs__commit *c, size_t most)
+{
+	return !c->relied && c->run_count + c->t->attr_read_count <= most;
 }
 
 int pgs__validate_prepare(pgs__commit *c)
 {
 	const pgs_txn *t = c->t;
-	size_t most = t->reads.count + c->write_count + 1;
-	c->checks = pgs__calloc(most, sizeof *c->checks);
-	c->runs = pgs__calloc(most, sizeof *c->runs);
-	if (!c->checks || !c->runs)
-		return pgs__error_nomem(c->err, "commit");
-	c->check_count = collect_checks(c, c->checks);
-	c->run_count = make_runs(c, c->runs);
-	c->validated = t->snapshot.commit_revision;
-	c->epoch = t->snapshot.epoch;
 	bool limited = pgs__max_ops(pgs__db_backend(t->db)) != SIZE_MAX;
 	size_t cheap = limited ? most_keys(c) : KEYS_CHEAP;
-	c->mode = c->run_count + t->attr_read_count <= cheap ? PGS__CHECK_KEYS : PGS__CHECK_LOG;
+	int result = make_checks(c, cheap);
+	if (result != PGS_OK)
+		return result;
+	c->validated = t->snapshot.commit_revision;
+	c->epoch = t->snapshot.epoch;
+	c->mode = fits_keys(c, cheap) ? PGS__CHECK_KEYS : PGS__CHECK_LOG;
 	return PGS_OK;
 }
 
@@ -101,6 +139,11 @@ int pgs__validate_prepare(pgs__commit *c)
 size_t pgs__validate_count(const pgs__commit *c)
 {
 	return c->mode == PGS__CHECK_KEYS ? c->run_count + c->t->attr_read_count : 0;
+}
+
+static bool is_range(const pgs__commit *c, const pgs__check_run *run)
+{
+	return run->end - run->first > 1 || c->checks[run->first].seen_revision == SEEN_UNKNOWN;
 }
 
 static int copy_key(pgs__commit *c, pgs__arena *arena, pgs__key key, pgs_slice *out)
@@ -116,7 +159,7 @@ static int fill_run(pgs__commit *c, pgs__arena *arena, const pgs__check_run *run
 	const pgs__page_check *first = &c->checks[run->first];
 	pgs_slice key, end = {0};
 	int result = copy_key(c, arena, pgs__key_page(prefix, first->page_no), &key);
-	if (result == PGS_OK && run->end - run->first > 1)
+	if (result == PGS_OK && is_range(c, run))
 		result = copy_key(c, arena, pgs__key_page(prefix, c->checks[run->end - 1].page_no + 1), &end);
 	if (end.size) {
 		*compare = pgs__if_mod(key, PGS_KV_LESS, run->bound + 1);
@@ -241,7 +284,7 @@ int pgs__validate_judge(pgs__commit *c, const pgs_kv_result *results, uint64_t r
 	for (size_t i = 0; i < c->run_count; i++) {
 		pgs__check_run *run = &c->runs[i];
 		const pgs_kv_result *r = &results[i];
-		int result = run->end - run->first > 1
+		int result = is_range(c, run)
 				     ? judge_range(c, run, r, revision)
 				     : judge_single(c, &c->checks[run->first], r->count ? &r->pairs[0] : NULL);
 		if (result != PGS_OK)
@@ -279,6 +322,9 @@ static size_t first_check(const pgs__commit *c, uint64_t page_no)
 
 static int intersect(pgs__commit *c, uint64_t first, uint64_t count)
 {
+	uint64_t relied = next_relied(c, first);
+	if (relied != PGS_NO_PAGE && relied - first < count)
+		return page_conflict(c, relied);
 	for (size_t i = first_check(c, first); i < c->check_count && c->checks[i].page_no - first < count; i++) {
 		int result = page_changed(c, &c->checks[i]);
 		if (result != PGS_OK)
@@ -342,7 +388,9 @@ int pgs__validate_log(pgs__commit *c, uint64_t through)
 	c->validated = through > c->validated ? through : c->validated;
 	drop_done_checks(c);
 	/* Others commit all the time: if the keys can be compared after all, their commits need not matter. */
-	if (c->mode == PGS__CHECK_LOG && fits_keys(c))
+	if (c->mode == PGS__CHECK_LOG && c->relied)
+		result = make_checks(c, most_keys(c));
+	if (c->mode == PGS__CHECK_LOG && fits_keys(c, most_keys(c)))
 		c->mode = PGS__CHECK_KEYS;
-	return PGS_OK;
+	return result;
 }
