@@ -142,7 +142,7 @@ static int check_options(etcd_url *url, pgs_error *err)
 		return pgs__error(err, PGS_EINVAL, "etcd: the URL has tls=0 and files for TLS");
 	if (!url->texts[BLOB])
 		return pgs__error(err, PGS_EINVAL,
-			"etcd: the URL does not say where blobs go: add blob=dir:PATH, for example");
+			"etcd: the URL does not say where blobs go: add blob=s3://BUCKET/PREFIX or blob=dir:PATH");
 	return PGS_OK;
 }
 

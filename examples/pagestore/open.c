@@ -6,6 +6,28 @@
 #include "format.h"
 #include "report.h"
 
+/* What to do, where the reason alone does not say it; NULL: the advice for its class does. */
+static const char *hint_for(const cli *c, int rc, cli_access access)
+{
+	switch (rc) {
+	case PGS_ENOTFOUND:
+		return access == CLI_MAKE ? NULL : "`pagestore -s URL create DB` and `import DB FILE` make a new store.";
+	case PGS_EINVAL:
+		return strncmp(c->url, "etcd:", 5) == 0
+			       ? "A URL looks like etcd://HOST:2379,HOST:2379/shop?blob=s3://BUCKET/shop."
+			       : "A URL looks like dir:/var/lib/shop or dir:/var/lib/shop?sync=lazy.";
+	case PGS_EREADONLY:
+		return "Look at who may write to the store's directory, and everything in it.";
+	case PGS_EAUTH:
+		return "Look at whom the servers take you for, and what that user may do: user= and its password of etcd,\n"
+		       "  AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY of S3.";
+	case PGS_ECORRUPT:
+		return "Nothing was changed. Is the URL exactly that of those who wrote the store?";
+	default:
+		return NULL;
+	}
+}
+
 int cli_open_store(cli *c, cli_access access)
 {
 	pgs_store_options options = PGS_STORE_OPTIONS_INIT;
@@ -15,14 +37,7 @@ int cli_open_store(cli *c, cli_access access)
 	int rc = pgs_open(&c->store, c->url, &options, &err);
 	if (rc == PGS_OK)
 		return CLI_OK;
-	const char *hint = NULL;
-	if (rc == PGS_ENOTFOUND && access != CLI_MAKE)
-		hint = "`pagestore -s URL create DB` and `import DB FILE` make a new store.";
-	else if (rc == PGS_EINVAL)
-		hint = "A URL looks like dir:/var/lib/shop or dir:/var/lib/shop?sync=lazy.";
-	else if (rc == PGS_EREADONLY)
-		hint = "Look at who may write to the store's directory, and everything in it.";
-	return cli_fail_pgs(&err, hint, "%s: cannot open the store", c->command->name);
+	return cli_fail_pgs(&err, hint_for(c, rc, access), "%s: cannot open the store", c->command->name);
 }
 
 int cli_open_db(cli *c, cli_access access)

@@ -197,6 +197,8 @@ test_missing_store() {
 	check "a store in no directory fails" '[ $? -eq 1 ] && grep -q "no/such" err'
 	"$tool" -s "nonsense:" create db >out 2>err
 	check "a URL of no backend fails" '[ $? -eq 1 ] && grep -q "dir:" err'
+	"$tool" -s "etcd://127.0.0.1:1/shop" create db >out 2>err
+	check "an etcd without blobs fails" '[ $? -eq 1 ] && grep -qE "blob=s3://BUCKET|built without" err'
 }
 
 test_databases() {
