@@ -11,7 +11,8 @@
 # byte for byte. FILE may be an SQLite database or anything else.
 #
 # Everything goes into a new directory below TMPDIR, or into PAGESTORE_DEMO_DIR,
-# and stays there. It can be run again and again.
+# and stays there. It can be run again and again. PAGESTORE_DEMO_URL puts the
+# database, "pagestore-demo", into another store, of etcd and S3 for example.
 set -eu
 
 # --- saying things -------------------------------------------------------
@@ -147,8 +148,8 @@ cost_table() {
 		i=$((i + 1))
 	done
 	files=$(cat versions/* | wc -c)
-	sqlite3 :memory: "SELECT printf('%d versions are %,d bytes of files; the store has %,d KiB on disk.', $count, $files,
-		$(du -sk store | cut -f 1))"
+	sqlite3 :memory: "SELECT printf('%d versions are %,d bytes of files.', $count, $files)"
+	[ ! -d store ] || sqlite3 :memory: "SELECT printf('The store has %,d KiB on disk.', $(du -sk store | cut -f 1))"
 }
 
 # Run SQL on the file, showing it.
@@ -336,9 +337,9 @@ show_history() {
 next_things() {
 	step "What to try next"
 	cat <<TEXT
-The store is in $work/store. For example:
+For example:
 
-  export PATH="$root/build/demo/examples:\$PATH" PAGESTORE_URL='dir:$work/store'
+  export PATH="$root/build/demo/examples:\$PATH" PAGESTORE_URL='$PAGESTORE_URL'
   pagestore list
   pagestore log $db -n 3
   pagestore export $db /tmp/first.db --at $(fact 1 revision)
@@ -362,9 +363,10 @@ main() {
 	build_tool
 
 	cd "$work"
-	export PAGESTORE_URL="dir:$work/store"
+	export PAGESTORE_URL="${PAGESTORE_DEMO_URL:-dir:$work/store}"
 	db=demo count=0
-	if [ -d store ] && pagestore list | grep -qx "$db"; then
+	[ -z "${PAGESTORE_DEMO_URL:-}" ] || db=pagestore-demo
+	if pagestore list 2>/dev/null | grep -qx "$db"; then
 		step "Dropping what the last run left"
 		run pagestore drop "$db"
 	fi
