@@ -172,6 +172,16 @@ static void take_reply(pgs__etcd *e, pgs__etcd_call *call, uint64_t deadline_ms)
 		"the answer is not what etcd's gateway says: is this an etcd of version 3.4 or later?", deadline_ms);
 }
 
+/* Why a server may answer otherwise than the gateway does. */
+static const char *guess_at(const pgs__etcd *e, long http_status)
+{
+	if (http_status == 400 && !e->wire.tls)
+		return ": does it want TLS? then write tls=1";
+	if (http_status == 400 && e->wire.cert_file)
+		return ": where etcd has users, a client's certificate must have no common name";
+	return ", not as etcd's gateway does (/v3, of version 3.4 or later)";
+}
+
 static void take_error(pgs__etcd *e, pgs__etcd_call *call, bool *renew, uint64_t deadline_ms)
 {
 	const pgs__buffer *answer = &call->request.answer;
@@ -184,11 +194,9 @@ static void take_error(pgs__etcd *e, pgs__etcd_call *call, bool *renew, uint64_t
 	if (code && good) {
 		verdict = pgs__etcd_judge(code, message, &status);
 	} else {
-		bool tls = !e->wire.tls && call->request.http_status == 400;
 		verdict = judge_http(call->request.http_status, &status);
 		snprintf(text, sizeof text, "it answers with HTTP status %ld%s", call->request.http_status,
-			tls ? ": does it want TLS? then write tls=1" :
-				", not as etcd's gateway does (/v3, of version 3.4 or later)");
+			guess_at(e, call->request.http_status));
 		message = text;
 	}
 	if (verdict == PGS__ETCD_RENEW && !call->plain && call->renewals++ < RENEWALS)
