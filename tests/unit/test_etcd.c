@@ -835,6 +835,72 @@ static void test_users__come_with_passwords_and_tokens(void **state)
 	etcd_stop(etcd);
 }
 
+/* "guest", who may read what is below /mine/. */
+static void add_guest(const etcd_server *etcd)
+{
+	post_ok(etcd, "/v3/auth/user/add", "{\"name\":\"guest\",\"password\":\"hunter2\"}");
+	post_ok(etcd, "/v3/auth/role/add", "{\"name\":\"guest\"}");
+	post_ok(etcd, "/v3/auth/role/grant",
+		"{\"name\":\"guest\",\"perm\":{\"permType\":\"READ\",\"key\":\"L21pbmUv\",\"range_end\":\"L21pbmUw\"}}");
+	post_ok(etcd, "/v3/auth/user/grant", "{\"user\":\"guest\",\"role\":\"guest\"}");
+}
+
+static pgs_store *open_as(const etcd_server *etcd, const char *user, bool read_only)
+{
+	char url[400];
+	pgs_store *store;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_store_options o = PGS_STORE_OPTIONS_INIT;
+	o.read_only = read_only;
+	o.kv_history = PGS_KV_HISTORY_OWNED;
+	snprintf(url, sizeof url, "etcd://%s/mine?user=%s&blob=dir:%s/rights", etcd_endpoint(etcd, 0), user, scratch_root());
+	if (pgs_open(&store, url, &o, &err) != PGS_OK)
+		fail_msg("%s: %s", url, err.message);
+	return store;
+}
+
+/* docs/operations.md says which rights are enough. */
+static void test_users__need_rights_below_the_root_alone(void **state)
+{
+	(void)state;
+	etcd_server *etcd = etcd_start(&(etcd_setup){.members = 1});
+	assert_non_null(etcd);
+	add_guest(etcd);
+	enable_users(etcd);
+	setenv("PAGESTORE_ETCD_PASSWORD", "hunter2", 1);
+	pgs_store *store = open_as(etcd, "me", false);
+	pgs_db *db = create_db(store, "db", NULL);
+	pgs_txn *txn = begin_write(db);
+	assert_int_equal(write_seed(txn, 0, 7), PGS_OK);
+	commit_ok(txn);
+	pgs_maintain_options all = PGS_MAINTAIN_OPTIONS_INIT;
+	pgs_maintain_report report = PGS_MAINTAIN_REPORT_INIT;
+	pgs_db_stat stat = PGS_DB_STAT_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	all.all = true;
+	all.retention_ms = PGS_RETENTION_NONE;
+	expect_code(pgs_maintain(db, &all, &report, &err), PGS_OK, &err, "maintaining");
+	assert_true(report.compacted_revision > 0);
+	expect_code(pgs_snapshot_create(db, "kept", 4, NULL, &err), PGS_OK, &err, "a snapshot");
+	expect_code(pgs_stat(db, &stat, &err), PGS_OK, &err, "statistics");
+	assert_true(stat.store_kv_bytes > 0);
+	pgs_store *guests = open_as(etcd, "guest", true);
+	pgs_db *seen = open_db(guests, "db");
+	pgs_verify_options deep = PGS_VERIFY_OPTIONS_INIT;
+	deep.deep = true;
+	expect_code(pgs_verify(seen, &deep, NULL, &err), PGS_OK, &err, "verifying");
+	pgs_db_close(seen);
+	pgs_close(guests);
+	guests = open_as(etcd, "guest", false);
+	assert_int_equal(pgs_db_create(&seen, guests, "more", 4, NULL, &err), PGS_EAUTH);
+	pgs_close(guests);
+	pgs_db_close(db);
+	expect_code(pgs_db_drop(store, "db", 2, &err), PGS_OK, &err, "dropping");
+	pgs_close(store);
+	unsetenv("PAGESTORE_ETCD_PASSWORD");
+	etcd_stop(etcd);
+}
+
 /* --- TLS ----------------------------------------------------------------------------------------------- */
 
 static void test_tls__certificates_are_asked_for_and_shown(void **state)
@@ -974,6 +1040,7 @@ int main(void)
 		cmocka_unit_test(test_watch__large_revisions_stay_whole),
 		cmocka_unit_test(test_quota__full_is_enospc_and_never_applied),
 		cmocka_unit_test(test_users__come_with_passwords_and_tokens),
+		cmocka_unit_test(test_users__need_rights_below_the_root_alone),
 		cmocka_unit_test(test_tls__certificates_are_asked_for_and_shown),
 		cmocka_unit_test(test_operations__a_store_that_is_idle_asks_nothing),
 		cmocka_unit_test(test_operations__count_what_went_over_the_wire),
