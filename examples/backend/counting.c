@@ -134,6 +134,14 @@ static int kv_stat(pgs_kv *kv, pgs_kv_stat *out, uint64_t deadline_ms, pgs_error
 	return inner->vtable->stat(inner, out, deadline_ms, err);
 }
 
+/* Optional of the inner one, so this one may find nothing to pass on. */
+static void kv_operations(pgs_kv *kv, pgs_operation_visitor visit, void *ctx)
+{
+	pgs_kv *inner = kv_of(kv)->inner;
+	if (PGS_KV_HAS(inner, operations))
+		inner->vtable->operations(inner, visit, ctx);
+}
+
 static void kv_close(pgs_kv *kv)
 {
 	pgs_kv *inner = kv_of(kv)->inner;
@@ -156,6 +164,7 @@ int counting_kv_new(pgs_kv **out, pgs_kv *inner, counters *n, pgs_error *err)
 		.identity = kv_identity,
 		.stat = kv_stat,
 		.close = kv_close,
+		.operations = kv_operations,
 	};
 	*out = NULL;
 	counting_kv *self = malloc(sizeof(*self));
@@ -225,6 +234,13 @@ static int blob_remove(pgs_blob *blob, const char *name, uint64_t deadline_ms, p
 	return inner->vtable->remove(inner, name, deadline_ms, err);
 }
 
+static void blob_operations(pgs_blob *blob, pgs_operation_visitor visit, void *ctx)
+{
+	pgs_blob *inner = blob_of(blob)->inner;
+	if (PGS_BLOB_HAS(inner, operations))
+		inner->vtable->operations(inner, visit, ctx);
+}
+
 static void blob_close(pgs_blob *blob)
 {
 	pgs_blob *inner = blob_of(blob)->inner;
@@ -243,6 +259,7 @@ int counting_blob_new(pgs_blob **out, pgs_blob *inner, counters *n, pgs_error *e
 		.list = blob_list,
 		.remove = blob_remove,
 		.close = blob_close,
+		.operations = blob_operations,
 	};
 	*out = NULL;
 	counting_blob *self = malloc(sizeof(*self));
