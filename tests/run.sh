@@ -3,40 +3,42 @@
 #
 #   sh tests/run.sh [--quick | --long] [--only STAGE]… [-h]
 #
-#   --quick        what fits in ten minutes on two cores (the default)
+#   --quick        what fits in fifteen minutes on two cores (the default)
 #   --long         sets PGS_TEST_LONG=1 for the tests (the simulator: 20,000 seeds), runs those that start real
-#                  servers (etcd, S3), and fuzzes each target for a minute
+#                  servers (etcd, S3) under all sanitizers, too, and fuzzes each target for a minute
 #   --only STAGE   only this stage, and the builds it needs; may be repeated
 #   -h             this text
 #
 # Stages, in order:
-#   gcc         everything built with gcc, warnings being errors; all tests
+#   gcc         everything built with gcc, warnings being errors; all tests but the next stage's
 #   scripts     headers, symbols, layers, installation, README: tests/integration
 #   clang       everything built with clang, warnings being errors
-#   asan        all tests under the address and undefined-behaviour sanitizers
+#   asan        all tests under the address and undefined-behaviour sanitizers, a few on real servers among them
 #   tsan        the threaded tests under the thread sanitizer; --long: the slow ones too
 #   fuzz        every decoder on its corpus, with sanitizers; --long: and on new inputs
+#   server      the tests on real servers, which they start: etcd and S3. They wait more than they work, so this
+#               runs beside the next stages
 #   cppcheck    static analysis of lib, backends and examples
-#   clang-tidy  more of it: .clang-tidy has the checks
+#   clang-tidy  more of it: .clang-tidy has the checks; --long: following more paths through each function
 #   valgrind    a few short tests under memcheck
 #
 # Packages that are missing are installed first: with apt-get, as root or through
 # sudo. Without either, it says which. An S3 server for the tests comes from npm,
 # into ~/.cache/pagestore/s3rver (or PAGESTORE_S3RVER). Builds are in build/, logs in
-# build/logs. It stops at the first stage that fails. With CI=true nothing is skipped: a
-# missing tool or a skipped test is a failure. PGS_TEST_JOBS is the number of
-# jobs at once (default: one per core).
+# build/logs. It stops at the first stage that fails. What was skipped, and why, is told at
+# the end. With CI=true nothing is skipped: a missing tool or a skipped test is a failure.
+# PGS_TEST_JOBS is the number of jobs at once (default: one per core).
 #
 # The last line is "N passed, N failed". Exit status: 0 when nothing failed.
 set -u
 
-all_stages="gcc scripts clang asan tsan fuzz cppcheck clang-tidy valgrind"
+all_stages="gcc scripts clang asan tsan fuzz server cppcheck clang-tidy valgrind"
 root=$(cd "$(dirname "$0")/.." && pwd -P) || exit 2
 logs=$root/build/logs
 jobs=${PGS_TEST_JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
 s3rver_version=3.7.1
 passed=0 failed=0
-long=no only='' ci=no
+long=no only='' ci=no beside=''
 [ "${CI:-}" != true ] || ci=yes
 
 usage() {
@@ -44,6 +46,11 @@ usage() {
 }
 
 finish() {
+	join_beside
+	if [ -s "$logs/skipped" ]; then
+		printf 'skipped:\n'
+		sort -u "$logs/skipped" | sed 's/^/  /'
+	fi
 	printf '%d passed, %d failed\n' "$passed" "$failed"
 	[ "$failed" -eq 0 ]
 	exit
@@ -77,12 +84,10 @@ missing_packages() {
 # … and of those without which a stage or a test is skipped.
 missing_extras() {
 	need sqlite3 sqlite3
-	if [ $long = yes ]; then
-		need etcd etcd-server
-		need openssl openssl
-		need node nodejs
-		need npm npm
-	fi
+	need etcd etcd-server
+	need openssl openssl
+	need node nodejs
+	has_s3rver || need npm npm
 	[ -f /usr/share/unicode/UnicodeData.txt ] || printf 'unicode-data '
 	need cppcheck cppcheck
 	need clang-tidy clang-tidy
@@ -99,10 +104,12 @@ missing_runtime() {
 }
 
 # The S3 server of the tests: a package of npm, outside of this tree.
+has_s3rver() {
+	[ -f "$PAGESTORE_S3RVER/node_modules/s3rver/package.json" ]
+}
+
 install_s3rver() {
-	PAGESTORE_S3RVER=${PAGESTORE_S3RVER:-${XDG_CACHE_HOME:-$HOME/.cache}/pagestore/s3rver}
-	export PAGESTORE_S3RVER
-	[ ! -f "$PAGESTORE_S3RVER/node_modules/s3rver/package.json" ] && has npm || return 0
+	! has_s3rver && has npm && has node || return 0
 	printf 'installing s3rver %s in %s\n' "$s3rver_version" "$PAGESTORE_S3RVER"
 	mkdir -p "$PAGESTORE_S3RVER" &&
 		npm install --no-audit --no-fund --prefix "$PAGESTORE_S3RVER" "s3rver@$s3rver_version" >"$logs/npm.log" 2>&1 ||
@@ -163,6 +170,12 @@ reported() {
 	sed -n "s/.*[[:space:]]$1=\"\\([0-9]*\\)\".*/\\1/p" "$logs/$stage.xml" | head -n 1
 }
 
+# The skipped tests of ctest's report, each with the first line it said.
+list_skipped() {
+	sed -n '/<testcase /{s/.* name="\([^"]*\)".*/\1/;h;}
+		/<skipped /,/<\/testcase>/{/<system-out>/{s/.*<system-out>//;s/<.*//;H;g;s/\n/: /p;};}' "$logs/$stage.xml"
+}
+
 # run_ctest PRESET ARGUMENT…
 run_ctest() {
 	preset=$1 result=0
@@ -172,6 +185,7 @@ run_ctest() {
 		--output-junit "$logs/$stage.xml" "$@" || result=$?
 	[ -f "$logs/$stage.xml" ] || return 1
 	skipped=$(($(reported skipped) + $(reported disabled)))
+	list_skipped >>"$logs/skipped"
 	count $(($(reported tests) - $(reported failures) - skipped)) "$(reported failures)" $skipped
 	if [ $skipped -gt 0 ] && [ $ci = yes ]; then
 		echo "$skipped tests were skipped"
@@ -194,6 +208,7 @@ steadily() {
 skip_without() {
 	has "$1" && return 1
 	echo "skipped: there is no $1"
+	echo "stage $stage: there is no $1" >>"$logs/skipped"
 	count 0 0 1
 	[ $ci = no ] || exit 1
 }
@@ -202,11 +217,7 @@ skip_without() {
 
 stage_gcc() {
 	build gcc
-	if [ $long = yes ]; then
-		run_ctest gcc -LE integration
-	else
-		run_ctest gcc -LE 'integration|server'
-	fi
+	run_ctest gcc -LE 'integration|server'
 }
 
 stage_scripts() {
@@ -224,7 +235,7 @@ stage_asan() {
 	if [ $long = yes ]; then
 		run_ctest asan -LE integration -E '^fuzz_.*_replay$'
 	else
-		run_ctest asan -LE 'integration|server' -E '^fuzz_.*_replay$'
+		run_ctest asan -LE 'integration|once' -E '^fuzz_.*_replay$'
 	fi
 }
 
@@ -233,7 +244,7 @@ stage_tsan() {
 	if [ $long = yes ]; then
 		run_ctest tsan -L threads
 	else
-		run_ctest tsan -L threads -LE 'slow|server'
+		run_ctest tsan -L threads -LE 'slow|once'
 	fi
 }
 
@@ -262,6 +273,11 @@ fuzz_on() {
 	done
 }
 
+# Built already: see start_beside().
+stage_server() {
+	run_ctest gcc -L server -j $((jobs + 1))
+}
+
 stage_cppcheck() {
 	! skip_without cppcheck || return 0
 	cppcheck --version
@@ -274,7 +290,14 @@ stage_cppcheck() {
 stage_clang_tidy() {
 	! skip_without clang-tidy || return 0
 	build gcc
-	find lib backends examples -name '*.c' | sort | xargs -n 4 -P "$jobs" clang-tidy -p build/gcc --quiet \
+	# The analyzer gives a function up after so many steps (its default is 225,000): nearly all ends sooner, and the
+	# few that do not take most of the time.
+	effort=''
+	[ $long = yes ] || for word in -Xclang -analyzer-config -Xclang max-nodes=50000; do
+		effort="$effort --extra-arg=$word"
+	done
+	# shellcheck disable=SC2086 # a list of words
+	find lib backends examples -name '*.c' | sort | xargs -n 4 -P "$jobs" clang-tidy -p build/gcc --quiet $effort \
 		2>"$logs/clang-tidy.counts" # how many warnings it has suppressed
 	count 1 0
 }
@@ -316,20 +339,52 @@ add_counts() {
 run_stage() {
 	stage=$1 function=stage_$(echo "$1" | tr - _) start=$(date +%s)
 	: >"$logs/$stage.count"
-	printf '%-11s' "$stage"
 	(
 		set -e
 		"$function"
 	) >"$logs/$stage.log" 2>&1
 	result=$?
-	add_counts $result
-	printf '%4d s  %d passed, %d failed' $(($(date +%s) - start)) $stage_passed $stage_failed
+	end_stage $result $(($(date +%s) - start))
+}
+
+# end_stage RESULT SECONDS
+end_stage() {
+	add_counts "$1"
+	printf '%-11s%4d s  %d passed, %d failed' "$stage" "$2" $stage_passed $stage_failed
 	[ $stage_skipped -eq 0 ] || printf ', %d skipped' $stage_skipped
 	printf '\n'
-	[ $result -eq 0 ] && return
+	[ "$1" -eq 0 ] && return
 	tail -n 40 "$logs/$stage.log"
 	printf 'stage %s failed: all of its output is in %s\n' "$stage" "$logs/$stage.log"
 	finish
+}
+
+# Start the stage `server` in the background. What it needs is built first: two builds cannot be in one folder.
+start_beside() {
+	stage=server start=$(date +%s)
+	: >"$logs/$stage.count"
+	(
+		set -e
+		build gcc
+	) >"$logs/$stage.log" 2>&1 || end_stage 1 $(($(date +%s) - start))
+	(
+		set +e
+		(
+			set -e
+			stage_server
+		) >>"$logs/$stage.log" 2>&1
+		echo "$? $(($(date +%s) - start))" >"$logs/$stage.result"
+	) &
+	beside=$!
+}
+
+# Its result, once.
+join_beside() {
+	[ -n "$beside" ] || return 0
+	wait "$beside"
+	beside='' stage=server
+	read -r result seconds <"$logs/$stage.result"
+	end_stage "$result" "$seconds"
 }
 
 while [ $# -gt 0 ]; do
@@ -352,11 +407,17 @@ done
 cd "$root" || exit 2
 mkdir -p "$logs" || exit 2
 [ $long = no ] || export PGS_TEST_LONG=1
+export PAGESTORE_S3RVER="${PAGESTORE_S3RVER:-${XDG_CACHE_HOME:-$HOME/.cache}/pagestore/s3rver}"
 export ASAN_OPTIONS="${ASAN_OPTIONS:-detect_stack_use_after_return=1}"
 export TSAN_OPTIONS="${TSAN_OPTIONS:-second_deadlock_stack=1}"
+: >"$logs/skipped"
 install_missing
-[ $long = no ] || install_s3rver
+install_s3rver
 for name in $all_stages; do
-	! wanted "$name" || run_stage "$name"
+	wanted "$name" || continue
+	case $name in
+	server) start_beside ;;
+	*) run_stage "$name" ;;
+	esac
 done
 finish

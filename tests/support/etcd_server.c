@@ -58,9 +58,10 @@ static bool find_program(const char *name)
 bool etcd_available(void)
 {
 	const char *ci = getenv("CI");
-	if (find_program("etcd"))
+	const char *missing = !find_program("etcd") ? "etcd" : !find_program("openssl") ? "openssl" : NULL;
+	if (!missing)
 		return true;
-	fprintf(stderr, "SKIPPED: there is no etcd on the PATH (Debian: etcd-server). NOTHING OF IT IS TESTED.\n");
+	fprintf(stderr, "SKIPPED: there is no %s on the PATH (Debian: etcd-server, openssl)\n", missing);
 	if (ci && !strcmp(ci, "true")) {
 		fprintf(stderr, "FAILED: with CI=true, nothing may be skipped\n");
 		exit(1);
@@ -94,7 +95,7 @@ unsigned etcd_free_port(void)
 static bool exchange(unsigned port, const char *request, char *answer, size_t size)
 {
 	struct sockaddr_in address;
-	struct timeval patience = {10, 0};
+	struct timeval patience = {30, 0};
 	int fd = local_socket(port, &address);
 	size_t used = 0, length = strlen(request);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);

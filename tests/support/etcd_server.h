@@ -28,7 +28,7 @@ typedef struct etcd_setup {
 	bool synced;           /* what it writes is synced to disk: slower, as it is where machines crash */
 } etcd_setup;
 
-/* False, having said so loudly, when there is no etcd: the test is skipped. Where CI=true it ends the program as
+/* False, having said so loudly, when there is no etcd, or no openssl for its certificates: the test is skipped. Where CI=true it ends the program as
  * failed instead. */
 bool etcd_available(void);
 

@@ -50,11 +50,11 @@ bool s3_available(void)
 	char path[1100];
 	const char *ci = getenv("CI");
 	snprintf(path, sizeof path, "%s/node_modules/s3rver/package.json", s3rver_folder());
-	if (access(path, R_OK) == 0 && system("node --version >/dev/null 2>&1") == 0)
+	const char *missing = system("node --version >/dev/null 2>&1") != 0 ? "node" :
+		system("openssl version >/dev/null 2>&1") != 0 ? "openssl" : access(path, R_OK) != 0 ? "s3rver" : NULL;
+	if (!missing)
 		return true;
-	fprintf(stderr,
-		"SKIPPED: there is no node, or no s3rver in %s (npm install --prefix … s3rver@3.7.1). "
-		"NOTHING OF S3 IS TESTED.\n",
+	fprintf(stderr, "SKIPPED: there is no %s (Debian: nodejs, openssl; npm install --prefix %s s3rver@3.7.1)\n", missing,
 		s3rver_folder());
 	if (ci && !strcmp(ci, "true")) {
 		fprintf(stderr, "FAILED: with CI=true, nothing may be skipped\n");

@@ -23,7 +23,7 @@
 
 typedef struct s3_server s3_server;
 
-/* Says loudly when there is none; with CI=true that is a failure, and the program ends. */
+/* Says loudly when there is none, or no openssl; with CI=true that is a failure, and the program ends. */
 bool s3_available(void);
 
 /* NULL (and a message) when it does not start. With TLS, its certificate is for 127.0.0.1 and *.s3.localhost. */
