@@ -1,10 +1,11 @@
 /* A process that writes, for tests that start several, or kill it.
  *
- *     helper_writer acks <folder> <seed>
+ *     helper_writer acks <url>
  *         Commit number after number, from the one stored on; write each to standard output once it is committed.
  *         Runs until it is killed.
- *     helper_writer bank <folder> <worker> <milliseconds> serializable|snapshot
- *         Move money between the accounts; count transfers in the worker's own page. Prints how many were committed.
+ *     helper_writer bank <url> <worker> <life> <milliseconds> serializable|snapshot local|servers
+ *         Move money between the accounts; count transfers in the worker's own page; write the number of each to standard
+ *         output once it is committed. See support/bank.h.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,7 @@
 
 #include <pagestore.h>
 
-#include "crash/bank.h"
+#include "support/bank.h"
 #include "support/stores.h"
 #include "util/clock.h"
 
@@ -23,12 +24,10 @@ static int fail_with(const char *what, const pgs_error *err)
 	return 1;
 }
 
-static int open_both(const char *folder, pgs_store **store, pgs_db **db)
+static int open_both(const char *url, pgs_store **store, pgs_db **db)
 {
-	char url[200];
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_db_options options = PGS_DB_OPTIONS_INIT;
-	snprintf(url, sizeof url, "dir:%s", folder);
 	options.cache_bytes = 1 << 20;
 	options.expect_page_size_bytes = TEST_PAGE_SIZE;
 	if (pgs_open(store, url, NULL, &err) != PGS_OK || pgs_db_open(db, *store, "db", 2, &options, &err) != PGS_OK)
@@ -61,14 +60,14 @@ static int commit_number(pgs_db *db, uint64_t number)
 	return 0;
 }
 
-static int write_acks(const char *folder)
+static int write_acks(const char *url)
 {
 	pgs_store *store;
 	pgs_db *db;
 	pgs_txn *txn;
 	uint8_t page[TEST_PAGE_SIZE];
 	uint64_t number;
-	if (open_both(folder, &store, &db) != 0 || pgs_begin(&txn, db, NULL, NULL) != PGS_OK ||
+	if (open_both(url, &store, &db) != 0 || pgs_begin(&txn, db, NULL, NULL) != PGS_OK ||
 	    pgs_read(txn, 0, page) != PGS_OK)
 		return 1;
 	pgs_abort(txn);
@@ -81,22 +80,24 @@ static int write_acks(const char *folder)
 
 int main(int argc, char **argv)
 {
-	if (argc == 4 && strcmp(argv[1], "acks") == 0)
+	if (argc == 3 && strcmp(argv[1], "acks") == 0)
 		return write_acks(argv[2]);
 	pgs_store *store;
 	pgs_db *db;
-	if (argc != 6 || strcmp(argv[1], "bank") != 0 || open_both(argv[2], &store, &db) != 0)
+	if (argc != 8 || strcmp(argv[1], "bank") != 0 || open_both(argv[2], &store, &db) != 0)
 		return 2;
 	bank_worker worker = {.db = db,
 			      .number = (uint32_t)atoi(argv[3]),
-			      .end_ms = pgs__now_ms() + (uint64_t)atoi(argv[4]),
-			      .isolation = strcmp(argv[5], "snapshot") == 0 ? PGS_SNAPSHOT : PGS_SERIALIZABLE};
+			      .life = (uint32_t)atoi(argv[4]),
+			      .end_ms = pgs__now_ms() + (uint64_t)atoi(argv[5]),
+			      .isolation = strcmp(argv[6], "snapshot") == 0 ? PGS_SNAPSHOT : PGS_SERIALIZABLE,
+			      .servers = strcmp(argv[7], "servers") == 0,
+			      .acks = stdout};
 	bank_run(&worker);
 	if (worker.failure[0]) {
 		fprintf(stderr, "worker %u: %s\n", worker.number, worker.failure);
 		return 1;
 	}
-	printf("%llu\n", (unsigned long long)worker.committed);
 	pgs_db_close(db);
 	pgs_close(store);
 	return 0;

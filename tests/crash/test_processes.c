@@ -10,7 +10,7 @@
 
 #include <pagestore.h>
 
-#include "crash/bank.h"
+#include "support/bank.h"
 #include "support/stores.h"
 #include "support/testing.h"
 #include "util/clock.h"
@@ -51,17 +51,10 @@ static uint32_t run_ms(void)
 static void make_bank(void)
 {
 	pgs_store *store;
-	uint8_t page[TEST_PAGE_SIZE];
+	pgs_error err = PGS_ERROR_INIT;
 	open_store(&store);
 	pgs_db *db = create_db(store, "db", NULL);
-	pgs_txn *txn = begin_write(db);
-	for (uint64_t i = 0; i < BANK_ACCOUNTS; i++) {
-		int64_t start = BANK_START;
-		fill_page(page, (i + 1) * 256);
-		memcpy(page, &start, sizeof start);
-		assert_int_equal(pgs_write(txn, i, page), PGS_OK);
-	}
-	commit_ok(txn);
+	expect_code(bank_fill(db, &err), PGS_OK, &err, "filling the accounts");
 	pgs_db_close(db);
 	pgs_close(store);
 }
@@ -159,41 +152,52 @@ static pid_t start(int *out, const char *const arguments[])
 	return pid;
 }
 
-static void run_processes(const char *isolation)
+static void check_changelog(bank_life *lives)
 {
-	char ms[16], number[WORKERS][4];
-	int out[WORKERS];
-	pid_t pids[WORKERS];
+	bank_audit audit = {.lives = lives, .count = WORKERS};
+	pgs_store *store;
+	open_store(&store);
+	pgs_db *db = open_db(store, "db");
+	bank_audit_log(&audit, db);
+	assert_string_equal(audit.failure, "");
+	pgs_db_close(db);
+	pgs_close(store);
+}
+
+static void run_processes(uint32_t isolation)
+{
+	bank_life lives[WORKERS] = {{0}};
+	char paths[WORKERS][80];
 	uint64_t committed[WORKERS];
 	make_bank();
-	snprintf(ms, sizeof ms, "%u", run_ms());
-	for (int i = 0; i < WORKERS; i++) {
-		snprintf(number[i], sizeof number[i], "%d", i);
-		const char *const arguments[] = {"helper_writer", "bank", folder, number[i], ms, isolation, NULL};
-		pids[i] = start(&out[i], arguments);
+	for (uint32_t i = 0; i < WORKERS; i++) {
+		snprintf(paths[i], sizeof paths[i], "%s/acks-%u", folder, i);
+		lives[i] = (bank_life){.number = i, .acks_path = paths[i]};
+		bank_start(&lives[i], HELPER_DIR, url, run_ms(), false, isolation);
 	}
-	for (int i = 0; i < WORKERS; i++) {
-		char text[32] = "";
+	for (uint32_t i = 0; i < WORKERS; i++) {
 		int status;
-		assert_true(read(out[i], text, sizeof text - 1) >= 0);
-		close(out[i]);
-		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
+		assert_int_equal(waitpid(lives[i].pid, &status, 0), lives[i].pid);
 		assert_int_equal(status, 0);
-		committed[i] = strtoull(text, NULL, 10);
+		assert_true(bank_read_acks(&lives[i]));
+		committed[i] = lives[i].count;
 	}
 	check_bank(committed);
+	check_changelog(lives);
+	for (uint32_t i = 0; i < WORKERS; i++)
+		free(lives[i].acks);
 }
 
 static void test_processes__lose_no_transfer(void **state)
 {
 	(void)state;
-	run_processes("serializable");
+	run_processes(PGS_SERIALIZABLE);
 }
 
 static void test_processes__lose_no_transfer_under_snapshot_isolation(void **state)
 {
 	(void)state;
-	run_processes("snapshot");
+	run_processes(PGS_SNAPSHOT);
 }
 
 /* --- killed ---------------------------------------------------------------------------------- */
@@ -248,7 +252,7 @@ static void test_killed__writers_leave_what_they_acknowledged(void **state)
 	pgs_db_close(create_db(store, "db", NULL));
 	pgs_close(store);
 	for (size_t round = 0; round < rounds; round++) {
-		const char *const arguments[] = {"helper_writer", "acks", folder, "0", NULL};
+		const char *const arguments[] = {"helper_writer", "acks", url, NULL};
 		int out, status;
 		pid_t pid = start(&out, arguments);
 		random = random * 6364136223846793005 + 1442695040888963407;
