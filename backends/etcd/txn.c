@@ -18,6 +18,8 @@
 #define FIRST_PAGE 1000               /* pairs */
 #define PAGE_BYTES ((size_t)8 << 20)  /* of JSON */
 #define PAGE_MAX ((size_t)1 << 17)    /* pairs */
+#define READ "read keys"
+#define CHANGE "change keys"
 #define FULL_TRUST_MS 1000            /* how long "the cluster is full" is believed without asking again */
 
 /* --- a cluster that is full ------------------------------------------------------------ */
@@ -99,7 +101,8 @@ static int check(const pgs__etcd *e, const pgs_kv_txn *txn, uint64_t deadline_ms
 		return pgs__error(err, PGS_EREADONLY, "a change through a KV opened for reading");
 	int status = pgs__kv_check(txn, &e->limits, err);
 	if (status == PGS_OK && pgs__deadline_passed(deadline_ms))
-		status = pgs__error(err, PGS_ETIMEOUT, "the deadline had passed before the call");
+		status = pgs__error(err, PGS_ETIMEOUT, "etcd at %s: cannot %s: the deadline had passed before the call",
+			e->wire.endpoints[atomic_load(&e->wire.current)], pgs__kv_mutates(txn) ? CHANGE : READ);
 	return status;
 }
 
@@ -115,7 +118,7 @@ static void run_requests(window *w, size_t page)
 		call->decode = pgs__etcd_decode_txn;
 		call->ctx = txn;
 		call->mutates = pgs__kv_mutates(txn);
-		call->what = call->mutates ? "change keys" : "read keys";
+		call->what = call->mutates ? CHANGE : READ;
 		call->body.size = 0;
 		if (call->mutates && !full)
 			full = knows_full(w->e, w->deadline_ms);
@@ -164,7 +167,7 @@ static void ask_on(const pgs__etcd *e, rest *r, uint64_t revision, pgs__etcd_cal
 	pgs_kv_op op = *r->op;
 	uint8_t *key = pgs__realloc(r->key, last->key.size + 1);
 	r->before = r->into.result->count;
-	*call = (pgs__etcd_call){.path = "/v3/kv/range", .what = "read keys", .decode = pgs__etcd_decode_page, .ctx = &r->into};
+	*call = (pgs__etcd_call){.path = "/v3/kv/range", .what = READ, .decode = pgs__etcd_decode_page, .ctx = &r->into};
 	if (!key) {
 		call->body.failed = true;
 		return;

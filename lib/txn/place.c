@@ -15,12 +15,14 @@
 
 #include "util/alloc.h"
 #include "util/bug.h"
+#include "util/clock.h"
 #include "util/error.h"
 
 #define CHUNK 256
 #define INLINE_AGAIN_MAX 64       /* a page this small in its pointer is as good as any delta */
 #define FILE_TABLES_MAX 8         /* files whose whole tables ride in the commit's request */
 #define FILE_BYTES_MIN (1u << 20) /* contents of a commit that are worth a sorted file */
+#define BASE_TIME_DIVISOR 4       /* of what is left of a call's time, for reading bases */
 
 typedef struct placing {
 	pgs_txn *t;
@@ -29,6 +31,7 @@ typedef struct placing {
 	pgs__page_ref old[CHUNK];  /* what the page held */
 	const void *base[CHUNK];   /* content to take a delta against: pinned, in scratch, or NULL */
 	uint8_t *scratch;          /* fetched bases */
+	bool unreachable;          /* bases that are not in the cache */
 	size_t count;
 	uint64_t deadline_ms;
 	pgs_error *err;
@@ -155,8 +158,16 @@ static int place_simple(placing *p, size_t i)
 
 /* --- bases --------------------------------------------------------------------------- */
 
+/* Bases are worth a part of the time that is left, not all of it: without them pages are written full. */
+static uint64_t base_deadline(uint64_t deadline_ms)
+{
+	uint64_t now = pgs__now_ms();
+	return deadline_ms > now ? now + (deadline_ms - now) / BASE_TIME_DIVISOR : deadline_ms;
+}
+
 /* Get the bases of the undecided writes: from the cache, else all others at once. A base that cannot be read is no
- * reason to fail: the page is then written full, which mends it. */
+ * reason to fail: the page is then written full, which mends it. Where they cannot be reached at all, no more of them
+ * are asked for. */
 static int find_bases(placing *p)
 {
 	pgs__contents *contents = &p->t->db->contents;
@@ -170,7 +181,7 @@ static int find_bases(placing *p)
 		if (!id)
 			continue;
 		p->base[i] = pgs__cache_content(contents->cache, p->writes[i]->page_no, id);
-		if (p->base[i])
+		if (p->base[i] || p->unreachable)
 			continue;
 		wants[count] = (pgs__want){.page_no = p->writes[i]->page_no, .id = *id};
 		index[count++] = i;
@@ -183,9 +194,10 @@ static int find_bases(placing *p)
 	for (size_t i = 0; i < count; i++)
 		wants[i].page = p->scratch + i * contents->page_size;
 	pgs_error ignored = PGS_ERROR_INIT;
-	int result = pgs__contents_fetch(contents, wants, count, p->deadline_ms, &ignored);
+	int result = pgs__contents_fetch(contents, wants, count, base_deadline(p->deadline_ms), &ignored);
 	if (result == PGS_ENOMEM)
 		return pgs__error_nomem(p->err, "placing pages");
+	p->unreachable = pgs_error_class(result) == PGS_CLASS_BACKEND;
 	for (size_t i = 0; i < count; i++) {
 		if (wants[i].status != PGS_OK)
 			continue;
