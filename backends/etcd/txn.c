@@ -62,7 +62,7 @@ bool pgs__etcd_look_for_alarm(pgs__etcd *e, uint64_t deadline_ms)
 /* etcd may say "database space exceeded" of a put that it has applied: of one that was accepted while there was room
  * and ran when there was none. That raises the alarm, before the answer is sent; and while the alarm is up, nothing
  * that puts is applied. So the answer is final for requests that were sent with the alarm known to be up, and for no
- * others. Returns whether it is known. */
+ * others: but see left_nothing(). Returns whether it is known. */
 static bool knows_full(pgs__etcd *e, uint64_t deadline_ms)
 {
 	uint64_t full = atomic_load(&e->full_ms);
@@ -73,11 +73,45 @@ static bool knows_full(pgs__etcd *e, uint64_t deadline_ms)
 	return pgs__etcd_look_for_alarm(e, deadline_ms);
 }
 
-static void judge_full(pgs__etcd *e, pgs_kv_txn *txn, pgs_error *error, bool known)
+/* A key that the transaction puts where it compares that there is none, or NULL. */
+static const pgs_kv_op *find_new_key(const pgs_kv_txn *txn)
+{
+	for (size_t i = 0; i < txn->compare_count; i++) {
+		const pgs_kv_compare *c = &txn->compares[i];
+		if (c->target == PGS_KV_VALUE || c->relation != PGS_KV_EQUAL || c->number != 0 || c->range_end.size)
+			continue;
+		for (size_t k = 0; k < txn->success_count; k++)
+			if (txn->success[k].kind == PGS_KV_PUT &&
+				pgs__slice_compare(txn->success[k].key, c->key) == 0)
+				return &txn->success[k];
+	}
+	return NULL;
+}
+
+/* Whether a refused transaction was certainly not applied. It was answered, so it is not under way any more; if a key
+ * that it would have made is not there, and it puts nothing otherwise, it was not applied. (Or somebody has deleted the
+ * key since: who makes keys in this way does not delete others' that are so new.) */
+static bool left_nothing(pgs__etcd *e, const pgs_kv_txn *txn, uint64_t deadline_ms)
+{
+	const pgs_kv_op *made = branch_puts(txn->failure, txn->failure_count) ? NULL : find_new_key(txn);
+	if (!made)
+		return false;
+	const pgs_kv_op op = {.kind = PGS_KV_RANGE, .key = made->key, .count_only = true};
+	pgs__etcd_call call = {.path = "/v3/kv/range", .what = READ};
+	bool good = true;
+	pgs__etcd_put_range_request(e, &call.body, &op);
+	bool absent = pgs__etcd_run_one(e, &call, deadline_ms, NULL) == PGS_OK &&
+		pgs__etcd_number(call.reply, "count", &good) == 0 && good;
+	pgs__etcd_call_free(&call);
+	return absent;
+}
+
+static void judge_full(pgs__etcd *e, pgs_kv_txn *txn, pgs_error *error, bool known, uint64_t deadline_ms)
 {
 	if (txn->status == PGS_ENOSPC) {
 		atomic_store(&e->full_ms, pgs__now_ms());
-		txn->status = error->code = known ? PGS_ENOSPC : PGS_EUNKNOWN;
+		bool sure = known || left_nothing(e, txn, deadline_ms);
+		txn->status = error->code = sure ? PGS_ENOSPC : PGS_EUNKNOWN;
 	} else if (txn->status == PGS_OK && has_puts(txn)) {
 		/* Not for each commit: the line in the cache is everybody's. */
 		if (atomic_load_explicit(&e->full_ms, memory_order_relaxed))
@@ -130,7 +164,7 @@ static void run_requests(window *w, size_t page)
 			continue;
 		w->txns[i].status = w->calls[i].status;
 		if (w->calls[i].mutates)
-			judge_full(w->e, &w->txns[i], &w->calls[i].error, full);
+			judge_full(w->e, &w->txns[i], &w->calls[i].error, full, w->deadline_ms);
 	}
 }
 

@@ -217,8 +217,9 @@ enum {
 /* What became of a commit that answered PGS_EUNKNOWN. "Not happened" is said
  * only after it has been made impossible. *status is PGS_COMMIT_…; *revision
  * (may be NULL) its revision. Errors: EUNKNOWN (history that would tell has
- * been collected), ENOTFOUND (database dropped), EIO, ETIMEOUT, ENOMEM.
- * Since 0.1. */
+ * been collected), ENOTFOUND (database dropped), ENOSPC (nothing can be put to
+ * make it impossible: ask again when there is room), EAUTH, EIO, ETIMEOUT,
+ * ENOMEM. Since 0.1. */
 int pgs_commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, pgs_error *err);
 
 #ifdef __cplusplus

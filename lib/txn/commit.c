@@ -324,8 +324,7 @@ static int unknown(pgs__commit *c)
 				  "the commit was sent and not confirmed, and the history that would tell what became of it "
 				  "has been collected");
 	return pgs__error_prefix(c->err, PGS_EUNKNOWN,
-				 "the commit was sent and not confirmed before the deadline; pgs_commit_status() tells "
-				 "whether it happened");
+				 "the commit was sent and not confirmed; pgs_commit_status() tells whether it happened");
 }
 
 /* Failures of this moment: the next attempt may do better. */
@@ -367,8 +366,13 @@ static int send_until_done(pgs__commit *c)
 			result = send(c, &done);
 		if (done)
 			return PGS_OK;
-		if (c->unknown && is_passing(result))
+		if (c->unknown && result == PGS_ENOSPC) { /* the next attempt will not do better */
+			result = settle(c, result, &done);
+			if (result == PGS_EUNKNOWN)
+				return unknown(c);
+		} else if (c->unknown && is_passing(result)) {
 			result = PGS_EUNKNOWN;
+		}
 		if (c->unknown && !c->final && result != PGS_OK && result != PGS_EUNKNOWN)
 			result = settle(c, result, &done);
 		if (result == PGS_EUNKNOWN && !c->final && !pgs__deadline_passed(c->deadline_ms)) {

@@ -80,6 +80,22 @@ static int ask(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t 
 	return result;
 }
 
+/* Nothing can be put now: but perhaps the entry is there. *answered as above; else *err stays. */
+static int look(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, uint64_t deadline_ms,
+		bool *answered, pgs_error *err)
+{
+	const pgs__backend *backend = pgs__db_backend(db);
+	pgs__key x = pgs__key_uuid(pgs__db_prefix(db), 'x', token->uuid);
+	const pgs_kv_op read = pgs__op_get(pgs__key_slice(&x), 0);
+	pgs_kv_txn txn = {.success = &read, .success_count = 1};
+	int result = PGS_ENOSPC;
+	*answered = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL) == PGS_OK && pgs__got(&txn, READ_X);
+	if (*answered)
+		result = judge(db, &txn, status, revision, err);
+	backend->kv->vtable->release(backend->kv, &txn, 1);
+	return result;
+}
+
 int pgs__commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, uint64_t deadline_ms,
 		       pgs_error *err)
 {
@@ -89,6 +105,8 @@ int pgs__commit_status(pgs_db *db, const pgs_commit_token *token, int *status, u
 	for (;;) {
 		bool answered = false;
 		int result = ask(db, token, status, revision, deadline_ms, &answered, err);
+		if (result == PGS_ENOSPC)
+			return look(db, token, status, revision, deadline_ms, &answered, err);
 		/* A lost answer is asked for again: "aborted" twice is as good as once. */
 		if (answered || result != PGS_EUNKNOWN || pgs__deadline_passed(deadline_ms))
 			return result;
