@@ -37,6 +37,7 @@ struct etcd_server {
 	member members[MEMBERS_MAX];
 	char endpoints[MEMBERS_MAX * 32];
 	char cluster[MEMBERS_MAX * 64];
+	char authorization[200]; /* a header, or "" */
 };
 
 /* --- is there one ------------------------------------------------------------------ */
@@ -117,14 +118,30 @@ int etcd_post(const etcd_server *etcd, size_t which, const char *path, const cha
 	char request[8192], raw[8192];
 	int status = 0;
 	snprintf(request, sizeof request,
-		"POST %s HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-		path, strlen(body), body);
+		"POST %s HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\n%sContent-Length: %zu\r\n\r\n%s",
+		path, etcd->authorization, strlen(body), body);
 	if (!exchange(etcd->members[which].client_port, request, raw, sizeof raw))
 		return 0;
 	const char *content = strstr(raw, "\r\n\r\n");
 	sscanf(raw, "HTTP/%*s %d", &status);
 	snprintf(answer, size, "%s", content ? content + 4 : "");
 	return status;
+}
+
+bool etcd_log_in(etcd_server *etcd, const char *user, const char *password)
+{
+	char body[200], answer[1024], token[128] = "";
+	etcd->authorization[0] = '\0';
+	if (!user)
+		return true;
+	snprintf(body, sizeof body, "{\"name\":\"%s\",\"password\":\"%s\"}", user, password);
+	const char *at = etcd_post(etcd, 0, "/v3/auth/authenticate", body, answer, sizeof answer) == 200
+				 ? strstr(answer, "\"token\":\"")
+				 : NULL;
+	if (!at || sscanf(at + 9, "%127[^\"]", token) != 1)
+		return false;
+	snprintf(etcd->authorization, sizeof etcd->authorization, "Authorization: %s\r\n", token);
+	return true;
 }
 
 static bool is_healthy(const member *m)

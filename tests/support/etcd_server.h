@@ -54,6 +54,9 @@ size_t etcd_leader(const etcd_server *etcd);
 /* One request of the gateway, in JSON; returns the HTTP status and the answer's beginning. 0: no answer. Not over TLS. */
 int etcd_post(const etcd_server *etcd, size_t which, const char *path, const char *body, char *answer, size_t size);
 
+/* Later requests are those of this user (NULL: of nobody). */
+bool etcd_log_in(etcd_server *etcd, const char *user, const char *password);
+
 /* A KV on it, below a root of its own; NULL, having said why. */
 pgs_kv *etcd_kv(const etcd_server *etcd, const char *root, const pgs_kv_limits *limits);
 
