@@ -20,7 +20,8 @@
 
 #define CHUNK 256
 #define INLINE_AGAIN_MAX 64       /* a page this small in its pointer is as good as any delta */
-#define FILE_TABLES_MAX 8         /* files whose whole tables ride in the commit's request */
+#define FILE_TABLES_SHARE 3       /* of the commit's request: whole tables of files that ride in it, */
+#define FILE_TABLES_MAX 8         /* and of so many files at the most */
 #define FILE_BYTES_MIN (1u << 20) /* contents of a commit that are worth a sorted file */
 #define BASE_TIME_DIVISOR 4       /* of what is left of a call's time, for reading bases */
 
@@ -341,6 +342,14 @@ static size_t collect_frames(pgs_txn *t, pgs__write **writes, pgs__sorted_item *
 	return unique;
 }
 
+/* How large the next file's table may be that rides in the commit. The other files have fences. */
+static size_t table_max(const pgs_txn *t)
+{
+	size_t room = pgs__max_bytes(pgs__db_backend(t->db)) / FILE_TABLES_SHARE;
+	bool fits = t->file_count < FILE_TABLES_MAX && (t->file_count + 1) * PGS__LEVEL_TABLE_MAX <= room;
+	return fits ? PGS__LEVEL_TABLE_MAX : 0;
+}
+
 /* One file from the first items that fit; *used of them. */
 static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t *used, uint64_t deadline_ms,
 		       pgs_error *err)
@@ -354,7 +363,7 @@ static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t
 		.page_size = pgs__txn_page_size(t),
 		.level = 0,
 		.base_revision = t->snapshot.kv_revision,
-		.table_max = t->file_count < FILE_TABLES_MAX ? PGS__LEVEL_TABLE_MAX : 0,
+		.table_max = table_max(t),
 	};
 	int result = pgs__sorted_file_put(&target, items, *used, deadline_ms, &t->files[t->file_count], err);
 	if (result == PGS_OK)
