@@ -84,11 +84,13 @@ static void put_compare(const pgs__etcd *e, pgs__buffer *out, const pgs_kv_compa
 		[PGS_KV_MOD] = ",\"mod_revision\":"};
 	pgs__put_u8(out, '{');
 	pgs__etcd_put_range(e, out, compare->key, compare->range_end);
-	put_field(out, ",\"target\":", targets[compare->target]);
-	put_field(out, ",\"result\":", relations[compare->relation]);
+	if (targets[compare->target])
+		put_field(out, ",\"target\":", targets[compare->target]);
+	if (relations[compare->relation])
+		put_field(out, ",\"result\":", relations[compare->relation]);
 	if (compare->target == PGS_KV_VALUE)
 		put_value(out, ",\"value\":\"", compare->value);
-	else
+	else if (compare->number)
 		put_field(out, names[compare->target], compare->number);
 	pgs__put_u8(out, '}');
 }
@@ -138,13 +140,12 @@ static void put_op(const pgs__etcd *e, pgs__buffer *out, const pgs_kv_op *op, si
 static void put_branch(const pgs__etcd *e, pgs__buffer *out, const char *name, const pgs_kv_op *ops, size_t count,
 	size_t page)
 {
-	pgs__etcd_put_text(out, name);
 	for (size_t i = 0; i < count; i++) {
-		if (i)
-			pgs__put_u8(out, ',');
+		pgs__etcd_put_text(out, i ? "," : name);
 		put_op(e, out, &ops[i], page);
 	}
-	pgs__put_u8(out, ']');
+	if (count)
+		pgs__put_u8(out, ']');
 }
 
 void pgs__etcd_put_txn(const pgs__etcd *e, pgs__buffer *out, const pgs_kv_txn *txn, size_t page)
@@ -158,7 +159,8 @@ void pgs__etcd_put_txn(const pgs__etcd *e, pgs__buffer *out, const pgs_kv_txn *t
 			pgs__put_u8(out, ',');
 		put_compare(e, out, &txn->compares[i]);
 	}
-	put_branch(e, out, "],\"success\":[", empty ? &any : txn->success, empty ? 1 : txn->success_count, page);
+	pgs__put_u8(out, ']');
+	put_branch(e, out, ",\"success\":[", empty ? &any : txn->success, empty ? 1 : txn->success_count, page);
 	put_branch(e, out, ",\"failure\":[", empty ? &any : txn->failure, empty ? 1 : txn->failure_count, page);
 	pgs__put_u8(out, '}');
 }

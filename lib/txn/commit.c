@@ -1,6 +1,7 @@
 /* Committing.
  *
  *     place ─ prepare ─→ attempt ──┬─ succeeded ───────────────────────────→ committed
+ *                          ↑       ├─ it did not ask why it failed: again, asking
  *                          ↑       ├─ x/<uuid> is ours: an attempt whose reply was lost ─→ committed
  *                          │       ├─ outcome unknown: the same again ──┐
  *                          │       ├─ lock, z, t or e moved, folds only │
@@ -12,6 +13,10 @@
  * at x/<uuid> (a conflict may go away: an attribute read as absent is absent again when it is removed). The rest is
  * tried until the deadline, and then the answer is PGS_EUNKNOWN. So it is at once when the floor has passed B: no
  * attempt can land, but one may have, and its entry have been pruned.
+ *
+ * Most commits succeed with their first attempt, so that one is made cheap: it does not read what would tell why it
+ * failed; and where nobody else has committed lately, it compares that nobody has since the snapshot, which is one
+ * compare in place of those of z, e and every page. A first attempt that fails says nothing: it is made again in full.
  */
 #include "txn/commit.h"
 
@@ -32,11 +37,12 @@
 #define FIXED_BYTES 1024        /* what they take */
 #define POINTER_BYTES 64        /* a page's in the KV, besides its content or delta, */
 #define PACKED_BYTES (2u << 20) /* but all of them no more than this: the rest is in blobs */
+#define QUIET_COMMITS 3 /* with nobody else's in between: then the next one counts on it */
 
 /* --- one attempt ------------------------------------------------------------------- */
 
 /* Places of the failure branch's reads. */
-enum { READ_T, READ_G, READ_Z, READ_E, READ_LOCK, READ_X, READ_M, READ_CHECKS };
+enum { READ_T, READ_G, READ_Z, READ_E, READ_LOCK, READ_X, READ_M, READ_CHECKS }; /* where it asks */
 
 typedef struct keys {
 	pgs__key t, g, z, e, lock, x, m;
@@ -74,24 +80,13 @@ static bool by_counter(const pgs__commit *c)
 	return c->t->db->order == PGS_ORDER_COUNTER;
 }
 
-static void fill_compares(attempt *a)
+/* What must be as it was seen: the structure, the page count; by log, and by counter, t. */
+static size_t compare_state(const attempt *a, pgs_kv_compare *out)
 {
 	const pgs__commit *c = a->c;
-	pgs_kv_compare *out = a->compares;
 	size_t n = 0;
-	out[n++] = pgs__if_absent(pgs__key_slice(&a->keys.x));
-	out[n++] = pgs__if_exists(pgs__key_slice(&a->keys.m));
-	/* Invariant 7: floor <= B. The value begins with the floor, so it is less than B + 1 exactly then. */
-	bool forgets = PGS__BUG(RETRY_FORGETS_BASE) && c->unknown;
-	pgs__store_u64be(a->floor_bound, forgets ? UINT64_MAX : c->base_revision + 1);
-	if (!PGS__BUG(COMMIT_IGNORES_FLOOR))
-		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.g), (pgs_slice){a->floor_bound, 8});
 	if (!PGS__BUG(COMMIT_IGNORES_EPOCH))
 		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.z), PGS_KV_EQUAL, c->epoch);
-	out[n++] = (pgs_kv_compare){.key = pgs__key_slice(&a->keys.lock),
-				    .target = PGS_KV_CREATE,
-				    .relation = PGS_KV_EQUAL,
-				    .number = c->lock.held};
 	if (c->t->extent_checked)
 		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.e), PGS_KV_EQUAL, c->t->snapshot.extent_revision);
 	else if (c->put_extent)
@@ -100,6 +95,29 @@ static void fill_compares(attempt *a)
 		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.t), PGS_KV_EQUAL, c->validated);
 	if (by_counter(c))
 		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.t), (pgs_slice){a->counter, PGS__NUMBER_SIZE});
+	return n;
+}
+
+static void fill_compares(attempt *a)
+{
+	const pgs__commit *c = a->c;
+	pgs_kv_compare *out = a->compares;
+	size_t n = 0;
+	out[n++] = pgs__if_absent(pgs__key_slice(&a->keys.x));
+	/* Invariant 7: floor <= B. The value begins with the floor, so it is less than B + 1 exactly then. And g is there
+	 * at all: the database was not dropped. */
+	bool forgets = PGS__BUG(RETRY_FORGETS_BASE) && c->unknown;
+	pgs__store_u64be(a->floor_bound, forgets ? UINT64_MAX : c->base_revision + 1);
+	if (!PGS__BUG(COMMIT_IGNORES_FLOOR))
+		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.g), (pgs_slice){a->floor_bound, 8});
+	out[n++] = (pgs_kv_compare){.key = pgs__key_slice(&a->keys.lock),
+				    .target = PGS_KV_CREATE,
+				    .relation = PGS_KV_EQUAL,
+				    .number = c->lock.held};
+	if (!c->alone)
+		n += compare_state(a, out + n);
+	else if (!PGS__BUG(ALONE_UNCHECKED))
+		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.t), PGS_KV_EQUAL, c->t->snapshot.commit_revision);
 	a->compare_count = n;
 }
 
@@ -107,8 +125,9 @@ static void fill_success(attempt *a)
 {
 	const pgs__commit *c = a->c;
 	size_t n = 0;
-	/* The commit before ours, read first: it tells whether the cache may move past us. */
-	a->success[n++] = pgs__op_get(pgs__key_slice(&a->keys.t), 0);
+	/* The commit before ours, read first: it tells whether the cache may move past us. Alone, it is the snapshot's. */
+	if (!c->alone)
+		a->success[n++] = pgs__op_get(pgs__key_slice(&a->keys.t), 0);
 	a->success[n++] = pgs__op_put(pgs__key_slice(&a->keys.t), (pgs_slice){a->counter, PGS__NUMBER_SIZE});
 	for (size_t i = 0; i < c->op_count; i++)
 		a->success[n++] = c->ops[i];
@@ -121,7 +140,7 @@ static void fill_success(attempt *a)
 	a->success_count = n;
 }
 
-static void fill_reads(attempt *a)
+static void fill_reads(attempt *a, size_t checks)
 {
 	const pgs__key *places[READ_CHECKS] = {
 		[READ_T] = &a->keys.t,	     [READ_G] = &a->keys.g, [READ_Z] = &a->keys.z, [READ_E] = &a->keys.e,
@@ -129,25 +148,30 @@ static void fill_reads(attempt *a)
 	};
 	for (size_t i = 0; i < READ_CHECKS; i++)
 		a->reads[i] = pgs__op_get(pgs__key_slice(places[i]), 0);
-	a->read_count = READ_CHECKS + pgs__validate_count(a->c);
+	a->read_count = READ_CHECKS + checks;
 }
 
 static int make_request(attempt *a)
 {
 	pgs__commit *c = a->c;
-	size_t checks = pgs__validate_count(c);
+	size_t checks = c->alone ? 0 : pgs__validate_count(c);
 	make_keys(&a->keys, pgs__db_prefix(c->t->db), c->uuid);
 	a->compares = pgs__arena_calloc(&a->arena, 9 + checks, sizeof *a->compares);
 	a->success = pgs__arena_calloc(&a->arena, 5 + c->op_count, sizeof *a->success);
-	a->reads = pgs__arena_calloc(&a->arena, READ_CHECKS + checks, sizeof *a->reads);
-	if (!a->compares || !a->success || !a->reads)
+	if (c->asks)
+		a->reads = pgs__arena_calloc(&a->arena, READ_CHECKS + checks, sizeof *a->reads);
+	if (!a->compares || !a->success || (c->asks && !a->reads))
 		return pgs__error_nomem(c->err, "commit");
 	pgs__number_encode(c->t->page_count, a->extent);
 	pgs__number_encode(c->counter, a->counter);
 	fill_compares(a);
 	fill_success(a);
-	fill_reads(a);
-	int result = pgs__validate_fill(c, &a->arena, a->compares + a->compare_count, a->reads + READ_CHECKS);
+	if (c->asks)
+		fill_reads(a, checks);
+	if (checks == 0)
+		return PGS_OK;
+	int result = pgs__validate_fill(c, &a->arena, a->compares + a->compare_count,
+					c->asks ? a->reads + READ_CHECKS : NULL);
 	a->compare_count += checks;
 	return result;
 }
@@ -280,6 +304,43 @@ static int propose_counter(pgs__commit *c)
 	return PGS_OK;
 }
 
+/* Nothing is known but that this attempt did nothing: the next one asks. */
+static void ask_next_time(pgs__commit *c)
+{
+	c->alone = false;
+	c->asks = true;
+}
+
+/* The first attempt, by how the commits before went. Where failing is likely, it asks at once. */
+static void choose_attempt(pgs__commit *c)
+{
+	const pgs_db *db = c->t->db;
+	c->alone = c->mode == PGS__CHECK_KEYS && atomic_load_explicit(&db->quiet, memory_order_relaxed) >= QUIET_COMMITS;
+	c->asks = !c->alone && (c->mode == PGS__CHECK_LOG || by_counter(c) ||
+				atomic_load_explicit(&db->contended, memory_order_relaxed));
+}
+
+/* Written only when it changes: all threads that commit read it. */
+static void remember_how_it_went(const pgs__commit *c)
+{
+	pgs_db *db = c->t->db;
+	bool alone = c->previous == c->t->snapshot.commit_revision && !c->failed;
+	uint32_t quiet = atomic_load_explicit(&db->quiet, memory_order_relaxed);
+	uint32_t now = !alone ? 0 : quiet < QUIET_COMMITS ? quiet + 1 : quiet;
+	if (now != quiet)
+		atomic_store_explicit(&db->quiet, now, memory_order_relaxed);
+	if (atomic_load_explicit(&db->contended, memory_order_relaxed) != c->failed)
+		atomic_store_explicit(&db->contended, c->failed, memory_order_relaxed);
+}
+
+/* The commit before this one, which has succeeded. */
+static uint64_t previous_of(const pgs__commit *c, const pgs_kv_txn *txn)
+{
+	if (c->alone)
+		return c->t->snapshot.commit_revision;
+	return read_pair(txn, 0) ? read_pair(txn, 0)->mod_revision : UINT64_MAX;
+}
+
 static int send(pgs__commit *c, bool *done)
 {
 	const pgs__backend *backend = pgs__db_backend(c->t->db);
@@ -303,11 +364,15 @@ static int send(pgs__commit *c, bool *done)
 		if (result == PGS_OK && txn.succeeded) {
 			*done = true;
 			c->revision = txn.revision;
-			c->previous = read_pair(&txn, 0) ? read_pair(&txn, 0)->mod_revision : UINT64_MAX;
+			c->previous = previous_of(c, &txn);
 			c->lock.held = 0;
 		} else if (result == PGS_OK) {
 			c->counter = counter;
-			result = judge(c, &txn, done);
+			c->failed = true;
+			if (c->asks)
+				result = judge(c, &txn, done);
+			else
+				ask_next_time(c);
 		} else {
 			c->counter = counter;
 		}
@@ -502,8 +567,11 @@ static int run(pgs__commit *c)
 		result = pgs__payload_build(c);
 	if (result == PGS_OK)
 		result = pgs__validate_prepare(c);
-	if (result == PGS_OK)
+	if (result == PGS_OK) {
+		choose_attempt(c);
 		result = send_until_done(c);
+		remember_how_it_went(c);
+	}
 	pgs__space_note(t->db->store, c->kv_bytes + (c->op_count + FIXED_OPS) * PGS__SPACE_OP_BYTES);
 	if (result == PGS_OK) {
 		update_caches(c);

@@ -58,6 +58,9 @@ typedef struct pgs__commit {
 	uint64_t epoch;      /* z */
 	uint64_t counter;    /* what is put at t */
 	bool put_extent;
+	bool alone;          /* this attempt compares that nobody committed since the snapshot, instead of what was seen */
+	bool asks;           /* this attempt, if it fails, reads why */
+	bool failed;         /* an attempt has failed for what it compared */
 	size_t log_rounds;   /* lost to other commits */
 	pgs__writer_lock lock;
 
@@ -84,8 +87,8 @@ void pgs__payload_discard(pgs__commit *c);
 /* Collect what must be unchanged, and choose how to compare it. */
 int pgs__validate_prepare(pgs__commit *c);
 
-/* How many compares the page and attribute checks take now; and fill in those, and the reads that tell, when one
- * fails, which. */
+/* How many compares the page and attribute checks take now; and fill in those, and (unless NULL) the reads that tell,
+ * when one fails, which. */
 size_t pgs__validate_count(const pgs__commit *c);
 int pgs__validate_fill(pgs__commit *c, pgs__arena *arena, pgs_kv_compare *compares, pgs_kv_op *reads);
 

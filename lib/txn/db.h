@@ -53,6 +53,8 @@ struct pgs_db {
 	struct {                      /* of the pack of that revision, pages below `page` are folded; a hint */
 		uint64_t pack, page;
 	} folded;
+	_Atomic uint32_t quiet;      /* commits in a row, of this process, with nobody else's since their snapshots */
+	_Atomic bool contended;      /* the last commit's first attempt failed */
 	_Atomic uint64_t orphans_looked_ms; /* when all blobs were last listed for orphans; 0 = never */
 	pgs__sightings *seen;        /* the store's */
 	pgs__upkeep upkeep;

@@ -167,8 +167,10 @@ static int fill_run(pgs__commit *c, pgs__arena *arena, const pgs__check_run *run
 	} else {
 		*compare = pgs__if_mod(key, PGS_KV_EQUAL, first->seen_revision);
 	}
-	*read = pgs__op_range(key, end, 0);
-	read->min_mod_revision = end.size ? run->bound + 1 : 0;
+	if (read) {
+		*read = pgs__op_range(key, end, 0);
+		read->min_mod_revision = end.size ? run->bound + 1 : 0;
+	}
 	return result;
 }
 
@@ -178,7 +180,7 @@ int pgs__validate_fill(pgs__commit *c, pgs__arena *arena, pgs_kv_compare *compar
 	if (c->mode != PGS__CHECK_KEYS)
 		return PGS_OK;
 	for (size_t i = 0; i < c->run_count; i++, n++) {
-		int result = fill_run(c, arena, &c->runs[i], &compares[n], &reads[n]);
+		int result = fill_run(c, arena, &c->runs[i], &compares[n], reads ? &reads[n] : NULL);
 		if (result != PGS_OK)
 			return result;
 	}
@@ -190,7 +192,8 @@ int pgs__validate_fill(pgs__commit *c, pgs__arena *arena, pgs_kv_compare *compar
 		if (result != PGS_OK)
 			return result;
 		compares[n] = pgs__if_mod(key, PGS_KV_EQUAL, a->seen_revision);
-		reads[n] = pgs__op_get(key, 0);
+		if (reads)
+			reads[n] = pgs__op_get(key, 0);
 	}
 	return PGS_OK;
 }

@@ -23,6 +23,7 @@
 	X(UNREGISTER_FIRST, "a file is unregistered before the new one is registered")             \
 	X(MERGE_IGNORES_FLOOR, "a move or merge does not compare the floor")                       \
 	X(COMMIT_IGNORES_EPOCH, "a commit does not compare z")                                     \
+	X(ALONE_UNCHECKED, "a commit that counts on being alone does not compare t")              \
 	X(PACK_KEEPS_EPOCH, "a pack is put without rewriting z")                                   \
 	X(FOLD_IGNORES_AGE, "folding puts pointers over younger ones")                             \
 	X(PACK_DELETED_UNFOLDED, "a pack is deleted before it is folded")                          \

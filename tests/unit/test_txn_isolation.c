@@ -518,6 +518,105 @@ static void test_txn_attr__conflicts_by_changelog(void **state)
 	}
 }
 
+/* --- who was alone for a while, and is no more ----------------------------------------------------- */
+
+static void read_page(pgs_txn *t, uint64_t page_no)
+{
+	uint8_t page[4096];
+	assert_int_equal(pgs_read(t, page_no, page), PGS_OK);
+}
+
+/* Commits after which the next one counts on nobody else's. */
+static void be_alone(stage *s)
+{
+	for (uint64_t i = 0; i < 6; i++)
+		tx_one(s->db, s, 50, T(9000 + i));
+}
+
+static void test_txn_alone__a_page_read_is_still_checked(void **state)
+{
+	stage *s = *state;
+	for (uint32_t isolation = PGS_SERIALIZABLE; isolation <= PGS_SNAPSHOT; isolation++) {
+		be_alone(s);
+		pgs_txn *a = tx_begin(s->db, isolation), *b = tx_begin(stage_other(s), isolation);
+		read_page(a, 3);
+		tx_put(a, s, 3, T(100 + isolation));
+		tx_put(b, s, 3, T(200 + isolation));
+		tx_commit(b);
+		tx_conflict(a, 3);
+		stage_expect(s, 3, T(200 + isolation));
+	}
+}
+
+static void test_txn_alone__others_pages_do_not_matter(void **state)
+{
+	stage *s = *state;
+	be_alone(s);
+	pgs_txn *a = tx_begin(s->db, PGS_SERIALIZABLE), *b = tx_begin(stage_other(s), PGS_SERIALIZABLE);
+	read_page(a, 3);
+	tx_put(a, s, 4, PAGE_KIN(7, 1));
+	tx_put(b, s, 4, PAGE_KIN(7, 2)); /* what a wrote blindly */
+	tx_put(b, s, 5, T(5));
+	tx_commit(b);
+	tx_commit(a);
+	stage_expect(s, 4, PAGE_KIN(7, 1));
+	stage_expect(s, 5, T(5));
+}
+
+static void test_txn_alone__the_page_count_and_attributes_are_still_checked(void **state)
+{
+	stage *s = *state;
+	be_alone(s);
+	pgs_txn *a = tx_begin(s->db, PGS_SERIALIZABLE), *b = tx_begin(stage_other(s), PGS_SERIALIZABLE);
+	tx_expect_count(a, 51);
+	tx_put(a, s, 51, T(1));
+	tx_put(b, s, 60, T(2));
+	tx_commit(b);
+	tx_conflict(a, PGS_NO_PAGE);
+	be_alone(s);
+	a = tx_begin(s->db, PGS_SERIALIZABLE);
+	b = tx_begin(stage_other(s), PGS_SERIALIZABLE);
+	tx_expect_attr(a, "x", NULL);
+	tx_put(a, s, 1, T(1));
+	tx_attr(b, "x", "b");
+	tx_commit(b);
+	tx_conflict(a, PGS_NO_PAGE);
+}
+
+/* Both grow the database; and one grows what the other truncates. */
+static void test_txn_alone__others_change_the_page_count(void **state)
+{
+	stage *s = *state;
+	be_alone(s);
+	pgs_txn *a = tx_begin(s->db, PGS_SERIALIZABLE), *b = tx_begin(stage_other(s), PGS_SERIALIZABLE);
+	tx_put(a, s, 60, T(60));
+	tx_put(b, s, 70, T(70));
+	tx_commit(b);
+	tx_commit(a);
+	stage_expect(s, 60, T(60));
+	stage_expect(s, 70, T(70));
+	be_alone(s);
+	a = tx_begin(s->db, PGS_SERIALIZABLE);
+	b = tx_begin(stage_other(s), PGS_SERIALIZABLE);
+	tx_put(a, s, 55, T(55));
+	assert_int_equal(pgs_truncate(b, 10), PGS_OK);
+	tx_commit(b);
+	tx_commit(a);
+	stage_expect(s, 55, T(55));
+	stage_expect(s, 70, PAGE_ZERO);
+}
+
+static void test_txn_alone__a_dropped_database_is_not_written(void **state)
+{
+	stage *s = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	be_alone(s);
+	pgs_txn *a = tx_begin(s->db, PGS_SERIALIZABLE);
+	tx_put(a, s, 1, T(1));
+	assert_int_equal(pgs_db_drop(s->store, "db", 2, &err), PGS_OK);
+	assert_int_equal(pgs_commit(a, NULL, NULL, &err), PGS_ENOTFOUND);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
 
 int main(void)
@@ -547,6 +646,11 @@ int main(void)
 		TEST(test_txn_attr__limits),
 		TEST(test_txn_attr__conflicts_are_by_name),
 		TEST(test_txn_attr__conflicts_by_changelog),
+		TEST(test_txn_alone__a_page_read_is_still_checked),
+		TEST(test_txn_alone__others_pages_do_not_matter),
+		TEST(test_txn_alone__the_page_count_and_attributes_are_still_checked),
+		TEST(test_txn_alone__others_change_the_page_count),
+		TEST(test_txn_alone__a_dropped_database_is_not_written),
 	};
 	return stage_run("txn_isolation", tests, sizeof tests / sizeof *tests, STAGE_ALL);
 }
