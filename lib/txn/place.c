@@ -419,6 +419,7 @@ static int place_all(pgs_txn *t, pgs__write **pending, size_t count, uint64_t de
 	p.deadline_ms = deadline_ms;
 	p.err = err;
 	p.scratch = NULL;
+	p.unreachable = false;
 	size_t chunk = (8u << 20) / pgs__txn_page_size(t);
 	chunk = chunk < CHUNK ? chunk : CHUNK;
 	int result = PGS_OK;
