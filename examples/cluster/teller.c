@@ -18,7 +18,7 @@
 
 #include <pagestore.h>
 
-enum { ACCOUNTS = 100, OPENING_BALANCE = 100, PAGE_SIZE = 4096, REPORT_SECONDS = 6 };
+enum { ACCOUNTS = 100, OPENING_BALANCE = 100, MONEY = ACCOUNTS * OPENING_BALANCE, PAGE_SIZE = 4096, REPORT_SECONDS = 6 };
 
 typedef struct teller {
 	pgs_db *db;
@@ -186,7 +186,7 @@ static int open_bank(pgs_store *store)
 	pgs_db_close(who.db);
 	if (rc != PGS_OK)
 		return failed("open the bank", &err);
-	printf("%d accounts with %d each: %d\n", ACCOUNTS, OPENING_BALANCE, ACCOUNTS * OPENING_BALANCE);
+	printf("%d accounts with %d each: %d\n", ACCOUNTS, OPENING_BALANCE, MONEY);
 	return 0;
 }
 
@@ -222,10 +222,10 @@ static int audit_until(teller *who, double seconds)
 	pgs_error err = PGS_ERROR_INIT;
 	double next = REPORT_SECONDS;
 	int64_t total;
-	uint64_t revision;
+	uint64_t revision = 0;
 	do {
 		int rc = count_money(who, &total, &revision, &err);
-		if (rc == PGS_OK && total != ACCOUNTS * OPENING_BALANCE) {
+		if (rc == PGS_OK && total != MONEY) {
 			fprintf(stderr, "%s: revision %" PRIu64 " has %" PRId64 "\n", who->name, revision, total);
 			return 1;
 		}
@@ -243,7 +243,7 @@ static int audit_until(teller *who, double seconds)
 		}
 	} while (seconds_now() - who->started < seconds || who->done == 0);
 	printf("%s: %" PRIu64 " audit%s, the last of revision %" PRIu64 ". Found, each time: %d\n", who->name, who->done,
-		who->done == 1 ? "" : "s", revision, ACCOUNTS * OPENING_BALANCE);
+		who->done == 1 ? "" : "s", revision, MONEY);
 	return 0;
 }
 

@@ -93,9 +93,7 @@ typedef struct pgs_blob_vtable {
 
 /* The size of a vtable without optional slots, and whether one has such a slot. */
 #define PGS_BLOB_VTABLE_LEAST offsetof(pgs_blob_vtable, operations)
-#define PGS_BLOB_HAS(blob, slot)                                                                                       \
-	((blob)->vtable->struct_size >= offsetof(pgs_blob_vtable, slot) + sizeof (blob)->vtable->slot &&               \
-		(blob)->vtable->slot)
+#define PGS_BLOB_HAS(blob, slot) ((blob)->vtable->struct_size > offsetof(pgs_blob_vtable, slot) && (blob)->vtable->slot)
 
 struct pgs_blob {
 	const pgs_blob_vtable *vtable;

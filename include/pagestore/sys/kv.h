@@ -243,8 +243,7 @@ typedef struct pgs_kv_vtable {
 
 /* The size of a vtable without optional slots, and whether one has such a slot. */
 #define PGS_KV_VTABLE_LEAST offsetof(pgs_kv_vtable, operations)
-#define PGS_KV_HAS(kv, slot)                                                                                           \
-	((kv)->vtable->struct_size >= offsetof(pgs_kv_vtable, slot) + sizeof (kv)->vtable->slot && (kv)->vtable->slot)
+#define PGS_KV_HAS(kv, slot) ((kv)->vtable->struct_size > offsetof(pgs_kv_vtable, slot) && (kv)->vtable->slot)
 
 struct pgs_kv {
 	const pgs_kv_vtable *vtable;
