@@ -16,6 +16,7 @@
 #include "support/blob_calls.h"
 #include "support/failing_alloc.h"
 #include "support/fake_http.h"
+#include "support/operations.h"
 #include "support/scratch.h"
 #include "support/testing.h"
 #include "util/clock.h"
@@ -666,11 +667,19 @@ static void test_retry__makes_up_for_bad_moments(void **state)
 		"504 Gateway Timeout", "429 Too Many Requests", "408 Request Timeout"};
 	for (int op = OP_GET; op <= OP_REMOVE; op++)
 		for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+			static const char *const counted_as[] = {"get", "put", "head", "delete"};
 			pgs_error err = PGS_ERROR_INIT;
+			operation_list before = blob_operations(f->blob);
 			set_fault(f, ANSWER, 2, reply(bad[i], "", "<Error><Code>SlowDown</Code></Error>"));
 			if (run_op(f, op, 0, &err) != PGS_OK)
 				fail_msg("%d after %s: %s", op, bad[i], err.message);
 			assert_int_equal(requests_of(f), 3);
+			operation_list now = blob_operations(f->blob);
+			pgs_operation_stat s = operation_since(&now, &before, counted_as[op - OP_GET]);
+			assert_int_equal(s.requests, 3);
+			assert_int_equal(s.failures, 2);
+			assert_int_equal(s.retries, 2);
+			assert_int_equal(all_requests(&now) - all_requests(&before), 3);
 		}
 }
 
@@ -964,6 +973,11 @@ static void test_parts__each_may_fail_once(void **state)
 		if (put_in_parts(f, ANSWER, 1, steps[i], reply("503 Slow", "", ""), &err) != PGS_OK)
 			fail_msg("%s: %s", steps[i], err.message);
 		assert_int_equal(f->aborted, 0);
+		operation_list list = blob_operations(f->blob);
+		assert_int_equal(operation_since(&list, NULL, "part").requests, i == 1 ? 4 : 3);
+		assert_int_equal(operation_since(&list, NULL, "upload").requests, i == 1 ? 2 : 3);
+		assert_int_equal(operation_since(&list, NULL, "put").requests, 0);
+		assert_true(operation_since(&list, NULL, "part").bytes_sent >= LARGE);
 	}
 	/* An error that comes after 200 was said. */
 	static const char late[] = "<Error><Code>InternalError</Code></Error>";
