@@ -208,13 +208,23 @@ uint32_t pgs_db_page_size(const pgs_db *db)
 
 /* --- opening -------------------------------------------------------------------------------- */
 
-static int read_meta(pgs_store *store, const uint8_t *prefix, const char *name, pgs__meta *meta, uint64_t deadline_ms,
-		     pgs_error *err)
+/* Besides the metadata, how large the database is: whether that is right does not matter here. */
+static int read_meta(pgs_store *store, const uint8_t *prefix, const char *name, pgs__meta *meta, pgs__key_space *space,
+		     uint64_t deadline_ms, pgs_error *err)
 {
-	pgs__key key = pgs__key_single(prefix, 'm');
-	pgs_kv_op get = pgs__op_get(pgs__key_slice(&key), 0);
+	enum { GET_M, GET_E, GET_T, GET_COUNT };
+	pgs__key m = pgs__key_single(prefix, 'm'), e = pgs__key_single(prefix, 'e'), t = pgs__key_single(prefix, 't');
+	const pgs_kv_op gets[GET_COUNT] = {
+		[GET_M] = pgs__op_get(pgs__key_slice(&m), 0),
+		[GET_E] = pgs__op_get(pgs__key_slice(&e), 0),
+		[GET_T] = pgs__op_get(pgs__key_slice(&t), 0),
+	};
 	pgs_kv_txn txn;
-	int result = pgs__kv_read(&store->backend, &txn, &get, 1, deadline_ms, err);
+	int result = pgs__kv_read(&store->backend, &txn, gets, GET_COUNT, deadline_ms, err);
+	if (result == PGS_OK && pgs__got(&txn, GET_E))
+		pgs__number_decode(pgs__got(&txn, GET_E)->value, &space->page_count);
+	if (result == PGS_OK && pgs__got(&txn, GET_T))
+		space->commits = pgs__got(&txn, GET_T)->version;
 	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
 	if (pair) {
 		result = pgs__meta_decode(pair->value, meta);
@@ -237,14 +247,18 @@ static int open_prefix(pgs_db **out, pgs_store *store, const uint8_t *prefix, co
 		       const pgs_db_options *o, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs__meta meta;
+	pgs__key_space space = {0};
 	*out = find_open(store, prefix);
 	if (*out)
 		return PGS_OK;
-	int result = read_meta(store, prefix, name, &meta, deadline_ms, err);
+	int result = read_meta(store, prefix, name, &meta, &space, deadline_ms, err);
 	if (result == PGS_OK)
 		result = db_new(out, store, name, prefix, &meta, o, err);
-	if (result == PGS_OK)
-		*out = publish(store, *out);
+	if (result != PGS_OK)
+		return result;
+	atomic_init(&(*out)->page_count, space.page_count);
+	atomic_init(&(*out)->commits, space.commits);
+	*out = publish(store, *out);
 	return result;
 }
 
@@ -457,36 +471,27 @@ int pgs_db_create(pgs_db **out, pgs_store *store, const void *name, size_t name_
 
 /* --- listing ---------------------------------------------------------------------------------------- */
 
-/* Names from *from on, at most LIST_PAGE; *from moves past them. *done when that was all. */
-static int list_page(pgs_store *store, pgs__key *from, bool *done, pgs_db_lister lister, void *ctx, pgs_error *err)
+typedef struct listing {
+	pgs_db_lister lister;
+	void *ctx;
+} listing;
+
+static int list_name(void *ctx, const pgs_kv_pair *pair)
 {
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(from), (pgs_slice){"n0", 2}, 0); /* '0' follows '/' */
-	op.limit = LIST_PAGE;
-	op.keys_only = true;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(&store->backend, &txn, &op, 1, store_deadline(store), err);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
-	for (size_t i = 0; r && result == PGS_OK && i < r->count; i++) {
-		pgs_slice key = r->pairs[i].key;
-		result = lister(ctx, (const char *)key.data + 2, key.size - 2);
-	}
-	*done = !r || !r->more || r->count == 0;
-	if (r && r->count && !*done) {
-		pgs_slice last = r->pairs[r->count - 1].key;
-		pgs__key key = pgs__key_name((const char *)last.data + 2, last.size - 2);
-		*from = pgs__key_after(&key);
-	}
-	pgs__kv_release(&store->backend, &txn, 1);
-	return result;
+	const listing *l = ctx;
+	return l->lister(l->ctx, (const char *)pair->key.data + 2, pair->key.size - 2);
 }
 
 int pgs_db_list(pgs_store *store, pgs_db_lister lister, void *ctx, pgs_error *err)
 {
-	pgs__key from = {.size = 2, .bytes = "n/"};
-	bool done = false;
+	const pgs__key from = {.size = 2, .bytes = "n/"}, end = {.size = 2, .bytes = "n0"}; /* '0' follows '/' */
+	listing l = {lister, ctx};
+	pgs__walk names;
 	int result = PGS_OK;
-	while (result == PGS_OK && !done)
-		result = list_page(store, &from, &done, lister, ctx, err);
+	pgs__walk_range(&names, &from, &end, LIST_PAGE);
+	names.keys_only = true;
+	while (result == PGS_OK && pgs__walk_more(&names))
+		result = pgs__walk_pairs(&names, &store->backend, false, list_name, &l, store_deadline(store), err);
 	return result;
 }
 

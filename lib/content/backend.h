@@ -76,13 +76,6 @@ static inline const pgs_kv_pair *pgs__got(const pgs_kv_txn *txn, size_t op)
 int pgs__kv_read(const pgs__backend *b, pgs_kv_txn *txn, const pgs_kv_op *ops, size_t count, uint64_t deadline_ms,
 		 pgs_error *err);
 
-/* Read a range page by page, all as of one revision: *revision, or, where that is 0, the one of the first page, which
- * is then put there. `read` gets each pair, borrowed for the call; what it returns, if not PGS_OK, ends it. Errors:
- * the KV's (EOLDREV: history was compacted meanwhile), read's. */
-typedef int (*pgs__pair_reader)(void *ctx, const pgs_kv_pair *pair);
-int pgs__kv_read_range(const pgs__backend *b, const pgs__key *from, const pgs__key *end, uint64_t *revision,
-		       pgs__pair_reader read, void *ctx, uint64_t deadline_ms, pgs_error *err);
-
 static inline void pgs__kv_release(const pgs__backend *b, pgs_kv_txn *txns, size_t count)
 {
 	b->kv->vtable->release(b->kv, txns, count);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "content/walk.h"
 #include "util/alloc.h"
 #include "util/arena.h"
 #include "util/error.h"
@@ -312,43 +313,23 @@ static int add_keys(listing *l, const pgs_kv_result *keys, pgs_error *err)
 	return result == PGS_OK && waiting ? fetch_files(l, unknown, waiting, err) : result;
 }
 
-/* The first key past `key`, in *buffer. */
-static int key_past(pgs_slice key, uint8_t **buffer, pgs_slice *out)
-{
-	uint8_t *bytes = pgs__realloc(*buffer, key.size + 1);
-	if (!bytes)
-		return PGS_ENOMEM;
-	*buffer = bytes;
-	memcpy(bytes, key.data, key.size);
-	bytes[key.size] = 0;
-	*out = (pgs_slice){bytes, key.size + 1};
-	return PGS_OK;
-}
-
 static int list_files(listing *l, pgs_error *err)
 {
-	const pgs__key first = pgs__key_kind(l->prefix, 'l'), end = pgs__key_kind_end(l->prefix, 'l');
-	pgs_slice from = pgs__key_slice(&first);
-	uint8_t *buffer = NULL;
-	bool more = true;
+	const pgs__key_space space = {0};
+	pgs__walk walk;
 	int result = PGS_OK;
-	while (more && result == PGS_OK) {
-		pgs_kv_op op = pgs__op_range(from, pgs__key_slice(&end), l->revision);
-		pgs_kv_txn txn;
-		op.keys_only = true;
-		op.limit = LIST_PAGE;
-		result = pgs__kv_read(l->backend, &txn, &op, 1, l->deadline_ms, err);
-		const pgs_kv_result *keys = result == PGS_OK ? &txn.results[0] : NULL;
-		if (result == PGS_OK) {
-			l->revision = l->revision ? l->revision : txn.revision;
-			more = keys->more && keys->count > 0;
-			result = add_keys(l, keys, err);
-		}
-		if (result == PGS_OK && more && key_past(keys->pairs[keys->count - 1].key, &buffer, &from) != PGS_OK)
-			result = pgs__error_nomem(err, "map of sorted files");
-		pgs__kv_release(l->backend, &txn, 1);
+	pgs__walk_kind(&walk, l->prefix, 'l', &space, LIST_PAGE);
+	walk.keys_only = true;
+	walk.each = LIST_PAGE;
+	while (result == PGS_OK && pgs__walk_more(&walk)) {
+		pgs__walk_page page;
+		result = pgs__walk_next(&walk, l->backend, &page, l->deadline_ms, err);
+		if (result == PGS_OK && l->revision == 0)
+			l->revision = walk.revision = page.txn.revision;
+		for (size_t i = 0; result == PGS_OK && i < page.used; i++)
+			result = add_keys(l, &page.txn.results[i], err);
+		pgs__kv_release(l->backend, &page.txn, 1);
 	}
-	pgs__free(buffer);
 	return result;
 }
 

@@ -53,30 +53,30 @@ static int collect_change(void *ctx, uint64_t revision, const pgs__change *chang
 
 /* --- what a truncation cut off ------------------------------------------------ */
 
+static int add_key(void *ctx, const pgs_kv_pair *pair)
+{
+	diff *d = ctx;
+	uint64_t page_no;
+	if (!pgs__key_parse_page(pair->key, &page_no))
+		return pgs__error(d->err, PGS_ECORRUPT, "a page's key is malformed");
+	return add_run(d, page_no, page_no + 1);
+}
+
 /* The older snapshot's pages from truncated_to on. The page space is sparse: those that have a pointer, not all. */
 static int add_keys(diff *d)
 {
 	const uint8_t *prefix = pgs__db_prefix(d->older.db);
 	pgs__key from = pgs__key_page(prefix, d->truncated_to), end = pgs__key_page(prefix, d->older.extent);
-	bool more = true;
+	pgs__key_space space = pgs__db_space(d->older.db);
+	pgs__walk walk;
 	int result = PGS_OK;
-	while (result == PGS_OK && more) {
-		pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(&end), d->older.kv_revision);
-		op.keys_only = true;
-		op.limit = KEYS_AT_ONCE;
-		pgs_kv_txn txn;
-		uint64_t page_no = 0;
-		result = pgs__kv_read(pgs__db_backend(d->older.db), &txn, &op, 1, d->deadline_ms, d->err);
-		for (size_t i = 0; result == PGS_OK && i < txn.results[0].count; i++) {
-			if (!pgs__key_parse_page(txn.results[0].pairs[i].key, &page_no))
-				result = pgs__error(d->err, PGS_ECORRUPT, "a page's key is malformed");
-			else
-				result = add_run(d, page_no, page_no + 1);
-		}
-		more = result == PGS_OK && txn.results[0].more;
-		from = pgs__key_page(prefix, page_no + 1);
-		pgs__kv_release(pgs__db_backend(d->older.db), &txn, 1);
-	}
+	space.page_count = d->older.extent;
+	pgs__walk_kind(&walk, prefix, 'p', &space, KEYS_AT_ONCE);
+	pgs__walk_between(&walk, &from, &end);
+	walk.revision = d->older.kv_revision;
+	walk.keys_only = true;
+	while (result == PGS_OK && pgs__walk_more(&walk))
+		result = pgs__walk_pairs(&walk, pgs__db_backend(d->older.db), false, add_key, d, d->deadline_ms, d->err);
 	return result;
 }
 

@@ -12,11 +12,14 @@
 
 #include <string.h>
 
+#include "codec/meta.h"
+#include "content/walk.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
 
 #define KEYS_PAGE 500 /* deleted at once */
+#define GROUP_PAGES 256 /* of a group, of a database whose page size is not known any more */
 #define TIMEOUT_DEFAULT_MS 30000
 #define FOLDER_DIGITS ((size_t)2 * PGS__PREFIX_SIZE)
 
@@ -106,27 +109,73 @@ static int sweep_blobs(pgs_store *store, const char *folder, bool ours_only, uin
 
 /* --- a dropped database -------------------------------------------------------------- */
 
-/* Delete the first keys below the prefix; *done when there were none. */
-static int sweep_keys(pgs_store *store, const uint8_t *prefix, bool *done, pgs_error *err)
+/* The next keys of a walk go, those of one result as one range: nothing is added between them. */
+static int delete_page(pgs_store *store, pgs__walk *walk, pgs_error *err)
 {
-	pgs__key end = pgs__key_prefix_end(prefix);
-	pgs_kv_op op = pgs__op_range((pgs_slice){prefix, PGS__PREFIX_SIZE}, pgs__key_slice(&end), 0);
-	op.limit = KEYS_PAGE;
-	op.keys_only = true;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(&store->backend, &txn, &op, 1, call_deadline(store), err);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
-	*done = r && r->count == 0;
-	if (r && r->count) {
-		pgs__key first = copy_key(r->pairs[0].key), last = copy_key(r->pairs[r->count - 1].key);
-		last = r->more ? pgs__key_after(&last) : end;
-		const pgs_kv_op delete = pgs__op_delete(pgs__key_slice(&first), pgs__key_slice(&last));
-		pgs_kv_txn removal;
-		result = pgs__kv_read(&store->backend, &removal, &delete, 1, call_deadline(store), err);
-		pgs__kv_release(&store->backend, &removal, 1);
+	pgs_kv_op deletes[PGS__WALK_OPS];
+	pgs__key ends[PGS__WALK_OPS];
+	size_t count = 0;
+	pgs__walk_page page;
+	pgs_kv_txn removal = {.compare_count = 0};
+	int result = pgs__walk_next(walk, &store->backend, &page, call_deadline(store), err);
+	for (size_t i = 0; result == PGS_OK && i < page.used; i++) {
+		const pgs_kv_result *r = &page.txn.results[i];
+		if (r->count == 0)
+			continue;
+		pgs__key last = copy_key(r->pairs[r->count - 1].key);
+		ends[count] = pgs__key_after(&last);
+		deletes[count] = pgs__op_delete(r->pairs[0].key, pgs__key_slice(&ends[count]));
+		count++;
 	}
+	if (result == PGS_OK && count)
+		result = pgs__kv_read(&store->backend, &removal, deletes, count, call_deadline(store), err);
+	pgs__kv_release(&store->backend, &removal, 1);
+	pgs__kv_release(&store->backend, &page.txn, 1);
+	return result;
+}
+
+static int delete_walked(pgs_store *store, pgs__walk *walk, uint64_t end_ms, bool *done, pgs_error *err)
+{
+	int result = PGS_OK;
+	walk->keys_only = true;
+	while (result == PGS_OK && pgs__walk_more(walk) && !pgs__deadline_passed(end_ms))
+		result = delete_page(store, walk, err);
+	*done = result == PGS_OK && !pgs__walk_more(walk);
+	return result;
+}
+
+/* Of the metadata, the page count is left; it goes last. Contents and commits there may be any number of. */
+static int read_space(pgs_store *store, const uint8_t *prefix, pgs__key_space *space, pgs_error *err)
+{
+	pgs__key e = pgs__key_single(prefix, 'e');
+	const pgs_kv_op get = pgs__op_get(pgs__key_slice(&e), 0);
+	pgs_kv_txn txn;
+	*space = (pgs__key_space){.contents = UINT64_MAX, .commits = UINT64_MAX, .group_pages = GROUP_PAGES};
+	int result = pgs__kv_read(&store->backend, &txn, &get, 1, call_deadline(store), err);
+	if (result == PGS_OK && pgs__got(&txn, 0)) /* damaged, it is as good as not there */
+		pgs__number_decode(pgs__got(&txn, 0)->value, &space->page_count);
 	pgs__kv_release(&store->backend, &txn, 1);
 	return result;
+}
+
+/* Delete all below the prefix, kind by kind; then the rest, which is little. */
+static int sweep_keys(pgs_store *store, const uint8_t *prefix, uint64_t end_ms, bool *done, pgs_error *err)
+{
+	static const char kinds[] = {'p', 'c', 'x', 'l', 'o', 'd', 'a', 'r', 's', 'k'};
+	pgs__key first = {.size = PGS__PREFIX_SIZE}, end = pgs__key_prefix_end(prefix);
+	pgs__key_space space;
+	pgs__walk walk;
+	int result = read_space(store, prefix, &space, err);
+	memcpy(first.bytes, prefix, PGS__PREFIX_SIZE);
+	*done = true;
+	for (size_t i = 0; result == PGS_OK && *done && i < sizeof kinds; i++) {
+		pgs__walk_kind(&walk, prefix, kinds[i], &space, KEYS_PAGE);
+		result = delete_walked(store, &walk, end_ms, done, err);
+	}
+	if (result != PGS_OK || !*done)
+		return result;
+	pgs__walk_range(&walk, &first, &end, KEYS_PAGE);
+	return delete_walked(store, &walk, end_ms, done, err);
 }
 
 static int forget_database(pgs_store *store, const uint8_t *prefix, pgs_error *err)
@@ -144,68 +193,61 @@ int pgs__sweep_database(pgs_store *store, const uint8_t *prefix, uint64_t end_ms
 {
 	char folder[PGS__BLOB_NAME_SIZE];
 	size_t removed;
-	bool keys_gone = false;
-	int result = PGS_OK;
+	bool keys_gone;
 	*done = false;
-	while (result == PGS_OK && !keys_gone) {
-		if (pgs__deadline_passed(end_ms))
-			return PGS_OK;
-		result = sweep_keys(store, prefix, &keys_gone, err);
-	}
+	if (pgs__deadline_passed(end_ms))
+		return PGS_OK;
+	int result = sweep_keys(store, prefix, end_ms, &keys_gone, err);
 	pgs__blob_name(folder, prefix, "");
-	if (result == PGS_OK)
+	if (result == PGS_OK && keys_gone)
 		result = sweep_blobs(store, folder, false, end_ms, report, &removed, done, err);
 	return result == PGS_OK && *done ? forget_database(store, prefix, err) : result;
 }
 
 /* --- all of them ----------------------------------------------------------------------- */
 
-/* The prefixes of the D/ keys after *from, at most `room`; *from moves past them. */
-static int list_dropped(pgs_store *store, pgs__key *from, uint8_t (*out)[PGS__PREFIX_SIZE], size_t room, size_t *count,
-			bool *more, pgs_error *err)
+/* The prefixes of the next D/ keys of the walk, at most KEYS_PAGE. */
+static int list_dropped(pgs_store *store, pgs__walk *walk, uint8_t (*out)[PGS__PREFIX_SIZE], size_t *count,
+			pgs_error *err)
 {
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(from), (pgs_slice){"D0", 2}, 0); /* '0' follows '/' */
-	op.limit = room;
-	op.keys_only = true;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(&store->backend, &txn, &op, 1, call_deadline(store), err);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
+	pgs__walk_page page;
+	int result = pgs__walk_next(walk, &store->backend, &page, call_deadline(store), err);
 	*count = 0;
-	*more = r && r->more && r->count;
-	for (size_t i = 0; r && i < r->count; i++) {
-		pgs_slice key = r->pairs[i].key;
-		if (key.size == 2 + PGS__PREFIX_SIZE && ((const uint8_t *)key.data)[2] >= 0x80)
-			memcpy(out[(*count)++], (const uint8_t *)key.data + 2, PGS__PREFIX_SIZE);
-		else
-			pgs__log(store, PGS_LOG_WARN, "a key below D/ is malformed; it is left alone");
-		pgs__key last = copy_key(key);
-		*from = pgs__key_after(&last);
-	}
-	pgs__kv_release(&store->backend, &txn, 1);
+	for (size_t i = 0; result == PGS_OK && i < page.used; i++)
+		for (size_t k = 0; k < page.txn.results[i].count && *count < KEYS_PAGE; k++) {
+			pgs_slice key = page.txn.results[i].pairs[k].key;
+			if (key.size == 2 + PGS__PREFIX_SIZE && ((const uint8_t *)key.data)[2] >= 0x80)
+				memcpy(out[(*count)++], (const uint8_t *)key.data + 2, PGS__PREFIX_SIZE);
+			else
+				pgs__log(store, PGS_LOG_WARN, "a key below D/ is malformed; it is left alone");
+		}
+	pgs__kv_release(&store->backend, &page.txn, 1);
 	return result;
 }
 
 static int forget_announcements(pgs_store *store, pgs_error *err)
 {
-	const pgs_kv_op delete = pgs__op_delete((pgs_slice){"N/", 2}, (pgs_slice){"N0", 2});
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(&store->backend, &txn, &delete, 1, call_deadline(store), err);
-	pgs__kv_release(&store->backend, &txn, 1);
-	return result;
+	const pgs__key from = {.size = 2, .bytes = "N/"}, end = {.size = 2, .bytes = "N0"}; /* '0' follows '/' */
+	pgs__walk walk;
+	bool done;
+	pgs__walk_range(&walk, &from, &end, KEYS_PAGE);
+	return delete_walked(store, &walk, 0, &done, err);
 }
 
 int pgs__sweep_dropped(pgs_store *store, const pgs_maintain_options *options, pgs_maintain_report *report,
 		       pgs_error *err)
 {
-	pgs__key from = {.size = 2, .bytes = "D/"};
+	const pgs__key from = {.size = 2, .bytes = "D/"}, end = {.size = 2, .bytes = "D0"};
 	uint8_t prefixes[KEYS_PAGE][PGS__PREFIX_SIZE];
 	uint64_t end_ms = end_of(options);
 	pgs_error later = PGS_ERROR_INIT;
 	int first = PGS_OK, result = options->dry_run ? PGS_OK : forget_announcements(store, err);
-	bool more = true;
-	while (result == PGS_OK && more) {
+	pgs__walk walk;
+	pgs__walk_range(&walk, &from, &end, KEYS_PAGE);
+	walk.keys_only = true;
+	while (result == PGS_OK && pgs__walk_more(&walk)) {
 		size_t count;
-		result = list_dropped(store, &from, prefixes, KEYS_PAGE, &count, &more, err);
+		result = list_dropped(store, &walk, prefixes, &count, err);
 		for (size_t i = 0; result == PGS_OK && i < count; i++) {
 			bool done = false;
 			int swept = options->dry_run ? PGS_OK

@@ -31,6 +31,7 @@
 #define SAMPLE_SPACING_MIN_MS 1000
 #define QUOTA_PERCENT_MORE 20 /* past the percentage, no history is kept at all */
 #define TRIES 3
+#define KEYS_PAGE 1000
 
 /* A pin as it stands in the KV. */
 typedef struct standing_pin {
@@ -180,30 +181,30 @@ static int read_numbers(look *l)
 	return result;
 }
 
+static int look_at_age(void *ctx, const pgs_kv_pair *pair)
+{
+	look *l = ctx;
+	l->changed |= pair->mod_revision > l->w->floor.previous;
+	return PGS_OK;
+}
+
 /* Contents put ahead of a commit, files, and what waits to be removed: is any younger than F0? Births are not: they
- * are as old as the c/ key or the l/ key that brought them. */
+ * are as old as the c/ key or the l/ key that brought them. This reads the keys of a database in which nothing goes on;
+ * asking for young ones only would have the KV look through all of them at once. */
 static int read_changed(look *l)
 {
-	const pgs__backend *backend = pgs__db_backend(l->w->db);
 	static const char kinds[] = {'c', 'l', 'd'};
-	pgs__key from[sizeof kinds], end[sizeof kinds];
-	pgs_kv_op ranges[sizeof kinds];
-	pgs_kv_txn txn;
+	const pgs__key_space space = pgs__db_space(l->w->db);
+	int result = PGS_OK;
 	l->changed = l->written > l->w->floor.previous;
-	if (l->changed)
-		return PGS_OK;
-	for (size_t i = 0; i < sizeof kinds; i++) {
-		from[i] = pgs__key_kind(pgs__db_prefix(l->w->db), kinds[i]);
-		end[i] = pgs__key_kind_end(pgs__db_prefix(l->w->db), kinds[i]);
-		ranges[i] = pgs__op_range(pgs__key_slice(&from[i]), pgs__key_slice(&end[i]), 0);
-		ranges[i].min_mod_revision = l->w->floor.previous + 1;
-		ranges[i].limit = 1;
-		ranges[i].keys_only = true;
+	for (size_t i = 0; result == PGS_OK && !l->changed && i < sizeof kinds; i++) {
+		pgs__walk walk;
+		pgs__walk_kind(&walk, pgs__db_prefix(l->w->db), kinds[i], &space, KEYS_PAGE);
+		walk.keys_only = true;
+		while (result == PGS_OK && !l->changed && pgs__walk_more(&walk))
+			result = pgs__walk_pairs(&walk, pgs__db_backend(l->w->db), false, look_at_age, l,
+						 pgs__worker_deadline(l->w), l->w->err);
 	}
-	int result = pgs__kv_read(backend, &txn, ranges, sizeof kinds, pgs__worker_deadline(l->w), l->w->err);
-	for (size_t i = 0; result == PGS_OK && i < sizeof kinds; i++)
-		l->changed |= txn.results[i].count > 0;
-	pgs__kv_release(backend, &txn, 1);
 	return result;
 }
 

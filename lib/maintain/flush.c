@@ -36,7 +36,7 @@ typedef struct seen {
 typedef struct flush {
 	pgs__worker *w;
 	pgs__claim claim;
-	pgs__key next, end;  /* what is left to read of c/ */
+	pgs__walk walk;      /* over c/ */
 	bool ended;
 	uint64_t total;      /* contents there were */
 	uint64_t flushed;
@@ -96,35 +96,36 @@ static int take_content(flush *f, const pgs_kv_pair *pair, bool *full)
 	return PGS_OK;
 }
 
-static void set_next(flush *f, pgs_slice key, bool after)
+/* The pairs of one result, until the file is full: then the walk goes on at the one that has no room. */
+static int take_contents(flush *f, const pgs_kv_result *r, bool *full)
 {
-	f->next.size = (uint16_t)key.size;
-	memcpy(f->next.bytes, key.data, key.size);
-	if (after)
-		f->next = pgs__key_after(&f->next);
+	int result = PGS_OK;
+	for (size_t i = 0; result == PGS_OK && i < r->count && !*full; i++) {
+		pgs_slice at = r->pairs[i].key;
+		if (at.size >= PGS__KEY_MAX)
+			return pgs__error(f->w->err, PGS_ECORRUPT, "a content's key is malformed");
+		result = take_content(f, &r->pairs[i], full);
+		if (*full) {
+			pgs__key key = {.size = (uint16_t)at.size};
+			memcpy(key.bytes, at.data, at.size);
+			pgs__walk_resume(&f->walk, &key);
+		}
+	}
+	return result;
 }
 
 static int read_some(flush *f, bool *full)
 {
 	pgs__worker *w = f->w;
 	const pgs__backend *backend = pgs__db_backend(w->db);
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(&f->next), pgs__key_slice(&f->end), 0);
-	op.limit = READ_BYTES / w->db->contents.page_size;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend, &txn, &op, 1, pgs__worker_deadline(w), w->err);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
-	if (r && f->item_count == 0)
-		f->base_revision = txn.revision;
-	for (size_t i = 0; r && result == PGS_OK && i < r->count && !*full; i++) {
-		if (r->pairs[i].key.size >= PGS__KEY_MAX)
-			result = pgs__error(w->err, PGS_ECORRUPT, "a content's key is malformed");
-		else
-			result = take_content(f, &r->pairs[i], full);
-		if (result == PGS_OK)
-			set_next(f, r->pairs[i].key, !*full);
-	}
-	f->ended = r && !r->more && !*full;
-	pgs__kv_release(backend, &txn, 1);
+	pgs__walk_page page;
+	int result = pgs__walk_next(&f->walk, backend, &page, pgs__worker_deadline(w), w->err);
+	if (result == PGS_OK && f->item_count == 0)
+		f->base_revision = page.txn.revision;
+	for (size_t i = 0; result == PGS_OK && i < page.used && !*full; i++)
+		result = take_contents(f, &page.txn.results[i], full);
+	f->ended = result == PGS_OK && !pgs__walk_more(&f->walk);
+	pgs__kv_release(backend, &page.txn, 1);
 	return result;
 }
 
@@ -375,15 +376,10 @@ static int flush_batch(flush *f)
 
 static int count_contents(pgs__worker *w, uint64_t *count)
 {
-	const pgs__backend *backend = pgs__db_backend(w->db);
-	pgs__key first = pgs__key_kind(pgs__db_prefix(w->db), 'c'), end = pgs__key_kind_end(pgs__db_prefix(w->db), 'c');
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(&first), pgs__key_slice(&end), 0);
-	op.count_only = true;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend, &txn, &op, 1, pgs__worker_deadline(w), w->err);
-	*count = result == PGS_OK ? txn.results[0].total : 0;
-	pgs__kv_release(backend, &txn, 1);
-	return result;
+	const pgs__key_space space = pgs__db_space(w->db);
+	pgs__walk walk;
+	pgs__walk_kind(&walk, pgs__db_prefix(w->db), 'c', &space, 1);
+	return pgs__walk_count(&walk, 1, UINT64_MAX, count, pgs__db_backend(w->db), pgs__worker_deadline(w), w->err);
 }
 
 static bool is_due(const pgs__worker *w, uint64_t count)
@@ -395,9 +391,10 @@ static bool is_due(const pgs__worker *w, uint64_t count)
 static int run(flush *f)
 {
 	const pgs_maintain_options *o = &f->w->options;
+	pgs__key_space space = pgs__db_space(f->w->db);
 	int result = PGS_OK;
-	f->next = pgs__key_kind(pgs__db_prefix(f->w->db), 'c');
-	f->end = pgs__key_kind_end(pgs__db_prefix(f->w->db), 'c');
+	space.contents = f->total;
+	pgs__walk_kind(&f->walk, pgs__db_prefix(f->w->db), 'c', &space, READ_BYTES / f->w->db->contents.page_size);
 	f->bytes_max = o->memory_bytes / 2 < o->file_bytes ? o->memory_bytes / 2 : o->file_bytes;
 	if (f->bytes_max > PGS__SORTED_FILE_MAX)
 		f->bytes_max = PGS__SORTED_FILE_MAX;

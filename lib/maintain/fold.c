@@ -681,16 +681,10 @@ static int run_claimed(pgs__worker *w, const pgs__claim *claim)
 
 static int count_packs(pgs__worker *w, uint64_t *count)
 {
-	const uint8_t *prefix = pgs__db_prefix(w->db);
-	pgs__key first = pgs__key_kind(prefix, 'o'), end = pgs__key_kind_end(prefix, 'o');
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(&first), pgs__key_slice(&end), 0);
-	pgs_kv_txn txn;
-	op.count_only = true;
-	int result = pgs__kv_read(pgs__db_backend(w->db), &txn, &op, 1, pgs__worker_deadline(w), w->err);
-	if (result == PGS_OK)
-		*count = txn.results[0].total;
-	pgs__kv_release(pgs__db_backend(w->db), &txn, 1);
-	return result;
+	const pgs__key_space space = pgs__db_space(w->db);
+	pgs__walk walk;
+	pgs__walk_kind(&walk, pgs__db_prefix(w->db), 'o', &space, 1);
+	return pgs__walk_count(&walk, 1, UINT64_MAX, count, pgs__db_backend(w->db), pgs__worker_deadline(w), w->err);
 }
 
 int pgs__job_fold(pgs__worker *w)

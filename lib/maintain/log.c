@@ -58,10 +58,11 @@ int pgs_log(pgs_db *db, const pgs_log_options *options, pgs_log_visitor visitor,
 	uint64_t deadline = pgs__db_deadline(db, 0);
 	pgs__logged_list found = {0};
 	viewer v = {visitor, ctx};
-	pgs__key end = pgs__key_kind_end(pgs__db_prefix(db), 'x');
+	const uint8_t *prefix = pgs__db_prefix(db);
+	pgs__key from = pgs__key_kind(prefix, 'x'), end = pgs__key_kind_end(prefix, 'x');
 	int result = pgs__history_check(db, deadline, err);
 	if (result == PGS_OK)
-		result = pgs__history_list(db, pgs__key_kind(pgs__db_prefix(db), 'x'), &end, &found, deadline, err);
+		result = pgs__history_list(db, &from, &end, &found, deadline, err);
 	if (result == PGS_OK)
 		result = show(db, &found, o, &v, err);
 	pgs__free(found.list);

@@ -196,43 +196,30 @@ static int copy_pointers(creation *c)
 
 /* --- creating: attributes --------------------------------------------------------------- */
 
-static int take_attrs(creation *c, const pgs_kv_result *found)
+static int take_attr(void *ctx, const pgs_kv_pair *pair)
 {
-	for (size_t i = 0; i < found->count; i++) {
-		pgs_slice value = found->pairs[i].value, name;
-		char text[4 * PGS_ATTR_NAME_MAX + 1];
-		if (!pgs__key_tail(found->pairs[i].key, 'a', &name) || name.size == 0 || name.size > PGS_ATTR_NAME_MAX)
-			return pgs__error(c->err, PGS_ECORRUPT, "database %s: an attribute's key is malformed", c->db->name);
-		if (!pgs__unseal(&value))
-			return pgs__error(c->err, PGS_ECORRUPT, "attribute %s of database %s is damaged",
-					  pgs__printable(text, sizeof text, name.data, name.size), c->db->name);
-		pgs__attrs_add(&c->attrs, name, value);
-	}
+	creation *c = ctx;
+	pgs_slice value = pair->value, name;
+	char text[4 * PGS_ATTR_NAME_MAX + 1];
+	if (!pgs__key_tail(pair->key, 'a', &name) || name.size == 0 || name.size > PGS_ATTR_NAME_MAX)
+		return pgs__error(c->err, PGS_ECORRUPT, "database %s: an attribute's key is malformed", c->db->name);
+	if (!pgs__unseal(&value))
+		return pgs__error(c->err, PGS_ECORRUPT, "attribute %s of database %s is damaged",
+				  pgs__printable(text, sizeof text, name.data, name.size), c->db->name);
+	pgs__attrs_add(&c->attrs, name, value);
 	return c->attrs.bytes.failed ? pgs__error_nomem(c->err, "attributes of a snapshot") : PGS_OK;
 }
 
 static int read_attrs(creation *c)
 {
-	const pgs__backend *backend = pgs__db_backend(c->db);
-	pgs__key from = pgs__key_kind(pgs__db_prefix(c->db), 'a'), end = pgs__key_kind_end(pgs__db_prefix(c->db), 'a');
-	bool more = true;
+	const pgs__key_space space = pgs__db_space(c->db);
+	pgs__walk walk;
 	int result = PGS_OK;
-	while (result == PGS_OK && more) {
-		pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(&end), c->snapshot.kv_revision);
-		op.limit = ATTRS_AT_ONCE;
-		pgs_kv_txn txn;
-		result = pgs__kv_read(backend, &txn, &op, 1, pgs__db_deadline(c->db, 0), c->err);
-		if (result == PGS_OK)
-			result = take_attrs(c, &txn.results[0]);
-		more = result == PGS_OK && txn.results[0].more && txn.results[0].count;
-		if (more) {
-			pgs_slice tail;
-			pgs__key_tail(txn.results[0].pairs[txn.results[0].count - 1].key, 'a', &tail);
-			pgs__key last = pgs__key_attr(pgs__db_prefix(c->db), tail.data, tail.size);
-			from = pgs__key_after(&last);
-		}
-		pgs__kv_release(backend, &txn, 1);
-	}
+	pgs__walk_kind(&walk, pgs__db_prefix(c->db), 'a', &space, ATTRS_AT_ONCE);
+	walk.revision = c->snapshot.kv_revision;
+	while (result == PGS_OK && pgs__walk_more(&walk))
+		result = pgs__walk_pairs(&walk, pgs__db_backend(c->db), false, take_attr, c, pgs__db_deadline(c->db, 0),
+					 c->err);
 	return result;
 }
 
@@ -483,18 +470,19 @@ static int damaged_record(const pgs_db *db, pgs_slice name, int code, pgs_error 
 			  pgs__printable(text, sizeof text, name.data, name.size), db->name);
 }
 
-static int list_one(const listing *l, const pgs_kv_pair *pair, pgs_slice *name)
+static int list_one(const listing *l, const pgs_kv_pair *pair)
 {
 	pgs__snapshot_record record;
 	pgs__snapshot_file file;
-	if (!pgs__key_tail(pair->key, 's', name) || name->size == 0 || name->size > PGS_SNAPSHOT_NAME_MAX)
+	pgs_slice name;
+	if (!pgs__key_tail(pair->key, 's', &name) || name.size == 0 || name.size > PGS_SNAPSHOT_NAME_MAX)
 		return pgs__error(l->err, PGS_ECORRUPT, "database %s: a snapshot's key is malformed", l->db->name);
 	int result = pgs__snapshot_decode(pair->value, &record);
 	if (result != PGS_OK)
-		return damaged_record(l->db, *name, result, l->err);
+		return damaged_record(l->db, name, result, l->err);
 	pgs_snapshot_info info = {
-		.name = name->data,
-		.name_size = name->size,
+		.name = name.data,
+		.name_size = name.size,
 		.revision = record.commit_revision,
 		.page_count = record.page_count,
 		.created_ms = record.created_ms,
@@ -508,40 +496,35 @@ static int list_one(const listing *l, const pgs_kv_pair *pair, pgs_slice *name)
 	return l->lister(l->ctx, &info);
 }
 
-static int list_page(const listing *l, pgs__key *from, const pgs__key *end, bool *more)
+/* One request. It also asks for m: a list of nothing is not the same as no database. */
+static int list_page(const listing *l, pgs__walk *walk)
 {
 	const pgs__backend *backend = pgs__db_backend(l->db);
 	pgs__key m = pgs__key_single(pgs__db_prefix(l->db), 'm');
-	pgs_kv_op ops[] = {
-		pgs__op_range(pgs__key_slice(from), pgs__key_slice(end), 0),
-		{.kind = PGS_KV_RANGE, .key = pgs__key_slice(&m), .keys_only = true},
-	};
-	ops[0].limit = SNAPSHOTS_AT_ONCE;
+	pgs_kv_op ops[1 + PGS__WALK_OPS] = {{.kind = PGS_KV_RANGE, .key = pgs__key_slice(&m), .keys_only = true}};
+	size_t used = 0, count = pgs__walk_ask(walk, ops + 1, pgs__max_ops(backend) - 1);
 	pgs_kv_txn txn;
-	pgs_slice name;
-	int result = pgs__kv_read(backend, &txn, ops, 2, pgs__db_deadline(l->db, 0), l->err);
-	if (result == PGS_OK && !pgs__got(&txn, 1))
+	int result = pgs__kv_read(backend, &txn, ops, 1 + count, pgs__db_deadline(l->db, 0), l->err);
+	if (result == PGS_OK && !pgs__got(&txn, 0))
 		result = pgs__error(l->err, PGS_ENOTFOUND, "database %s was dropped", l->db->name);
-	for (size_t i = 0; result == PGS_OK && i < txn.results[0].count; i++) {
-		result = list_one(l, &txn.results[0].pairs[i], &name);
-		if (result == PGS_OK) {
-			pgs__key last = pgs__key_snapshot(pgs__db_prefix(l->db), name.data, name.size);
-			*from = pgs__key_after(&last);
-		}
-	}
-	*more = result == PGS_OK && txn.results[0].more;
+	if (result == PGS_OK)
+		result = pgs__walk_take(walk, txn.results + 1, &used, l->err);
+	for (size_t i = 1; i <= used; i++)
+		for (size_t k = 0; result == PGS_OK && k < txn.results[i].count; k++)
+			result = list_one(l, &txn.results[i].pairs[k]);
 	pgs__kv_release(backend, &txn, 1);
 	return result;
 }
 
 int pgs_snapshot_list(pgs_db *db, pgs_snapshot_lister lister, void *ctx, pgs_error *err)
 {
+	const pgs__key_space space = pgs__db_space(db);
 	const listing l = {db, lister, ctx, err};
-	pgs__key from = pgs__key_kind(pgs__db_prefix(db), 's'), end = pgs__key_kind_end(pgs__db_prefix(db), 's');
-	bool more = true;
+	pgs__walk walk;
 	int result = PGS_OK;
-	while (result == PGS_OK && more)
-		result = list_page(&l, &from, &end, &more);
+	pgs__walk_kind(&walk, pgs__db_prefix(db), 's', &space, SNAPSHOTS_AT_ONCE);
+	while (result == PGS_OK && pgs__walk_more(&walk))
+		result = list_page(&l, &walk);
 	return result;
 }
 

@@ -188,40 +188,40 @@ static bool is_wanted(const orphans *o, const source *from)
 	return false;
 }
 
-static int mark_page(orphans *o, const source *from, pgs__key *next, const pgs__key *end, bool *more)
+typedef struct marking {
+	orphans *o;
+	const source *from;
+} marking;
+
+static int mark_pair(void *ctx, const pgs_kv_pair *pair)
 {
-	const pgs__backend *backend = pgs__db_backend(o->w->db);
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(next), pgs__key_slice(end), o->revision);
-	op.keys_only = from->keys_only;
-	op.limit = from->keys_only ? KEYS_PAGE : VALUES_PAGE;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend, &txn, &op, 1, pgs__worker_deadline(o->w), o->w->err);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
-	for (size_t i = 0; result == PGS_OK && i < r->count; i++)
-		result = from->mark(o, &r->pairs[i]);
-	*more = r && r->more && r->count;
-	if (*more) {
-		pgs_slice last = r->pairs[r->count - 1].key;
-		next->size = (uint16_t)(last.size < PGS__KEY_MAX ? last.size : PGS__KEY_MAX - 1);
-		memcpy(next->bytes, last.data, next->size);
-		*next = pgs__key_after(next);
-	}
-	if (r && o->revision == 0)
-		o->revision = txn.revision; /* everything as of when the first key was read */
-	pgs__kv_release(backend, &txn, 1);
+	const marking *m = ctx;
+	return m->from->mark(m->o, pair);
+}
+
+/* All of a kind; everything as of when the first key was read. */
+static int mark_kind(orphans *o, const source *from)
+{
+	const pgs__key_space space = pgs__db_space(o->w->db);
+	marking m = {o, from};
+	pgs__walk walk;
+	int result = PGS_OK;
+	pgs__walk_kind(&walk, pgs__db_prefix(o->w->db), from->kind, &space, from->keys_only ? KEYS_PAGE : VALUES_PAGE);
+	walk.keys_only = from->keys_only;
+	walk.revision = o->revision;
+	while (result == PGS_OK && pgs__walk_more(&walk))
+		result = pgs__walk_pairs(&walk, pgs__db_backend(o->w->db), true, mark_pair, &m, pgs__worker_deadline(o->w),
+					 o->w->err);
+	o->revision = walk.revision;
 	return result;
 }
 
 static int mark_named(orphans *o)
 {
 	int result = PGS_OK;
-	for (size_t i = 0; result == PGS_OK && i < sizeof sources / sizeof *sources; i++) {
-		pgs__key next = pgs__key_kind(pgs__db_prefix(o->w->db), sources[i].kind),
-			 end = pgs__key_kind_end(pgs__db_prefix(o->w->db), sources[i].kind);
-		bool more = is_wanted(o, &sources[i]);
-		while (result == PGS_OK && more)
-			result = mark_page(o, &sources[i], &next, &end, &more);
-	}
+	for (size_t i = 0; result == PGS_OK && i < sizeof sources / sizeof *sources; i++)
+		if (is_wanted(o, &sources[i]))
+			result = mark_kind(o, &sources[i]);
 	return result;
 }
 

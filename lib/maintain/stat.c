@@ -3,6 +3,7 @@
 
 #include "content/contents.h"
 #include "txn/snapshot.h"
+#include "util/alloc.h"
 #include "util/error.h"
 
 static const char kinds[] = {'p', 'c', 'o', 'x', 'd', 's', 'r'};
@@ -11,19 +12,14 @@ enum { POINTERS, CONTENTS, PACKS, CHANGES, UNREGISTERED, SNAPSHOTS, PINS };
 
 static int count_keys(pgs_db *db, uint64_t counts[KIND_COUNT], uint64_t deadline_ms, pgs_error *err)
 {
-	pgs__key first[KIND_COUNT], end[KIND_COUNT];
-	pgs_kv_op ops[KIND_COUNT];
-	pgs_kv_txn txn;
-	for (size_t i = 0; i < KIND_COUNT; i++) {
-		first[i] = pgs__key_kind(pgs__db_prefix(db), kinds[i]);
-		end[i] = pgs__key_kind_end(pgs__db_prefix(db), kinds[i]);
-		ops[i] = pgs__op_range(pgs__key_slice(&first[i]), pgs__key_slice(&end[i]), 0);
-		ops[i].count_only = true;
-	}
-	int result = pgs__kv_read(pgs__db_backend(db), &txn, ops, KIND_COUNT, deadline_ms, err);
-	for (size_t i = 0; result == PGS_OK && i < KIND_COUNT; i++)
-		counts[i] = txn.results[i].total;
-	pgs__kv_release(pgs__db_backend(db), &txn, 1);
+	const pgs__key_space space = pgs__db_space(db);
+	pgs__walk *walks = pgs__calloc(KIND_COUNT, sizeof *walks);
+	if (!walks)
+		return pgs__error_nomem(err, "counting keys");
+	for (size_t i = 0; i < KIND_COUNT; i++)
+		pgs__walk_kind(&walks[i], pgs__db_prefix(db), kinds[i], &space, PGS__WALK_FEW);
+	int result = pgs__walk_count(walks, KIND_COUNT, UINT64_MAX, counts, pgs__db_backend(db), deadline_ms, err);
+	pgs__free(walks);
 	return result;
 }
 

@@ -31,6 +31,7 @@
 typedef struct sweep {
 	pgs__worker *w;
 	pgs__claim claim;
+	pgs__walk walk; /* over x/, then d/ */
 	uint64_t floor;
 	uint64_t kept;  /* revision of the commit whose entry stays */
 	enum { GOING, STOPPED, LOST } ending; /* the budget is spent; the claim was broken */
@@ -93,50 +94,75 @@ static int report_progress(sweep *s, uint64_t done)
 	return s->w->options.progress(s->w->options.progress_ctx, &p);
 }
 
-/* The keys of [from, end), without values, as many as a page has; and whether the claim is still ours. */
-static int list_page(sweep *s, const pgs__key *from, const pgs__key *end, entry *page, size_t *count, bool *more,
-		     uint64_t *revision)
+static void begin_walk(sweep *s, char kind)
 {
-	pgs_kv_op ops[] = {
-		pgs__op_get(pgs__key_slice(&s->claim.key), 0),
-		pgs__op_range(pgs__key_slice(from), pgs__key_slice(end), 0),
-	};
-	ops[0].keys_only = ops[1].keys_only = true;
-	ops[1].limit = PAGE;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend_of(s), &txn, ops, 2, pgs__worker_deadline(s->w), s->w->err);
-	const pgs_kv_pair *claim = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[1] : NULL;
-	*count = 0;
-	*more = false;
-	if (r && (!claim || claim->create_revision != s->claim.held))
-		s->ending = LOST;
-	for (size_t i = 0; r && s->ending != LOST && i < r->count; i++) {
+	const pgs__key_space space = pgs__db_space(s->w->db);
+	pgs__walk_kind(&s->walk, pgs__db_prefix(s->w->db), kind, &space, PAGE);
+	s->walk.keys_only = true;
+}
+
+static void take_entries(entry *page, size_t *count, const pgs_kv_result *r)
+{
+	for (size_t i = 0; i < r->count && *count < PAGE; i++) {
 		pgs_slice key = r->pairs[i].key;
-		page[i] = (entry){.revision = r->pairs[i].mod_revision};
-		page[i].key.size = (uint16_t)smaller(key.size, PGS__KEY_MAX - 1);
-		memcpy(page[i].key.bytes, key.data, page[i].key.size);
-		*count = i + 1;
+		entry *e = &page[(*count)++];
+		*e = (entry){.revision = r->pairs[i].mod_revision};
+		e->key.size = (uint16_t)smaller(key.size, PGS__KEY_MAX - 1);
+		memcpy(e->key.bytes, key.data, e->key.size);
 	}
-	if (r) {
-		*more = r->more && r->count;
+}
+
+/* The next keys of the walk, without values, as many as a page has; and whether the claim is still ours. */
+static int list_page(sweep *s, entry *page, size_t *count, uint64_t *revision)
+{
+	pgs_kv_op ops[1 + PGS__WALK_OPS] = {pgs__op_get(pgs__key_slice(&s->claim.key), 0)};
+	size_t used = 0, asked = pgs__walk_ask(&s->walk, ops + 1, pgs__max_ops(backend_of(s)) - 1);
+	ops[0].keys_only = true;
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(backend_of(s), &txn, ops, 1 + asked, pgs__worker_deadline(s->w), s->w->err);
+	const pgs_kv_pair *claim = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	*count = 0;
+	if (result == PGS_OK && (!claim || claim->create_revision != s->claim.held))
+		s->ending = LOST;
+	else if (result == PGS_OK)
+		result = pgs__walk_take(&s->walk, txn.results + 1, &used, s->w->err);
+	for (size_t i = 1; i <= used; i++)
+		take_entries(page, count, &txn.results[i]);
+	if (result == PGS_OK)
 		*revision = txn.revision;
-	}
 	pgs__kv_release(backend_of(s), &txn, 1);
 	return result;
 }
 
 /* --- the changelog ----------------------------------------------------------------------- */
 
-/* The last commit at or before the floor. */
+/* Keys begin with the time of the commit: those of entries at or below the floor lie before the time of the first
+ * sample above it, but for clocks that differ. What is missed for that goes when the floor has moved on. */
+static void leave_out_young(sweep *s, const pgs_kv_pair *v)
+{
+	pgs__samples samples;
+	if (s->w->options.all || PGS__BUG(PRUNE_ABOVE_FLOOR) || !v || pgs__samples_decode(v->value, &samples) != PGS_OK)
+		return;
+	for (size_t i = 0; i < samples.count; i++)
+		if (samples.list[i].revision > s->floor) {
+			pgs__walk_before(&s->walk, pgs__db_prefix(s->w->db), 'x', samples.list[i].time_ms + 1);
+			return;
+		}
+}
+
+/* The last commit at or before the floor, and the walk over what may be older. */
 static int find_kept(sweep *s)
 {
-	pgs__key t = pgs__key_single(pgs__db_prefix(s->w->db), 't');
-	const pgs_kv_op get = pgs__op_get(pgs__key_slice(&t), s->floor);
+	const uint8_t *prefix = pgs__db_prefix(s->w->db);
+	pgs__key t = pgs__key_single(prefix, 't'), v = pgs__key_single(prefix, 'v');
+	const pgs_kv_op gets[] = {pgs__op_get(pgs__key_slice(&t), s->floor), pgs__op_get(pgs__key_slice(&v), 0)};
 	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend_of(s), &txn, &get, 1, pgs__worker_deadline(s->w), s->w->err);
+	begin_walk(s, 'x');
+	int result = pgs__kv_read(backend_of(s), &txn, gets, 2, pgs__worker_deadline(s->w), s->w->err);
 	if (result == PGS_OK && pgs__got(&txn, 0))
 		s->kept = pgs__got(&txn, 0)->mod_revision;
+	if (result == PGS_OK)
+		leave_out_young(s, pgs__got(&txn, 1));
 	pgs__kv_release(backend_of(s), &txn, 1);
 	return result == PGS_EOLDREV ? PGS_OK : result; /* someone compacted above the floor, which will follow */
 }
@@ -218,17 +244,16 @@ static int prune_slice(sweep *s, slice *v, bool *lost)
 	return report_progress(s, v->compare_count);
 }
 
-/* Prune what may go of a page. *found: how many. */
-static int prune_page(sweep *s, slice *v, entry *page, size_t count, size_t *found, bool *lost)
+/* Prune what may go of a page. */
+static int prune_page(sweep *s, slice *v, entry *page, size_t count, bool *lost)
 {
 	size_t most = smaller(PRUNE_SLICE, pgs__step_room(s->w) / 2);
 	int result = PGS_OK;
-	*found = v->count = 0;
+	v->count = 0;
 	*lost = false;
 	for (size_t i = 0; is_going(s, result) && !*lost && i < count; i++) {
 		if (!is_prunable(s, &page[i]))
 			continue;
-		++*found;
 		v->entries[v->count++] = &page[i];
 		if (v->count == most)
 			result = prune_slice(s, v, lost);
@@ -236,28 +261,20 @@ static int prune_page(sweep *s, slice *v, entry *page, size_t count, size_t *fou
 	return is_going(s, result) && !*lost && v->count ? prune_slice(s, v, lost) : result;
 }
 
-/* Keys begin with the time, so what is prunable is at the beginning, but for clocks that differ: a page without any
- * ends it. */
 static int prune_changes(sweep *s, entry *page)
 {
-	const uint8_t *prefix = pgs__db_prefix(s->w->db);
-	pgs__key from = pgs__key_kind(prefix, 'x'), end = pgs__key_kind_end(prefix, 'x');
 	slice *v = pgs__malloc(sizeof *v);
-	bool more = true;
 	int result = v ? find_kept(s) : pgs__error_nomem(s->w->err, "sweeping");
-	while (is_going(s, result) && more) {
-		size_t count, found = 0;
+	while (is_going(s, result) && pgs__walk_more(&s->walk)) {
+		const pgs__walk before = s->walk;
+		size_t count;
 		uint64_t revision;
 		bool lost = false;
-		result = list_page(s, &from, &end, page, &count, &more, &revision);
+		result = list_page(s, page, &count, &revision);
 		if (is_going(s, result))
-			result = prune_page(s, v, page, count, &found, &lost);
+			result = prune_page(s, v, page, count, &lost);
 		if (lost)
-			more = true;
-		else if (count && found)
-			from = pgs__key_after(&page[count - 1].key);
-		else
-			more = false;
+			s->walk = before;
 	}
 	pgs__free(v);
 	return result;
@@ -340,18 +357,14 @@ static int remove_page(sweep *s, entry *page, size_t count, uint64_t revision)
 
 static int remove_unregistered(sweep *s, entry *page)
 {
-	const uint8_t *prefix = pgs__db_prefix(s->w->db);
-	pgs__key from = pgs__key_kind(prefix, 'd'), end = pgs__key_kind_end(prefix, 'd');
-	bool more = true;
 	int result = PGS_OK;
-	while (is_going(s, result) && more) {
+	begin_walk(s, 'd');
+	while (is_going(s, result) && pgs__walk_more(&s->walk)) {
 		size_t count;
 		uint64_t revision = 0;
-		result = list_page(s, &from, &end, page, &count, &more, &revision);
+		result = list_page(s, page, &count, &revision);
 		if (is_going(s, result))
 			result = remove_page(s, page, count, revision);
-		if (count)
-			from = pgs__key_after(&page[count - 1].key);
 	}
 	return result;
 }
@@ -388,15 +401,13 @@ static int sweep_all(sweep *s)
 
 static int count_unregistered(pgs__worker *w)
 {
-	const uint8_t *prefix = pgs__db_prefix(w->db);
-	pgs__key first = pgs__key_kind(prefix, 'd'), end = pgs__key_kind_end(prefix, 'd');
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(&first), pgs__key_slice(&end), 0);
-	pgs_kv_txn txn;
-	op.count_only = true;
-	int result = pgs__kv_read(pgs__db_backend(w->db), &txn, &op, 1, pgs__worker_deadline(w), w->err);
+	const pgs__key_space space = pgs__db_space(w->db);
+	uint64_t count;
+	pgs__walk walk;
+	pgs__walk_kind(&walk, pgs__db_prefix(w->db), 'd', &space, 1);
+	int result = pgs__walk_count(&walk, 1, UINT64_MAX, &count, pgs__db_backend(w->db), pgs__worker_deadline(w), w->err);
 	if (result == PGS_OK)
-		w->report->due_blobs = txn.results[0].total;
-	pgs__kv_release(pgs__db_backend(w->db), &txn, 1);
+		w->report->due_blobs = count;
 	return result;
 }
 

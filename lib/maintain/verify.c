@@ -93,36 +93,27 @@ int pgs__verify_progress(pgs__verify *v)
 
 /* --- keys --------------------------------------------------------------------------------- */
 
-/* One page of the keys of a range at a revision; *from moves on. */
-static int list_page(pgs__verify *v, pgs__key *from, const pgs__key *end, uint64_t revision, size_t limit, bool *more,
-		     pgs__verify_visitor visit)
+typedef struct visiting {
+	pgs__verify *v;
+	pgs__verify_visitor visit;
+} visiting;
+
+static int visit_pair(void *ctx, const pgs_kv_pair *pair)
 {
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(from), pgs__key_slice(end), revision);
-	op.limit = limit;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(v->contents->backend, &txn, &op, 1, pgs__verify_deadline(v), v->err);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
-	for (size_t i = 0; r && result == PGS_OK && i < r->count; i++)
-		result = visit(v, &r->pairs[i]);
-	*more = r && r->more && r->count;
-	if (*more) {
-		pgs_slice last = r->pairs[r->count - 1].key;
-		pgs__key key = {.size = (uint16_t)(last.size < PGS__KEY_MAX ? last.size : PGS__KEY_MAX - 1)};
-		memcpy(key.bytes, last.data, key.size);
-		*from = pgs__key_after(&key);
-	}
-	pgs__kv_release(v->contents->backend, &txn, 1);
-	return result;
+	const visiting *on = ctx;
+	return on->visit(on->v, pair);
 }
 
 int pgs__verify_list(pgs__verify *v, char kind, uint64_t revision, size_t limit, pgs__verify_visitor visit)
 {
-	const uint8_t *prefix = pgs__db_prefix(v->db);
-	pgs__key from = pgs__key_kind(prefix, kind), end = pgs__key_kind_end(prefix, kind);
-	bool more = true;
+	const pgs__key_space space = pgs__db_space(v->db);
+	visiting on = {v, visit};
+	pgs__walk walk;
 	int result = PGS_OK;
-	while (result == PGS_OK && more)
-		result = list_page(v, &from, &end, revision, limit, &more, visit);
+	pgs__walk_kind(&walk, pgs__db_prefix(v->db), kind, &space, limit);
+	walk.revision = revision;
+	while (result == PGS_OK && pgs__walk_more(&walk))
+		result = pgs__walk_pairs(&walk, v->contents->backend, false, visit_pair, &on, pgs__verify_deadline(v), v->err);
 	return result;
 }
 

@@ -178,41 +178,39 @@ static const source sources[] = {
 	{'x', false, mark_change},
 };
 
-/* One page of a kind's keys. */
-static int mark_page(names *n, const source *from, pgs__key *next, const pgs__key *end, bool *more)
+typedef struct marking {
+	names *n;
+	const source *from;
+} marking;
+
+static int mark_pair(void *ctx, const pgs_kv_pair *pair)
 {
-	const pgs__backend *backend = n->v->contents->backend;
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(next), pgs__key_slice(end), n->revision);
-	op.keys_only = from->keys_only;
-	op.limit = from->keys_only ? KEYS_PAGE : VALUES_PAGE;
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(backend, &txn, &op, 1, pgs__verify_deadline(n->v), n->v->err);
-	const pgs_kv_result *r = result == PGS_OK ? &txn.results[0] : NULL;
-	for (size_t i = 0; r && result == PGS_OK && i < r->count; i++)
-		result = from->mark(n, &r->pairs[i]);
-	*more = r && r->more && r->count;
-	if (*more) {
-		pgs_slice last = r->pairs[r->count - 1].key;
-		next->size = (uint16_t)(last.size < PGS__KEY_MAX ? last.size : PGS__KEY_MAX - 1);
-		memcpy(next->bytes, last.data, next->size);
-		*next = pgs__key_after(next);
-	}
-	if (r && n->revision == 0)
-		n->revision = txn.revision; /* everything as of when the first key was read */
-	pgs__kv_release(backend, &txn, 1);
+	const marking *m = ctx;
+	return m->from->mark(m->n, pair);
+}
+
+/* All of a kind; everything as of when the first key was read. */
+static int mark_kind(names *n, const source *from)
+{
+	const pgs__key_space space = pgs__db_space(n->v->db);
+	marking m = {n, from};
+	pgs__walk walk;
+	int result = PGS_OK;
+	pgs__walk_kind(&walk, pgs__db_prefix(n->v->db), from->kind, &space, from->keys_only ? KEYS_PAGE : VALUES_PAGE);
+	walk.keys_only = from->keys_only;
+	walk.revision = n->revision;
+	while (result == PGS_OK && pgs__walk_more(&walk))
+		result = pgs__walk_pairs(&walk, n->v->contents->backend, true, mark_pair, &m, pgs__verify_deadline(n->v),
+					 n->v->err);
+	n->revision = walk.revision;
 	return result;
 }
 
 static int mark_all(names *n)
 {
 	int result = PGS_OK;
-	for (size_t i = 0; result == PGS_OK && i < sizeof sources / sizeof *sources; i++) {
-		pgs__key next = pgs__key_kind(pgs__db_prefix(n->v->db), sources[i].kind),
-			 end = pgs__key_kind_end(pgs__db_prefix(n->v->db), sources[i].kind);
-		bool more = true;
-		while (result == PGS_OK && more)
-			result = mark_page(n, &sources[i], &next, &end, &more);
-	}
+	for (size_t i = 0; result == PGS_OK && i < sizeof sources / sizeof *sources; i++)
+		result = mark_kind(n, &sources[i]);
 	return result;
 }
 

@@ -10,6 +10,7 @@
 
 #include "codec/meta.h"
 #include "content/contents.h"
+#include "content/walk.h"
 #include "txn/lease.h"
 #include "txn/pressure.h"
 #include "txn/space.h"
@@ -55,6 +56,7 @@ struct pgs_db {
 	} folded;
 	_Atomic uint32_t quiet;      /* commits in a row, of this process, with nobody else's since their snapshots */
 	_Atomic bool contended;      /* the last commit's first attempt failed */
+	_Atomic uint64_t page_count, commits; /* as last seen: walks over keys begin by them */
 	_Atomic uint64_t orphans_looked_ms; /* when all blobs were last listed for orphans; 0 = never */
 	pgs__sightings *seen;        /* the store's */
 	pgs__upkeep upkeep;
@@ -72,6 +74,9 @@ static inline const uint8_t *pgs__db_prefix(const pgs_db *db)
 
 /* The absolute deadline of a call that starts now. 0 = the store's timeout. */
 uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms);
+
+/* What walks over its keys begin by. */
+pgs__key_space pgs__db_space(pgs_db *db);
 
 /* How much history this process wants kept. */
 static inline uint64_t pgs__db_retention_ms(const pgs_db *db)

@@ -21,40 +21,38 @@ static int newest_first(const void *a, const void *b)
 	return (x->revision < y->revision) - (x->revision > y->revision);
 }
 
-static int take_keys(pgs_db *db, const pgs_kv_result *r, pgs__logged_list *out, pgs_error *err)
+typedef struct listing {
+	const pgs_db *db;
+	pgs__logged_list *out;
+	pgs_error *err;
+} listing;
+
+static int take_key(void *ctx, const pgs_kv_pair *pair)
 {
-	for (size_t i = 0; i < r->count; i++) {
-		pgs_slice uuid;
-		if (!pgs__key_tail(r->pairs[i].key, 'x', &uuid) || uuid.size != 16)
-			return pgs__error(err, PGS_ECORRUPT, "database %s: a changelog key is malformed", db->name);
-		if (pgs__grow(&out->list, &out->capacity, out->count + 1, sizeof *out->list) != PGS_OK)
-			return pgs__error_nomem(err, "log");
-		out->list[out->count].revision = r->pairs[i].mod_revision;
-		memcpy(out->list[out->count++].uuid, uuid.data, 16);
-	}
+	listing *l = ctx;
+	pgs__logged_list *out = l->out;
+	pgs_slice uuid;
+	if (!pgs__key_tail(pair->key, 'x', &uuid) || uuid.size != 16)
+		return pgs__error(l->err, PGS_ECORRUPT, "database %s: a changelog key is malformed", l->db->name);
+	if (pgs__grow(&out->list, &out->capacity, out->count + 1, sizeof *out->list) != PGS_OK)
+		return pgs__error_nomem(l->err, "log");
+	out->list[out->count].revision = pair->mod_revision;
+	memcpy(out->list[out->count++].uuid, uuid.data, 16);
 	return PGS_OK;
 }
 
-int pgs__history_list(pgs_db *db, pgs__key from, const pgs__key *end, pgs__logged_list *out, uint64_t deadline_ms,
-		      pgs_error *err)
+int pgs__history_list(pgs_db *db, const pgs__key *from, const pgs__key *end, pgs__logged_list *out,
+		      uint64_t deadline_ms, pgs_error *err)
 {
-	bool more = true;
+	const pgs__key_space space = pgs__db_space(db);
+	listing l = {db, out, err};
+	pgs__walk keys;
 	int result = PGS_OK;
-	while (result == PGS_OK && more) {
-		pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(end), 0);
-		op.keys_only = true;
-		op.limit = LIST_PAGE;
-		pgs_kv_txn txn;
-		result = pgs__kv_read(pgs__db_backend(db), &txn, &op, 1, deadline_ms, err);
-		if (result == PGS_OK)
-			result = take_keys(db, &txn.results[0], out, err);
-		more = result == PGS_OK && txn.results[0].more;
-		if (more) {
-			pgs__key last = pgs__key_uuid(pgs__db_prefix(db), 'x', out->list[out->count - 1].uuid);
-			from = pgs__key_after(&last);
-		}
-		pgs__kv_release(pgs__db_backend(db), &txn, 1);
-	}
+	pgs__walk_kind(&keys, pgs__db_prefix(db), 'x', &space, LIST_PAGE);
+	pgs__walk_between(&keys, from, end);
+	keys.keys_only = true;
+	while (result == PGS_OK && pgs__walk_more(&keys))
+		result = pgs__walk_pairs(&keys, pgs__db_backend(db), false, take_key, &l, deadline_ms, err);
 	if (out->count > 1)
 		qsort(out->list, out->count, sizeof *out->list, newest_first);
 	return result;
@@ -107,8 +105,8 @@ static int newest_between(pgs_db *db, uint64_t from_ms, uint64_t end_ms, uint64_
 			  pgs_error *err)
 {
 	pgs__logged_list found = {0};
-	pgs__key end = key_at(db, end_ms);
-	int result = pgs__history_list(db, key_at(db, from_ms), &end, &found, deadline_ms, err);
+	pgs__key from = key_at(db, from_ms), end = key_at(db, end_ms);
+	int result = pgs__history_list(db, &from, &end, &found, deadline_ms, err);
 	if (result == PGS_OK)
 		result = PGS_ENOTFOUND;
 	for (size_t i = 0; result == PGS_ENOTFOUND && i < found.count; i++) {

@@ -18,8 +18,8 @@ typedef struct pgs__logged_list {
 
 /* Add the changelog's keys in [from, end) and sort all by revision, newest first. out->list is the caller's to free
  * with pgs__free(), also after an error. Errors: the KV's, ECORRUPT, ENOMEM. */
-int pgs__history_list(pgs_db *db, pgs__key from, const pgs__key *end, pgs__logged_list *out, uint64_t deadline_ms,
-		      pgs_error *err);
+int pgs__history_list(pgs_db *db, const pgs__key *from, const pgs__key *end, pgs__logged_list *out,
+		      uint64_t deadline_ms, pgs_error *err);
 
 /* Called with a decoded entry, borrowed for the call. */
 typedef int (*pgs__history_reader)(void *ctx, const pgs__logged *logged, const pgs__change *change);

@@ -5,6 +5,7 @@
 
 #include "txn/db.h"
 #include "txn/thresholds.h"
+#include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -110,42 +111,39 @@ bool pgs__upkeep_is_due(pgs_db *db)
 
 /* --- counting ---------------------------------------------------------------------------- */
 
-/* The keys of level 0: l/ with a byte of 0 behind it, up to the byte of 1. */
-static void level0_range(const uint8_t *prefix, pgs__key *first, pgs__key *end)
+/* How much more there is past the hard marks is of no interest. */
+static uint64_t counted_most(const pgs__upkeep *u)
 {
-	*first = *end = pgs__key_kind(prefix, 'l');
-	first->bytes[first->size++] = 0;
-	end->bytes[end->size++] = 1;
+	uint64_t most = 0;
+	for (int i = PGS__GAUGE_CONTENTS; i <= PGS__GAUGE_PACKS; i++)
+		most = u->marks[i].hard > most ? u->marks[i].hard : most;
+	return most;
 }
 
 int pgs__gauges_count(pgs_db *db, pgs__gauges *out, uint64_t deadline_ms, pgs_error *err)
 {
 	enum { CONTENTS, LEVEL0, PACKS, UNREGISTERED, COUNT };
-	static const char kinds[COUNT] = {'c', 0, 'o', 'd'};
 	const pgs__backend *backend = pgs__db_backend(db);
-	pgs__key first[COUNT], end[COUNT];
-	pgs_kv_op ops[COUNT];
-	pgs_kv_txn txn;
+	const uint8_t *prefix = pgs__db_prefix(db);
+	const pgs__key_space space = pgs__db_space(db);
+	uint64_t totals[COUNT];
 	pgs_kv_stat kv = {0};
 	*out = (pgs__gauges){0};
-	for (int i = 0; i < COUNT; i++) {
-		if (i == LEVEL0) {
-			level0_range(pgs__db_prefix(db), &first[i], &end[i]);
-		} else {
-			first[i] = pgs__key_kind(pgs__db_prefix(db), kinds[i]);
-			end[i] = pgs__key_kind_end(pgs__db_prefix(db), kinds[i]);
-		}
-		ops[i] = pgs__op_range(pgs__key_slice(&first[i]), pgs__key_slice(&end[i]), 0);
-		ops[i].count_only = true;
-	}
-	int result = pgs__kv_read(backend, &txn, ops, COUNT, deadline_ms, err);
+	pgs__walk *walks = pgs__calloc(COUNT, sizeof *walks);
+	if (!walks)
+		return pgs__error_nomem(err, "counting what maintenance has before it");
+	pgs__walk_kind(&walks[CONTENTS], prefix, 'c', &space, 1);
+	pgs__walk_level0(&walks[LEVEL0], prefix, &space, 1);
+	pgs__walk_kind(&walks[PACKS], prefix, 'o', &space, 1);
+	pgs__walk_kind(&walks[UNREGISTERED], prefix, 'd', &space, 1);
+	int result = pgs__walk_count(walks, COUNT, counted_most(&db->upkeep), totals, backend, deadline_ms, err);
+	pgs__free(walks);
 	if (result == PGS_OK) {
-		out->at[PGS__GAUGE_CONTENTS] = txn.results[CONTENTS].total;
-		out->at[PGS__GAUGE_LEVEL0] = txn.results[LEVEL0].total;
-		out->at[PGS__GAUGE_PACKS] = txn.results[PACKS].total;
-		out->unregistered = txn.results[UNREGISTERED].total;
+		out->at[PGS__GAUGE_CONTENTS] = totals[CONTENTS];
+		out->at[PGS__GAUGE_LEVEL0] = totals[LEVEL0];
+		out->at[PGS__GAUGE_PACKS] = totals[PACKS];
+		out->unregistered = totals[UNREGISTERED];
 	}
-	pgs__kv_release(backend, &txn, 1);
 	if (result == PGS_OK)
 		result = backend->kv->vtable->stat(backend->kv, &kv, deadline_ms, err);
 	out->at[PGS__GAUGE_QUOTA] = pgs__quota_percent(db->store, &kv);

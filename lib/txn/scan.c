@@ -4,13 +4,14 @@
  *     pages of packs ────────┴─ by page, the youngest by age ── batches ── one pointer after the other
  *     or a named snapshot's index files ─────────────────────────────────┘
  *
- * The page space is sparse. A range of keys is read with a limit, and the next one is longer when there was little in
- * it, so that a page far away costs a few requests. Ranges have an end because some KVs count what a limit leaves out.
+ * The page space is sparse: content/walk.h says what a page far away costs.
  */
 #include "txn/snapshot.h"
 
+#include "content/walk.h"
 #include "txn/named.h"
 #include "util/alloc.h"
+#include "util/cursor.h"
 #include "util/error.h"
 
 #define BATCH_PAGES 2000
@@ -24,14 +25,25 @@ typedef struct item {
 struct pgs__pointer_cursor {
 	const pgs__snapshot *snapshot;
 	uint64_t next, end;        /* pages not yet read */
-	uint64_t span;             /* pages of the next range of keys */
+	pgs__walk walk;            /* over their keys */
 	size_t batch;              /* items at most */
 	size_t count, at;
-	pgs_kv_txn txn;            /* the batch's deltas are in here, */
+	pgs__walk_page page;       /* the batch's deltas are in here, */
 	pgs__pack_finder *finder;  /* and here */
 	pgs__named_cursor named;
 	item items[];
 };
+
+static void begin_walk(pgs__pointer_cursor *c)
+{
+	const uint8_t *prefix = pgs__db_prefix(c->snapshot->db);
+	pgs__key_space space = pgs__db_space(c->snapshot->db);
+	pgs__key from = pgs__key_page(prefix, c->next), end = pgs__key_page(prefix, c->end);
+	space.page_count = c->snapshot->extent;
+	pgs__walk_kind(&c->walk, prefix, 'p', &space, c->batch);
+	pgs__walk_between(&c->walk, &from, &end);
+	c->walk.revision = c->snapshot->kv_revision;
+}
 
 int pgs__pointer_cursor_open(pgs__pointer_cursor **out, const pgs__snapshot *snapshot, uint64_t first, uint64_t end,
 			     pgs_error *err)
@@ -43,11 +55,12 @@ int pgs__pointer_cursor_open(pgs__pointer_cursor **out, const pgs__snapshot *sna
 		return pgs__error_nomem(err, "reading pointers");
 	c->snapshot = snapshot;
 	c->batch = batch;
-	c->span = batch;
 	c->next = first;
 	c->end = end;
 	if (snapshot->named)
 		pgs__named_cursor_open(&c->named, snapshot, c->next, c->end);
+	else
+		begin_walk(c);
 	return PGS_OK;
 }
 
@@ -55,8 +68,8 @@ static void release_batch(pgs__pointer_cursor *c)
 {
 	pgs__pack_finder_free(c->finder);
 	c->finder = NULL;
-	pgs__kv_release(pgs__db_backend(c->snapshot->db), &c->txn, 1);
-	c->txn = (pgs_kv_txn){0};
+	pgs__kv_release(pgs__db_backend(c->snapshot->db), &c->page.txn, 1);
+	c->page = (pgs__walk_page){.used = 0};
 	c->count = c->at = 0;
 }
 
@@ -104,19 +117,30 @@ static int add_item(pgs__pointer_cursor *c, uint64_t page_no, const pgs_kv_pair 
 	return PGS_OK;
 }
 
+/* The pair at hand of those read, or NULL behind the last. */
+static const pgs_kv_pair *pair_at(const pgs__walk_page *page, size_t *result, size_t *index)
+{
+	while (*result < page->used && *index == page->txn.results[*result].count) {
+		++*result;
+		*index = 0;
+	}
+	return *result < page->used ? &page->txn.results[*result].pairs[*index] : NULL;
+}
+
 /* Merge the keys read, which are all of those of [c->next, end), with the packs' pages. c->next moves to where the
  * batch ends: at `end`, or where it is full. */
-static int merge_packs(pgs__pointer_cursor *c, const pgs_kv_result *keys, uint64_t end, pgs_error *err)
+static int merge_packs(pgs__pointer_cursor *c, uint64_t end, pgs_error *err)
 {
-	size_t index = 0;
+	size_t from = 0, index = 0;
 	while (c->count < c->batch) {
 		uint64_t key = UINT64_MAX, packed = UINT64_MAX;
-		if (index < keys->count && !pgs__key_parse_page(keys->pairs[index].key, &key))
+		const pgs_kv_pair *pair = pair_at(&c->page, &from, &index);
+		if (pair && !pgs__key_parse_page(pair->key, &key))
 			return pgs__error(err, PGS_ECORRUPT, "a page's key is malformed");
 		int result = c->finder ? pgs__pack_next_page(c->finder, c->next, &packed) : PGS_OK;
 		uint64_t page_no = key < packed ? key : packed;
 		if (result == PGS_OK && page_no < end)
-			result = add_item(c, page_no, key == page_no ? &keys->pairs[index] : NULL, err);
+			result = add_item(c, page_no, key == page_no ? pair : NULL, err);
 		if (result != PGS_OK)
 			return result;
 		if (page_no >= end) {
@@ -129,27 +153,19 @@ static int merge_packs(pgs__pointer_cursor *c, const pgs_kv_result *keys, uint64
 	return PGS_OK;
 }
 
-/* Read the keys of the next range. *end is where what was read ends. */
+/* Read the next keys. *end is where what was read ends. */
 static int read_keys(pgs__pointer_cursor *c, uint64_t *end, uint64_t deadline_ms, pgs_error *err)
 {
 	const pgs__snapshot *s = c->snapshot;
-	*end = c->end - c->next > c->span ? c->next + c->span : c->end;
-	pgs__key from = pgs__key_page(pgs__db_prefix(s->db), c->next), to = pgs__key_page(pgs__db_prefix(s->db), *end);
-	pgs_kv_op op = pgs__op_range(pgs__key_slice(&from), pgs__key_slice(&to), s->kv_revision);
-	op.limit = c->batch;
-	int result = pgs__kv_read(pgs__db_backend(s->db), &c->txn, &op, 1, deadline_ms, err);
+	pgs__key from = pgs__key_page(pgs__db_prefix(s->db), c->next);
+	pgs__walk_resume(&c->walk, &from); /* packs may have filled the last batch before its keys were through */
+	int result = pgs__walk_next(&c->walk, pgs__db_backend(s->db), &c->page, deadline_ms, err);
 	if (result != PGS_OK)
 		return result == PGS_EOLDREV ? pgs__explain_old(s, deadline_ms, err) : result;
-	const pgs_kv_result *keys = &c->txn.results[0];
-	if (keys->more && keys->count) {
-		uint64_t last;
-		if (!pgs__key_parse_page(keys->pairs[keys->count - 1].key, &last))
-			return pgs__error(err, PGS_ECORRUPT, "a page's key is malformed");
-		*end = last + 1;
-		c->span = c->span / 2 > c->batch ? c->span / 2 : c->batch;
-	} else if (keys->count < c->batch / 4 && c->span < UINT64_MAX / 2) {
-		c->span *= 2;
-	}
+	const pgs__key *left = &c->walk.from; /* at a page, or right after one */
+	*end = c->end;
+	if (pgs__walk_more(&c->walk))
+		*end = pgs__load_u64be(left->bytes + from.size - 8) + (left->size > from.size);
 	return PGS_OK;
 }
 
@@ -162,7 +178,7 @@ static int read_batch(pgs__pointer_cursor *c, uint64_t deadline_ms, pgs_error *e
 	if (result == PGS_OK && pgs__pack_view_count(s->packs) > 0)
 		result = pgs__pack_finder_new(&c->finder, s->packs, pgs__db_backend(s->db), deadline_ms, err);
 	if (result == PGS_OK)
-		result = merge_packs(c, &c->txn.results[0], end, err);
+		result = merge_packs(c, end, err);
 	return result == PGS_ENOTFOUND ? pgs__explain_missing(s, deadline_ms, err) : result;
 }
 

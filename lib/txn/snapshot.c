@@ -6,6 +6,30 @@
 #include "util/clock.h"
 #include "util/error.h"
 
+/* --- what is known of the keys -------------------------------------------------- */
+
+static void note_space(const pgs__snapshot *s)
+{
+	atomic_store_explicit(&s->db->page_count, s->extent, memory_order_relaxed);
+	atomic_store_explicit(&s->db->commits, s->commit_count, memory_order_relaxed);
+}
+
+pgs__key_space pgs__db_space(pgs_db *db)
+{
+	pthread_mutex_lock(&db->upkeep.lock);
+	uint64_t contents = db->upkeep.gauges.at[PGS__GAUGE_CONTENTS];
+	pthread_mutex_unlock(&db->upkeep.lock);
+	return (pgs__key_space){
+		.page_count = atomic_load_explicit(&db->page_count, memory_order_relaxed),
+		.group_pages = pgs__pages_per_group(db->contents.page_size),
+		.contents = contents,
+		.commits = atomic_load_explicit(&db->commits, memory_order_relaxed),
+		.created_ms = db->created_ms,
+	};
+}
+
+/* --- reading ---------------------------------------------------------------------- */
+
 enum { GET_T, GET_Z, GET_E, GET_G, GET_M, GET_COUNT };
 
 static int decode_numbers(pgs__snapshot *s, const pgs_kv_txn *txn, pgs_error *err)
@@ -67,10 +91,13 @@ static int read_numbers(pgs__snapshot *s, uint64_t at, uint64_t deadline_ms, pgs
 	};
 	pgs_kv_txn txn;
 	int result = pgs__kv_read(pgs__db_backend(s->db), &txn, ops, GET_COUNT, deadline_ms, err);
-	if (result == PGS_OK)
+	if (result == PGS_OK) {
 		result = judge(s, &txn, at, err);
-	else if (result == PGS_EINVAL && at)
+		if (result == PGS_OK && at == 0)
+			note_space(s);
+	} else if (result == PGS_EINVAL && at) {
 		pgs__error(err, PGS_EINVAL, "revision %llu is above the store's latest", (unsigned long long)at);
+	}
 	pgs__kv_release(pgs__db_backend(s->db), &txn, 1);
 	return result;
 }
