@@ -497,14 +497,19 @@ int pgs_db_list(pgs_store *store, pgs_db_lister lister, void *ctx, pgs_error *er
 
 /* --- dropping ------------------------------------------------------------------------------------------ */
 
-/* The name, the metadata and the floor go at once: from then on no transaction of the database commits or begins. */
+/* The name, the metadata and the floor go at once: from then on no transaction of the database commits or begins.
+ * *space: how large it was, if that is seen. */
 static int unname(pgs_store *store, const pgs__key *name, const uint8_t *prefix, uint64_t revision,
-		  const char *printable, uint64_t deadline_ms, pgs_error *err)
+		  const char *printable, pgs__key_space *space, uint64_t deadline_ms, pgs_error *err)
 {
+	enum { GET_E, GET_T };
+	pgs__key e = pgs__key_single(prefix, 'e');
 	pgs__key m = pgs__key_single(prefix, 'm'), g = pgs__key_single(prefix, 'g'), t = pgs__key_single(prefix, 't');
 	pgs__key marker = pgs__dropped_key(prefix);
 	const pgs_kv_compare same = pgs__if_mod(pgs__key_slice(name), PGS_KV_EQUAL, revision);
 	const pgs_kv_op ops[] = {
+		[GET_E] = pgs__op_get(pgs__key_slice(&e), 0),
+		[GET_T] = pgs__op_get(pgs__key_slice(&t), 0),
 		pgs__op_delete(pgs__key_slice(name), (pgs_slice){0}),
 		pgs__op_delete(pgs__key_slice(&m), (pgs_slice){0}),
 		pgs__op_delete(pgs__key_slice(&g), (pgs_slice){0}),
@@ -522,16 +527,19 @@ static int unname(pgs_store *store, const pgs__key *name, const uint8_t *prefix,
 	int result = kv->vtable->txn(kv, &txn, 1, deadline_ms, err);
 	if (result == PGS_OK && !txn.succeeded && !pgs__got(&txn, 0))
 		result = pgs__error(err, PGS_ENOTFOUND, "database %s was dropped by another", printable);
+	if (result == PGS_OK && txn.succeeded && pgs__got(&txn, GET_E) && pgs__got(&txn, GET_T) &&
+	    pgs__number_decode(pgs__got(&txn, GET_E)->value, &space->page_count) == PGS_OK)
+		space->commits = pgs__got(&txn, GET_T)->version;
 	kv->vtable->release(kv, &txn, 1);
 	return result;
 }
 
 /* Best effort: what stays is left to pgs_maintain_store(). */
-static void sweep(pgs_store *store, const uint8_t *prefix, const char *printable)
+static void sweep(pgs_store *store, const uint8_t *prefix, const pgs__key_space *space, const char *printable)
 {
 	pgs_maintain_report report = PGS_MAINTAIN_REPORT_INIT;
 	bool done = false;
-	if (pgs__sweep_database(store, prefix, store_deadline(store), &report, &done, NULL) != PGS_OK || !done)
+	if (pgs__sweep_database(store, prefix, space, store_deadline(store), &report, &done, NULL) != PGS_OK || !done)
 		pgs__log(store, PGS_LOG_WARN, "database %s is dropped, but not all of it is removed yet", printable);
 }
 
@@ -550,13 +558,14 @@ int pgs_db_drop(pgs_store *store, const void *name, size_t name_size, pgs_error 
 	if (result != PGS_OK)
 		return result;
 	pgs__key key = pgs__key_name(name, name_size);
+	pgs__key_space space = {.commits = UINT64_MAX};
 	bool unknown = false;
 	do {
-		result = unname(store, &key, prefix, revision, printable, deadline, err);
+		result = unname(store, &key, prefix, revision, printable, &space, deadline, err);
 		unknown |= result == PGS_EUNKNOWN;
 	} while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
 	result = after_unknown(unknown, result, "dropping", printable, err);
 	if (result == PGS_OK)
-		sweep(store, prefix, printable);
+		sweep(store, prefix, &space, printable);
 	return result;
 }

@@ -16,7 +16,6 @@
 #define SPACE_PARTS 1024                  /* no sub-range of pages is larger than that part of them */
 #define LEVELS_EXPECTED 8
 #define FIRST_MS 1000                     /* of the changelog */
-#define CLOCKS_DIFFER_MS 60000
 #define OUTER_SHARE 8                     /* of a page may come from outside of the dense part, on each side */
 #define RANGE_PAGE 500
 
@@ -118,10 +117,9 @@ static pgs__key key_at_time(const uint8_t *prefix, char kind, int64_t ms)
 
 /* Commits and pins have the time in front (UUID version 7). There are more the later it gets, as maintenance takes the
  * old ones. */
-static void expect_times(pgs__walk *w, const uint8_t *prefix, char kind, const pgs__key_space *space)
+static void expect_times(pgs__walk *w, const uint8_t *prefix, char kind)
 {
 	w->downward = true;
-	w->dense = key_at_time(prefix, kind, space->created_ms - CLOCKS_DIFFER_MS);
 	w->dense_end = key_at_time(prefix, kind, pgs__unix_ms() + FIRST_MS);
 	w->width.amount = (uint64_t)FIRST_MS << 16;
 }
@@ -139,6 +137,7 @@ static void expect_pages(pgs__walk *w, const uint8_t *prefix, const pgs__key_spa
 static void expect_groups(pgs__walk *w, const pgs__key_space *space)
 {
 	uint64_t per_group = space->group_pages ? space->group_pages : 1, groups = space->page_count / per_group + 1;
+	w->page = w->page < PGS__WALK_FEW / 2 ? w->page : PGS__WALK_FEW / 2; /* they come in heaps */
 	if (space->page_count <= PGS__WALK_FEW && space->contents <= PGS__WALK_FEW)
 		return;
 	pgs__width all = {groups << 32, w->base};
@@ -168,7 +167,7 @@ void pgs__walk_kind(pgs__walk *w, const uint8_t *prefix, char kind, const pgs__k
 	else if (kind == 'c')
 		expect_groups(w, space);
 	else if (kind == 'x' && space->commits > PGS__WALK_FEW)
-		expect_times(w, prefix, kind, space);
+		expect_times(w, prefix, kind);
 	else if (kind == 'l')
 		expect_levels(w);
 }

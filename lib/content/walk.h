@@ -15,6 +15,7 @@
  *  - The worst case is a gap with something dense behind it: the request that meets it has up to 16 sub-ranges, each no
  *    wider than what was found empty just before. The KV visits what is in those once, range by range, then it gets
  *    narrow again. Where the space is known, as that of pages is, no sub-range is wider than a 1024th of it.
+ *    The changelog is walked back from now: what other clocks put hours ahead of ours is taken for little.
  *  - A range that is said to have few keys is asked for whole: one request, and if that is wrong one too wide.
  *  - Keys that were deleted since the KV was last compacted cost about as much as those that are there. A walk cannot
  *    see them.
@@ -34,7 +35,6 @@ typedef struct pgs__key_space {
 	uint64_t group_pages; /* pages of a group */
 	uint64_t contents;    /* in c/ when they were last counted */
 	uint64_t commits;     /* ever: there are no more changelog entries, but for aborted ones */
-	int64_t created_ms;   /* Unix time */
 } pgs__key_space;
 
 /* A distance between keys: `amount` in the 8 bytes from `at` on. */

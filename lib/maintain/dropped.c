@@ -158,17 +158,19 @@ static int read_space(pgs_store *store, const uint8_t *prefix, pgs__key_space *s
 	return result;
 }
 
-/* Delete all below the prefix, kind by kind; then the rest, which is little. */
-static int sweep_keys(pgs_store *store, const uint8_t *prefix, uint64_t end_ms, bool *done, pgs_error *err)
+/* Delete all below the prefix: if it is not small, the kinds first of which there may be many; then the rest. */
+static int sweep_keys(pgs_store *store, const uint8_t *prefix, const pgs__key_space *known, uint64_t end_ms, bool *done,
+		      pgs_error *err)
 {
-	static const char kinds[] = {'p', 'c', 'x', 'l', 'o', 'd', 'a', 'r', 's', 'k'};
+	static const char kinds[] = {'p', 'c', 'x', 'l'};
+	bool small = known && known->commits < PGS__WALK_FEW && known->page_count + known->commits < PGS__WALK_FEW;
 	pgs__key first = {.size = PGS__PREFIX_SIZE}, end = pgs__key_prefix_end(prefix);
 	pgs__key_space space;
 	pgs__walk walk;
-	int result = read_space(store, prefix, &space, err);
+	int result = small ? PGS_OK : read_space(store, prefix, &space, err);
 	memcpy(first.bytes, prefix, PGS__PREFIX_SIZE);
 	*done = true;
-	for (size_t i = 0; result == PGS_OK && *done && i < sizeof kinds; i++) {
+	for (size_t i = 0; !small && result == PGS_OK && *done && i < sizeof kinds; i++) {
 		pgs__walk_kind(&walk, prefix, kinds[i], &space, KEYS_PAGE);
 		result = delete_walked(store, &walk, end_ms, done, err);
 	}
@@ -188,8 +190,8 @@ static int forget_database(pgs_store *store, const uint8_t *prefix, pgs_error *e
 	return result;
 }
 
-int pgs__sweep_database(pgs_store *store, const uint8_t *prefix, uint64_t end_ms, pgs_maintain_report *report,
-			bool *done, pgs_error *err)
+int pgs__sweep_database(pgs_store *store, const uint8_t *prefix, const pgs__key_space *known, uint64_t end_ms,
+			pgs_maintain_report *report, bool *done, pgs_error *err)
 {
 	char folder[PGS__BLOB_NAME_SIZE];
 	size_t removed;
@@ -197,7 +199,7 @@ int pgs__sweep_database(pgs_store *store, const uint8_t *prefix, uint64_t end_ms
 	*done = false;
 	if (pgs__deadline_passed(end_ms))
 		return PGS_OK;
-	int result = sweep_keys(store, prefix, end_ms, &keys_gone, err);
+	int result = sweep_keys(store, prefix, known, end_ms, &keys_gone, err);
 	pgs__blob_name(folder, prefix, "");
 	if (result == PGS_OK && keys_gone)
 		result = sweep_blobs(store, folder, false, end_ms, report, &removed, done, err);
@@ -251,8 +253,8 @@ int pgs__sweep_dropped(pgs_store *store, const pgs_maintain_options *options, pg
 		for (size_t i = 0; result == PGS_OK && i < count; i++) {
 			bool done = false;
 			int swept = options->dry_run ? PGS_OK
-						     : pgs__sweep_database(store, prefixes[i], end_ms, report, &done,
-									   first == PGS_OK ? err : &later);
+						     : pgs__sweep_database(store, prefixes[i], NULL, end_ms, report,
+									   &done, first == PGS_OK ? err : &later);
 			report->more |= !done;
 			if (first == PGS_OK)
 				first = swept;

@@ -11,9 +11,10 @@ pgs__key pgs__dropped_key(const uint8_t *prefix);
 pgs__key pgs__announced_key(const uint8_t *prefix);
 
 /* Remove the keys and blobs of a dropped database, and then its D/ key. It can be stopped anywhere, and begun again, also
- * by several processes at once. Stops at `end_ms` (0 = never); *done: all is gone. Errors: the backends', ENOMEM. */
-int pgs__sweep_database(pgs_store *store, const uint8_t *prefix, uint64_t end_ms, pgs_maintain_report *report,
-			bool *done, pgs_error *err);
+ * by several processes at once. `known`: how large it was, if that is known, else NULL. Stops at `end_ms` (0 = never);
+ * *done: all is gone. Errors: the backends', ENOMEM. */
+int pgs__sweep_database(pgs_store *store, const uint8_t *prefix, const pgs__key_space *known, uint64_t end_ms,
+			pgs_maintain_report *report, bool *done, pgs_error *err);
 
 /* The same for every D/ key there is, within options->budget_ms; and forget announcements, whose creation died, or takes
  * another prefix. Errors: as above; the first, and the others are still

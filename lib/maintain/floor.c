@@ -139,8 +139,9 @@ static uint64_t later(uint64_t a, uint64_t b)
 
 static int take_numbers(look *l, const pgs_kv_txn *txn)
 {
-	enum { GET_M, GET_G, GET_T, GET_Z, GET_V };
+	enum { GET_M, GET_G, GET_T, GET_Z, GET_V, GET_E };
 	pgs__worker *w = l->w;
+	uint64_t page_count;
 	int result = missing(w, txn, GET_M, GET_G, GET_T, GET_Z);
 	if (result != PGS_OK)
 		return result;
@@ -152,6 +153,8 @@ static int take_numbers(look *l, const pgs_kv_txn *txn)
 	l->revision = txn->revision;
 	l->created = pgs__got(txn, GET_M)->create_revision;
 	l->written = later(pgs__got(txn, GET_T)->mod_revision, pgs__got(txn, GET_Z)->mod_revision);
+	if (pgs__got(txn, GET_E) && pgs__number_decode(pgs__got(txn, GET_E)->value, &page_count) == PGS_OK)
+		pgs__db_note_space(w->db, page_count, pgs__got(txn, GET_T)->version);
 	if (!v)
 		return PGS_OK;
 	l->samples_revision = v->mod_revision;
@@ -166,7 +169,7 @@ static int take_numbers(look *l, const pgs_kv_txn *txn)
 static int read_numbers(look *l)
 {
 	const pgs__backend *backend = pgs__db_backend(l->w->db);
-	static const char which[] = {'m', 'g', 't', 'z', 'v'};
+	static const char which[] = {'m', 'g', 't', 'z', 'v', 'e'};
 	pgs__key keys[sizeof which];
 	pgs_kv_op gets[sizeof which];
 	for (size_t i = 0; i < sizeof which; i++) {

@@ -491,6 +491,10 @@ static int find_range(pgs__verify *v, bool check)
 	if (result == PGS_OK && !pgs__got(&txn, GET_M))
 		result = pgs__error(v->err, PGS_ENOTFOUND, "database %s was dropped", v->db->name);
 	if (result == PGS_OK) {
+		uint64_t page_count;
+		const pgs_kv_pair *t = pgs__got(&txn, GET_T), *e = pgs__got(&txn, GET_E);
+		if (t && e && pgs__number_decode(e->value, &page_count) == PGS_OK)
+			pgs__db_note_space(v->db, page_count, t->version);
 		if (check)
 			result = check_singles(v, &txn);
 		floor = floor_of(&txn);

@@ -75,8 +75,9 @@ static inline const uint8_t *pgs__db_prefix(const pgs_db *db)
 /* The absolute deadline of a call that starts now. 0 = the store's timeout. */
 uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms);
 
-/* What walks over its keys begin by. */
+/* What walks over its keys begin by: note what was just read at the latest revision. */
 pgs__key_space pgs__db_space(pgs_db *db);
+void pgs__db_note_space(pgs_db *db, uint64_t page_count, uint64_t commits);
 
 /* How much history this process wants kept. */
 static inline uint64_t pgs__db_retention_ms(const pgs_db *db)

@@ -8,10 +8,10 @@
 
 /* --- what is known of the keys -------------------------------------------------- */
 
-static void note_space(const pgs__snapshot *s)
+void pgs__db_note_space(pgs_db *db, uint64_t page_count, uint64_t commits)
 {
-	atomic_store_explicit(&s->db->page_count, s->extent, memory_order_relaxed);
-	atomic_store_explicit(&s->db->commits, s->commit_count, memory_order_relaxed);
+	atomic_store_explicit(&db->page_count, page_count, memory_order_relaxed);
+	atomic_store_explicit(&db->commits, commits, memory_order_relaxed);
 }
 
 pgs__key_space pgs__db_space(pgs_db *db)
@@ -24,7 +24,6 @@ pgs__key_space pgs__db_space(pgs_db *db)
 		.group_pages = pgs__pages_per_group(db->contents.page_size),
 		.contents = contents,
 		.commits = atomic_load_explicit(&db->commits, memory_order_relaxed),
-		.created_ms = db->created_ms,
 	};
 }
 
@@ -94,7 +93,7 @@ static int read_numbers(pgs__snapshot *s, uint64_t at, uint64_t deadline_ms, pgs
 	if (result == PGS_OK) {
 		result = judge(s, &txn, at, err);
 		if (result == PGS_OK && at == 0)
-			note_space(s);
+			pgs__db_note_space(s->db, s->extent, s->commit_count);
 	} else if (result == PGS_EINVAL && at) {
 		pgs__error(err, PGS_EINVAL, "revision %llu is above the store's latest", (unsigned long long)at);
 	}

@@ -24,6 +24,7 @@
 #include "util/error.h"
 
 #define RANGE_KEYS_MAX 1000 /* under one range compare: a KV scans them while all others wait */
+#define RANGES_KEYS_MAX 4000 /* under all of them */
 #define KEYS_MAX 1024       /* compares at most, where the backend sets no limit, */
 #define KEYS_CHEAP 16       /* and as many as cost less than one round lost to another's commit */
 #define FIXED_COMPARES 9
@@ -115,9 +116,10 @@ static int make_checks(pgs__commit *c, size_t most)
 	return PGS_OK;
 }
 
+/* Whether so many compares will do, with few keys under all of them together. */
 static bool fits_keys(const pgs__commit *c, size_t most)
 {
-	return !c->relied && c->run_count + c->t->attr_read_count <= most;
+	return !c->relied && c->run_count + c->t->attr_read_count <= most && c->check_count <= RANGES_KEYS_MAX;
 }
 
 int pgs__validate_prepare(pgs__commit *c)

@@ -203,7 +203,7 @@ static void test_sweep_dropped__takes_several_and_a_budget(void **state)
 	assert_int_equal(count(f).keys, keys);
 	bool done = true;
 	uint8_t prefix[PGS__PREFIX_SIZE] = {0x80};
-	assert_int_equal(pgs__sweep_database(f->store, prefix, 1, &r, &done, NULL), PGS_OK); /* no time at all */
+	assert_int_equal(pgs__sweep_database(f->store, prefix, NULL, 1, &r, &done, NULL), PGS_OK); /* no time at all */
 	assert_false(done);
 	r = sweep_store(f);
 	assert_true(r.removed_blobs >= 3);

@@ -141,7 +141,7 @@ static void expect_walk(fixture *f, char kind, const pgs__key_space *space, size
 static void test_walk__of_few_keys_is_one_request(void **state)
 {
 	fixture *f = *state;
-	const pgs__key_space space = {.page_count = 20, .group_pages = 256, .commits = 20, .created_ms = 1};
+	const pgs__key_space space = {.page_count = 20, .group_pages = 256, .commits = 20};
 	static const char kinds[] = "pcxlodarsk";
 	for (size_t i = 0; kinds[i]; i++)
 		expect_walk(f, kinds[i], &space, 500, 1);
@@ -209,7 +209,7 @@ static void test_walk__of_the_changelog(void **state)
 {
 	fixture *f = *state;
 	int64_t now = pgs__unix_ms(), year = (int64_t)365 * 86400000;
-	const pgs__key_space space = {.commits = 10000000, .created_ms = now - year};
+	const pgs__key_space space = {.commits = 10000000};
 	for (uint64_t i = 0; i < 20000; i++) /* some of another clock, that goes ahead */
 		put_change(f, now - 20000000 + (int64_t)i * 1000 + (i % 1000 ? 0 : 86400000), i);
 	put_change(f, now - year, 0);
