@@ -56,7 +56,8 @@ typedef struct bank_life {
 } bank_life;
 
 /* Start the program helper_writer in `folder` on the store at `url`; it ends with this process at the latest. */
-void bank_start(bank_life *life, const char *folder, const char *url, uint32_t run_ms, bool servers, uint32_t isolation);
+void bank_start(bank_life *life, const char *folder, const char *url, uint32_t run_ms, bool servers,
+	uint32_t isolation);
 
 /* After its end: read what it acknowledged. */
 bool bank_read_acks(bank_life *life);
