@@ -5,6 +5,7 @@
  *     backend.c   what stands between a client and the backends         trace.c    what happened, in words
  *     client.c    what clients do                                       maintain.c what maintenance workers do
  *     model.c     what must be true: the history of each database       audit.c    checks at the end
+ *     pages.c     which pages and attributes there are
  *
  * A client is a fiber with a store handle of its own, on
  *
@@ -23,15 +24,11 @@
 #include <pagestore/txn.h>
 
 #include "fiber.h"
+#include "pages.h"
 #include "rng.h"
 #include "util/process.h"
 
 #define SIM_CLIENTS_MAX 6
-#define SIM_PAGE_SIZE 512
-#define SIM_GROUPS 4
-#define SIM_GROUP_PAGES 8
-#define SIM_PAGES (SIM_GROUPS * SIM_GROUP_PAGES)
-#define SIM_ATTRS 3
 #define SIM_DATABASES 2
 #define SIM_TXNS_MAX 4096 /* commits of one seed */
 
@@ -288,15 +285,10 @@ void inspect(void);
 
 /* --- model.c -------------------------------------------------------------------------------------- */
 
-uint64_t page_number(int index);
-int page_index(uint64_t page_no); /* -1: none of ours */
-const char *attr_name(int index);
-
 const uint8_t *content_bytes(sim_content content);
 sim_content content_new(sim_rng *rng, int page, sim_content old); /* old: what the page holds */
 sim_content content_fat(sim_rng *rng, sim_content old);           /* a large change, for a delta of some 200 bytes */
 void contents_reset(void);
-void attr_value(uint32_t attr, uint8_t *out, size_t *size);
 
 sim_db *model_db(const uint8_t *prefix);           /* NULL: none such */
 sim_db *model_created(const uint8_t *prefix, uint64_t revision);
