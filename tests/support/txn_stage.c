@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "support/etcd_server.h"
+#include "support/s3_server.h"
 #include "txn/db.h"
 
 static const stage_variant variants[] = {
@@ -15,22 +17,46 @@ static const stage_variant variants[] = {
 	{"memory, counter", STAGE_MEMORY | STAGE_COUNTER, PGS_ORDER_COUNTER},
 	{"memory, limited, counter", STAGE_LIMITED | STAGE_COUNTER, PGS_ORDER_COUNTER},
 	{"local, counter", STAGE_LOCAL | STAGE_COUNTER, PGS_ORDER_COUNTER},
+	{"servers", STAGE_SERVERS, PGS_ORDER_REVISION},
 };
 
 static const stage_variant *current;
+
+/* One etcd and an S3; each stage has a root of its own there. */
+static struct {
+	etcd_server *etcd;
+	s3_server *s3;
+	unsigned stages;
+} servers;
+
+static bool start_servers(void)
+{
+	servers.etcd = etcd_start(&(etcd_setup){.members = 1});
+	servers.s3 = s3_start(false);
+	return servers.etcd && servers.s3;
+}
 
 int stage_run(const char *name, const struct CMUnitTest *tests, size_t count, uint32_t wanted)
 {
 	const char *only = getenv("STAGE_VARIANT");
 	int failed = 0;
+	wanted = only ? wanted : wanted & ~STAGE_SERVERS;
+	if (only && !strcmp(only, "servers") && (!etcd_available() || !s3_available()))
+		return 77;
 	for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
 		char group[100];
 		if ((variants[i].backend & wanted) != variants[i].backend || (only && strcmp(only, variants[i].name) != 0))
 			continue;
 		current = &variants[i];
 		snprintf(group, sizeof group, "%s on %s", name, current->name);
+		if (current->backend & STAGE_SERVERS && !start_servers())
+			return 1;
 		failed += _cmocka_run_group_tests(group, tests, count, NULL, NULL);
 	}
+	etcd_stop(servers.etcd);
+	s3_stop(servers.s3);
+	servers.etcd = NULL;
+	servers.s3 = NULL;
 	return failed;
 }
 
@@ -58,6 +84,13 @@ static void open_local(const char *dir, pgs_kv **kv, pgs_blob **blob)
 	assert_int_equal(pgs_blob_local_open(blob, path, &o, NULL), PGS_OK);
 }
 
+static void open_on_servers(const char *root, pgs_kv **kv, pgs_blob **blob)
+{
+	*kv = etcd_kv(servers.etcd, root, NULL);
+	*blob = s3_blob(servers.s3, root, NULL);
+	assert_true(*kv && *blob);
+}
+
 static void open_backends(stage *s)
 {
 	static const pgs_kv_limits limits = {128, 1572864, 0, 0};
@@ -65,6 +98,11 @@ static void open_backends(stage *s)
 		strcpy(s->dir, "/tmp/pagestore-txn-XXXXXX");
 		assert_non_null(mkdtemp(s->dir));
 		open_local(s->dir, &s->kv, &s->blob);
+		return;
+	}
+	if (s->variant->backend & STAGE_SERVERS) {
+		snprintf(s->root, sizeof s->root, "stage-%u", ++servers.stages);
+		open_on_servers(s->root, &s->kv, &s->blob);
 		return;
 	}
 	const pgs_kv_limits *l = s->variant->backend & STAGE_LIMITED ? &limits : NULL;
@@ -76,6 +114,10 @@ void stage_backends(stage *s, pgs_kv **kv, pgs_blob **blob)
 {
 	if (s->variant->backend & STAGE_LOCAL) {
 		open_local(s->dir, kv, blob);
+		return;
+	}
+	if (s->variant->backend & STAGE_SERVERS) {
+		open_on_servers(s->root, kv, blob);
 		return;
 	}
 	assert_int_equal(pgs_kv_memory_share(kv, s->kv, NULL), PGS_OK);

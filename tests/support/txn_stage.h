@@ -5,7 +5,8 @@
  *     int main(void) { return stage_run("txn_x", tests, sizeof tests / sizeof *tests, STAGE_ALL); }
  *
  * runs the tests once per variant: memory, memory with a stock etcd's limits, a local directory; commits ordered by
- * revision, and by counter. A test uses stage_setup and stage_teardown, and gets a `stage *`.
+ * revision, and by counter. On etcd and S3 they run when the environment has STAGE_VARIANT=servers, as the ctests
+ * cluster_txn_x do. A test uses stage_setup and stage_teardown, and gets a `stage *`.
  *
  * A page's content follows from a tag, which its first eight bytes hold: see the PAGE_… macros.
  */
@@ -27,6 +28,7 @@
 #define STAGE_LIMITED 2u  /* a stock etcd's */
 #define STAGE_LOCAL 4u
 #define STAGE_COUNTER 8u  /* also order=counter */
+#define STAGE_SERVERS 16u /* a real etcd, and S3 */
 
 typedef struct stage_variant {
 	const char *name;
@@ -45,6 +47,7 @@ struct stage {
 	pgs_store *other_store; /* as another process has it: stage_other() */
 	pgs_db *other_db;
 	char dir[64];
+	char root[24];
 	pgs_db_options options;
 	uint32_t page_size;
 	/* Called before each call of `store` to its backends; it may use other_db. */
