@@ -134,6 +134,20 @@ static size_t span_size(pgs__job *const *jobs, const content_span *span)
 	return (size_t)(last->offset + last->length - jobs[span->first]->offset);
 }
 
+int pgs__job_missed(pgs__fetch *f, pgs__job *j, const pgs__file *file)
+{
+	pgs_error why = PGS_ERROR_INIT;
+	f->missed = true;
+	if (!f->last) {
+		j->file = NULL;
+		return PGS_OK;
+	}
+	pgs__error_page(&why, PGS_ENOTFOUND, j->want->page_no,
+			"page %llu: its content is not found, and sorted file %s is registered but not there",
+			(unsigned long long)j->want->page_no, file->blob_name);
+	return pgs__job_damaged(f, j, file, &why);
+}
+
 static int open_span(pgs__fetch *f, pgs__job **jobs, const content_span *span, const pgs_blob_range *range)
 {
 	int result = PGS_OK;
@@ -141,7 +155,7 @@ static int open_span(pgs__fetch *f, pgs__job **jobs, const content_span *span, c
 		pgs__job *j = jobs[i];
 		char place[PGS__BLOB_NAME_SIZE + 32];
 		if (range->status == PGS_ENOTFOUND) {
-			j->file = NULL; /* merged away: look again */
+			result = pgs__job_missed(f, j, j->file);
 			continue;
 		}
 		snprintf(place, sizeof place, "%s offset %llu", j->file->blob_name, (unsigned long long)j->offset);
@@ -338,7 +352,8 @@ static int settle(pgs__fetch *f, int unread, const pgs_error *why)
 }
 
 /* Look, and look again as long as a refresh brings other files. When it does not, there is no other place: a content
- * was in none of these files, nor in c/ after that, and files come before what they replace goes. */
+ * was in none of these files, nor in c/ after that, and files come before what they replace goes. Only where one of
+ * these files was not there, a last look is for other copies. */
 static int run(pgs__fetch *f)
 {
 	int unread = PGS_OK;
@@ -362,8 +377,9 @@ static int run(pgs__fetch *f)
 		pgs__file_map *map = pgs__levels_map(&f->contents->levels);
 		bool other = map->generation != generation;
 		pgs__file_map_release(map);
-		if (!other)
+		if (!other && (f->last || !f->missed))
 			break;
+		f->last = !other;
 	}
 	return settle(f, unread, &why);
 }

@@ -27,12 +27,19 @@ typedef struct pgs__fetch {
 	pgs__job *jobs; /* in id order */
 	size_t count;
 	bool damaged; /* a copy was found damaged: look for others */
+	bool missed;  /* a file was not there; it may have been merged away */
+	bool last;    /* it was not: what is not there is damage */
 	uint64_t deadline_ms;
 	pgs_error *err;
 } pgs__fetch;
 
 /* The copy in `file` (NULL = c/) cannot be used, as `why` says: look elsewhere. PGS_OK or ENOMEM. */
 int pgs__job_damaged(pgs__fetch *f, pgs__job *j, const pgs__file *file, const pgs_error *why);
+
+/* `file`, in which a job's content is or may be, is not there. Merged away: look again. If it is still registered, it is
+ * lost: another may have the content. (Of a dropped database files go before their keys: this is no damage yet.) PGS_OK
+ * or ENOMEM. */
+int pgs__job_missed(pgs__fetch *f, pgs__job *j, const pgs__file *file);
 
 /* Find the files of all jobs that are neither done nor located (locate.c). Jobs that are in no file stay as they are.
  * Errors: the blob store's, ENOMEM. */

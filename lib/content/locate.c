@@ -116,13 +116,14 @@ static int search_span(pgs__fetch *f, pgs__file *file, const slice_span *span, c
 	return result;
 }
 
-/* The file is too short for its table. */
-static int damage_span(pgs__fetch *f, pgs__file *file, const slice_span *span)
+/* The file is too short for its table, or not there. */
+static int damage_span(pgs__fetch *f, pgs__file *file, const slice_span *span, bool there)
 {
 	int result = PGS_OK;
 	for (size_t i = span->jobs.first; i < span->jobs.end && result == PGS_OK; i++)
 		if (wants_file(&f->jobs[i], file))
-			result = damaged_table(f, &f->jobs[i], file, "it cannot be read");
+			result = there ? damaged_table(f, &f->jobs[i], file, "it cannot be read")
+				       : pgs__job_missed(f, &f->jobs[i], file);
 	return result;
 }
 
@@ -143,10 +144,8 @@ static int read_span(pgs__fetch *f, pgs__file *file, const slice_span *span)
 	int result = backend->blob->vtable->get(backend->blob, &range, 1, f->deadline_ms, &local);
 	if (result == PGS_OK)
 		result = search_span(f, file, span, bytes);
-	else if (result == PGS_ENOTFOUND)
-		result = PGS_OK; /* it was replaced: a refresh finds what replaced it */
-	else if (result == PGS_ECORRUPT)
-		result = damage_span(f, file, span);
+	else if (result == PGS_ENOTFOUND || result == PGS_ECORRUPT)
+		result = damage_span(f, file, span, result == PGS_ECORRUPT);
 	else
 		pgs__error(f->err, result, "%s", local.message);
 	pgs__free(bytes);

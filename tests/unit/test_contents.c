@@ -624,6 +624,25 @@ static void test_contents__of_a_lost_file_are_not_looked_for_forever(void **stat
 	world_free(w);
 }
 
+/* Its whole table in the key, or fences alone: it is told by its name, and other files are looked into. */
+static void test_contents__of_a_lost_file_are_taken_from_another(void **state)
+{
+	(void)state;
+	for (int fences = 0; fences < 2; fences++) {
+		world *w = world_new(1, 200, NULL);
+		pgs__sorted_file lost;
+		pgs_error err = PGS_ERROR_INIT;
+		put_range(w, 1, 0, 200, GOOD, fences ? 0 : PGS__LEVEL_TABLE_MAX, &lost);
+		put_range(w, 2, 0, 100, GOOD, 0, NULL);
+		assert_int_equal(w->blob->vtable->remove(w->blob, lost.blob_name, 0, NULL), PGS_OK);
+		for (size_t i = 0; i < 200; i += 33)
+			expect(w, i, i < 100 ? PGS_OK : PGS_ENOTFOUND);
+		assert_int_equal(fetch(w, 90, 20, &err), PGS_ENOTFOUND);
+		assert_non_null(strstr(err.message, lost.blob_name));
+		world_free(w);
+	}
+}
+
 /* Many files: keys and values alone. */
 static void register_many(world *w, size_t count)
 {
@@ -867,6 +886,7 @@ int main(void)
 		cmocka_unit_test(test_contents__that_keep_moving_are_found),
 		cmocka_unit_test(test_contents__that_are_moved_from_the_kv_are_found),
 		cmocka_unit_test(test_contents__of_a_lost_file_are_not_looked_for_forever),
+		cmocka_unit_test(test_contents__of_a_lost_file_are_taken_from_another),
 		cmocka_unit_test(test_levels__are_listed_in_pages),
 		cmocka_unit_test(test_levels__are_listed_as_of_one_revision),
 		cmocka_unit_test(test_levels__damaged_entries_leave_the_others),
