@@ -136,6 +136,7 @@ static int parse_map(pgs_slice value, uint64_t *out, const char *url, pgs_error 
 typedef struct dir_options {
 	pgs_local_options local;
 	char *blob; /* the URL of its blobs; NULL: in the directory */
+	pgs__open_how how;
 } dir_options;
 
 static int parse_blob(pgs_slice value, char **out, const char *url, pgs_error *err)
@@ -215,7 +216,7 @@ static int open_at(const char *path, const dir_options *dir, pgs_kv **kv, pgs_bl
 	if (!status)
 		status = pgs__local_directory(path, options, err);
 	if (!status && dir->blob)
-		status = pgs__url_open_blob(dir->blob, options->read_only, options->must_exist, blob, err);
+		status = pgs__url_open_blob(dir->blob, &dir->how, blob, err);
 	else if (!status)
 		status = pgs_blob_local_open(blob, blob_path, options, err);
 	if (!status && kv)
@@ -226,13 +227,15 @@ static int open_at(const char *path, const dir_options *dir, pgs_kv **kv, pgs_bl
 }
 
 /* What is shown of a URL with another in it ends before that. */
-static int open_directory(const char *url, pgs_local_options local, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
+static int open_directory(const char *url, const pgs__open_how *how, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	const char *text = url + strlen("dir:"), *question = strchr(text, '?');
 	pgs_slice path_text = {text, question ? (size_t)(question - text) : strlen(text)};
 	bool nested = question && strstr(question, "blob=");
 	char *shown = pgs__strndup(url, nested ? (size_t)(question - url) : strlen(url)), *path = NULL;
-	dir_options dir = {local, NULL};
+	dir_options dir = {PGS_LOCAL_OPTIONS_INIT, NULL, *how};
+	dir.local.read_only = how->read_only;
+	dir.local.must_exist = how->must_exist;
 	int status = shown ? decode_path(&path, path_text, shown, err) : pgs__error_nomem(err, "a URL");
 	if (!status && question)
 		status = parse_options(question + 1, &dir, shown, err);
@@ -251,18 +254,18 @@ static bool begins(const char *url, const char *scheme)
 	return !strncmp(url, scheme, strlen(scheme));
 }
 
-static int open_any(const char *url, const pgs_local_options *options, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
+static int open_any(const char *url, const pgs__open_how *how, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	if (!url)
 		return pgs__error(err, PGS_EINVAL, "the URL is NULL: mem:, dir:PATH and etcd://HOST are possible");
 	if (!strcmp(url, "mem:"))
-		return open_memory(options->must_exist || options->read_only, url, kv, blob, err);
+		return open_memory(how->must_exist || how->read_only, url, kv, blob, err);
 	if (begins(url, "mem:"))
 		return pgs__error(err, PGS_EINVAL, "'%s' has something behind mem:, where nothing is allowed", url);
 	if (begins(url, "dir:"))
-		return open_directory(url, *options, kv, blob, err);
+		return open_directory(url, how, kv, blob, err);
 	if (begins(url, "etcd:"))
-		return pgs__url_open_etcd(url, options->read_only, options->must_exist, kv, blob, err);
+		return pgs__url_open_etcd(url, how, kv, blob, err);
 	/* Without its content: such a URL may hold a password. */
 	if (begins(url, "s3:"))
 		return pgs__error(err, PGS_EINVAL,
@@ -270,15 +273,12 @@ static int open_any(const char *url, const pgs_local_options *options, pgs_kv **
 	return pgs__error(err, PGS_EINVAL, "the URL has no scheme that is known: mem:, dir:PATH and etcd://HOST are");
 }
 
-int pgs__url_open_blob(const char *url, bool read_only, bool must_exist, pgs_blob **blob, pgs_error *err)
+int pgs__url_open_blob(const char *url, const pgs__open_how *how, pgs_blob **blob, pgs_error *err)
 {
-	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
-	options.read_only = read_only;
-	options.must_exist = must_exist;
 	if (begins(url, "dir:"))
-		return open_directory(url, options, NULL, blob, err);
+		return open_directory(url, how, NULL, blob, err);
 	if (begins(url, "s3:"))
-		return pgs__url_open_s3(url, read_only, blob, err);
+		return pgs__url_open_s3(url, how, blob, err);
 	return pgs__error(
 		err, PGS_EINVAL, "the URL's blob= is none that blobs can be kept at: dir:PATH and s3://BUCKET are");
 }
@@ -294,14 +294,11 @@ const char *pgs__url_shown(const char *url)
 	return begins(url, "dir:") || begins(url, "mem:") || !strstr(url, "//") ? url : "a store";
 }
 
-int pgs__backends_open(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
+int pgs__backends_open(const char *url, const pgs__open_how *how, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
-	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
-	options.read_only = read_only;
-	options.must_exist = must_exist;
 	*kv = NULL;
 	*blob = NULL;
-	int status = open_any(url, &options, kv, blob, err);
+	int status = open_any(url, how, kv, blob, err);
 	if (!status)
 		return PGS_OK;
 	if (*kv)

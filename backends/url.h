@@ -3,21 +3,27 @@
 #define PGS_BACKENDS_URL_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include <pagestore/backends.h>
+
+typedef struct pgs__open_how {
+	bool read_only, must_exist;
+	uint32_t timeout_ms; /* of each server's answer; 0 = the backend's own */
+} pgs__open_how;
 
 /* Make the KV and the blob store that `url` names; the forms are in
  * pagestore/store.h. On failure both are NULL. Errors: EINVAL for a bad URL,
  * naming the part that is wrong and what is allowed there; else as the
  * constructors in pagestore/backends.h. */
-int pgs__backends_open(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
+int pgs__backends_open(const char *url, const pgs__open_how *how, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
 
 /* The parts of it: a blob store alone; both. */
-int pgs__url_open_s3(const char *url, bool read_only, pgs_blob **blob, pgs_error *err);
-int pgs__url_open_etcd(const char *url, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
+int pgs__url_open_s3(const char *url, const pgs__open_how *how, pgs_blob **blob, pgs_error *err);
+int pgs__url_open_etcd(const char *url, const pgs__open_how *how, pgs_kv **kv, pgs_blob **blob, pgs_error *err);
 
 /* The blob half of the store that `url` names. */
-int pgs__url_open_blob(const char *url, bool read_only, bool must_exist, pgs_blob **blob, pgs_error *err);
+int pgs__url_open_blob(const char *url, const pgs__open_how *how, pgs_blob **blob, pgs_error *err);
 
 /* A copy with its %XX decoded, to be freed; NULL when an escape is bad (*bad) or memory ran out. */
 char *pgs__url_decode(pgs_slice text, bool *bad);

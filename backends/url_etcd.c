@@ -163,15 +163,16 @@ static int parse(etcd_url *url, const char *text, pgs_error *err)
 	return status == PGS_OK ? check_options(url, err) : status;
 }
 
-int pgs__url_open_etcd(const char *text, bool read_only, bool must_exist, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
+int pgs__url_open_etcd(const char *text, const pgs__open_how *how, pgs_kv **kv, pgs_blob **blob, pgs_error *err)
 {
 	etcd_url url = {.options = PGS_ETCD_OPTIONS_INIT};
-	url.options.read_only = read_only;
+	url.options.read_only = how->read_only;
+	url.options.timeout_ms = how->timeout_ms;
 	int status = parse(&url, text, err);
 	if (status == PGS_OK)
 		status = pgs_kv_etcd_open(kv, url.endpoints, url.root, &url.options, err);
 	if (status == PGS_OK)
-		status = pgs__url_open_blob(url.texts[BLOB], read_only, must_exist, blob, err);
+		status = pgs__url_open_blob(url.texts[BLOB], how, blob, err);
 	free_url(&url);
 	return status;
 }

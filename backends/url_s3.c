@@ -95,7 +95,7 @@ static int parse(s3_url *url, const char *text, pgs_error *err)
 	return status;
 }
 
-int pgs__url_open_s3(const char *text, bool read_only, pgs_blob **blob, pgs_error *err)
+int pgs__url_open_s3(const char *text, const pgs__open_how *how, pgs_blob **blob, pgs_error *err)
 {
 	s3_url url = {0};
 	pgs_s3_options options = PGS_S3_OPTIONS_INIT;
@@ -106,7 +106,8 @@ int pgs__url_open_s3(const char *text, bool read_only, pgs_blob **blob, pgs_erro
 	options.region = url.texts[REGION];
 	options.ca_file = url.texts[CA];
 	options.credentials_file = url.texts[CREDENTIALS_FILE];
-	options.read_only = read_only;
+	options.read_only = how->read_only;
+	options.open_timeout_ms = how->timeout_ms;
 	if (status == PGS_OK)
 		status = pgs_blob_s3_open(blob, url.bucket, url.prefix, &options, err);
 	free_url(&url);

@@ -215,6 +215,7 @@ int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options,
 {
 	const pgs_store_options defaults = PGS_STORE_OPTIONS_INIT;
 	const pgs_store_options *o = options ? options : &defaults;
+	const pgs__open_how how = {o->read_only, o->must_exist, o->timeout_ms};
 	pgs_kv *kv;
 	pgs_blob *blob;
 	*out = NULL;
@@ -222,7 +223,7 @@ int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options,
 	if (result == PGS_OK && !url)
 		result = pgs__error(err, PGS_EINVAL, "no store URL was given; try dir:/path");
 	if (result == PGS_OK)
-		result = pgs__backends_open(url, o->read_only, o->must_exist, &kv, &blob, err);
+		result = pgs__backends_open(url, &how, &kv, &blob, err);
 	/* What a URL of these kinds names is the store's alone: it looks after itself. */
 	pgs_store_options own = *o;
 	if (result == PGS_OK && (strncmp(url, "mem:", 4) == 0 || strncmp(url, "dir:", 4) == 0)) {

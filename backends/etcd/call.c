@@ -100,11 +100,11 @@ const char *pgs__etcd_one_line(char out[PGS__ETCD_LINE], const char *text)
 }
 
 /* What to do about it, where that is not plain. */
-static const char *hint_of(const pgs__etcd_call *call, int status)
+static const char *hint_of(const char *why, int status)
 {
 	if (status == PGS_ENOSPC)
 		return "; only deletes pass: make room (maintenance, compaction, defragmentation), then disarm the alarm";
-	if (status == PGS_EAUTH && call->request.http_status == 403)
+	if (strstr(why, "permission denied"))
 		return "; does the user have a role for the keys below the store's root?";
 	return "";
 }
@@ -114,7 +114,7 @@ static void end(const pgs__etcd *e, pgs__etcd_call *call, int status, const char
 	char text[PGS__ETCD_LINE];
 	call->done = true;
 	call->status = pgs__error(&call->error, status, "etcd at %s: cannot %s: %s%s", endpoint_of(e, call), call->what,
-		pgs__etcd_one_line(text, why), hint_of(call, status));
+		pgs__etcd_one_line(text, why), hint_of(why, status));
 }
 
 /* Not applied by this attempt. An earlier one may have been. */

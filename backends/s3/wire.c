@@ -441,7 +441,7 @@ static int expire_due(run *r)
 	for (size_t i = 0; i < r->parallel; i++) {
 		slot *s = &r->channel->slots[i];
 		if (s->running && r->deadline_ms && now >= r->deadline_ms)
-			expire(r->channel, s, "the deadline has passed", r->deadline_ms);
+			expire(r->channel, s, "no answer", r->deadline_ms);
 		else if (s->running && now >= s->heard_ms + s->s3->answer_timeout_ms)
 			expire(r->channel, s, "no answer", r->deadline_ms);
 		if (s->call)

@@ -176,7 +176,8 @@ static void open_url(const char *rest, bool read_only, bool must_exist, int stat
 	char url[400];
 	pgs_error err = PGS_ERROR_INIT;
 	snprintf(url, sizeof url, "etcd://%s%s", etcd_endpoint(shared, 0), rest);
-	int got = pgs__backends_open(url, read_only, must_exist, kv, blob, &err);
+	const pgs__open_how how = {.read_only = read_only, .must_exist = must_exist};
+	int got = pgs__backends_open(url, &how, kv, blob, &err);
 	if (got != status)
 		fail_msg("%s: %d %s", url, got, err.message);
 }
@@ -752,10 +753,10 @@ static void expect_url_users(const char *endpoint)
 	pgs_error err = PGS_ERROR_INIT;
 	snprintf(url, sizeof url, "etcd://%s/mine?user=me&blob=dir:%s/users", endpoint, scratch_root());
 	unsetenv("PAGESTORE_ETCD_PASSWORD");
-	assert_int_equal(pgs__backends_open(url, false, false, &kv, &blob, &err), PGS_EINVAL);
+	assert_int_equal(pgs__backends_open(url, &(pgs__open_how){0}, &kv, &blob, &err), PGS_EINVAL);
 	setenv("PAGESTORE_ETCD_PASSWORD", "hunter2", 1);
 	for (int i = 0; i < 2; i++) {
-		if (pgs__backends_open(url, false, false, &kv, &blob, &err) != PGS_OK)
+		if (pgs__backends_open(url, &(pgs__open_how){0}, &kv, &blob, &err) != PGS_OK)
 			fail_msg("%s", err.message);
 		kv_put(kv, "by", "url");
 		kv->vtable->close(kv);

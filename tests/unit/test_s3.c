@@ -292,7 +292,7 @@ static void expect_bad_url(const char *url, const char *says)
 {
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_blob *blob = NULL;
-	int status = pgs__url_open_blob(url, false, false, &blob, &err);
+	int status = pgs__url_open_blob(url, &(pgs__open_how){0}, &blob, &err);
 	if (status != PGS_EINVAL || !strstr(err.message, says))
 		fail_msg("'%s': %d: '%s' does not say '%s'", url, status, err.message, says);
 	assert_null(blob);
@@ -323,7 +323,7 @@ static void expect_store_url(const char *url, const char *says)
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_kv *kv;
 	pgs_blob *blob;
-	assert_int_equal(pgs__backends_open(url, false, false, &kv, &blob, &err), PGS_EINVAL);
+	assert_int_equal(pgs__backends_open(url, &(pgs__open_how){0}, &kv, &blob, &err), PGS_EINVAL);
 	if (!strstr(err.message, says))
 		fail_msg("'%s' does not say '%s'", err.message, says);
 	expect_no_secret(&err);

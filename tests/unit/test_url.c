@@ -26,7 +26,8 @@ static void expect_opens(const char *url, bool read_only, bool must_exist, pgs_k
 	pgs_kv *kv;
 	pgs_blob *blob;
 	pgs_error err = PGS_ERROR_INIT;
-	if (pgs__backends_open(url, read_only, must_exist, &kv, &blob, &err) != PGS_OK)
+	const pgs__open_how how = {.read_only = read_only, .must_exist = must_exist};
+	if (pgs__backends_open(url, &how, &kv, &blob, &err) != PGS_OK)
 		fail_msg("'%s': %s", url, err.message);
 	assert_int_equal(kv->vtable->stat(kv, stat, 0, NULL), PGS_OK);
 	kv->vtable->close(kv);
@@ -38,7 +39,7 @@ static void expect_refused(const char *url, int status, const char *says)
 	pgs_kv *kv = (pgs_kv *)scratch_root();
 	pgs_blob *blob = (pgs_blob *)scratch_root();
 	pgs_error err = PGS_ERROR_INIT;
-	assert_int_equal(pgs__backends_open(url, false, false, &kv, &blob, &err), status);
+	assert_int_equal(pgs__backends_open(url, &(pgs__open_how){0}, &kv, &blob, &err), status);
 	assert_null(kv);
 	assert_null(blob);
 	assert_int_equal(err.code, status);
@@ -53,8 +54,9 @@ static void test_url__mem_is_always_new(void **state)
 	pgs_kv *kv;
 	pgs_blob *blob;
 	expect_opens("mem:", false, false, &stat);
-	assert_int_equal(pgs__backends_open("mem:", false, true, &kv, &blob, NULL), PGS_ENOTFOUND);
-	assert_int_equal(pgs__backends_open("mem:", true, false, &kv, &blob, NULL), PGS_ENOTFOUND);
+	static const pgs__open_how existing = {.must_exist = true}, reading = {.read_only = true};
+	assert_int_equal(pgs__backends_open("mem:", &existing, &kv, &blob, NULL), PGS_ENOTFOUND);
+	assert_int_equal(pgs__backends_open("mem:", &reading, &kv, &blob, NULL), PGS_ENOTFOUND);
 }
 
 static void test_url__dir_makes_the_last_directory(void **state)
@@ -85,7 +87,8 @@ static void test_url__must_exist_makes_nothing(void **state)
 	snprintf(path, sizeof path, "%s/none", scratch_root());
 	snprintf(says, sizeof says, "no pagestore store at '%s'", path);
 	for (int i = 0; i < 2; i++) {
-		int status = pgs__backends_open(url_of("dir:%s/none"), i == 0, i == 1, &kv, &blob, &err);
+		const pgs__open_how how = {.read_only = i == 0, .must_exist = i == 1};
+		int status = pgs__backends_open(url_of("dir:%s/none"), &how, &kv, &blob, &err);
 		assert_int_equal(status, PGS_ENOTFOUND);
 		assert_string_equal(err.message, says);
 		assert_int_not_equal(stat(path, &st), 0);
@@ -206,7 +209,7 @@ static void test_url__secrets_are_not_repeated(void **state)
 		pgs_blob *blob;
 		pgs_store *store;
 		pgs_error err = PGS_ERROR_INIT;
-		assert_int_equal(pgs__backends_open(urls[i], false, false, &kv, &blob, &err), PGS_EINVAL);
+		assert_int_equal(pgs__backends_open(urls[i], &(pgs__open_how){0}, &kv, &blob, &err), PGS_EINVAL);
 		assert_true(err.message[0]);
 		assert_null(strstr(err.message, "hunter2"));
 		assert_int_equal(pgs_open(&store, urls[i], NULL, &err), PGS_EINVAL);
