@@ -21,6 +21,7 @@
 
 #define ATTEMPTS 10
 #define ATTEMPTS_UNCONNECTED 4 /* of those, without ever reaching the server */
+#define RENEWALS_MAX 2         /* of credentials in one call */
 #define BACKOFF_MS 50u
 #define BACKOFF_MAX_MS 5000u
 #define LEAST_WAIT_MS 10u
@@ -53,10 +54,10 @@ void pgs__s3_find_text(pgs_slice document, const char *path, char *out, size_t s
 }
 
 /* A server may repeat anything. */
-static bool has_secret(const pgs__s3 *s3, const char *text)
+static bool has_secret(const pgs__s3_call *call, const char *text)
 {
-	const pgs__s3_credentials *c = &s3->credentials;
-	return (c->secret && strstr(text, c->secret)) || (c->token && strstr(text, c->token));
+	const pgs__s3_credentials *c = call->signer ? &call->signer->credentials : NULL; /* NULL: no server was asked */
+	return c && ((c->secret && strstr(text, c->secret)) || (c->token && strstr(text, c->token)));
 }
 
 /* A server's words, or curl's, on one line. */
@@ -76,7 +77,7 @@ int pgs__s3_end(const pgs__s3 *s3, pgs__s3_call *call, int status, const char *w
 	call->done = true;
 	call->status = pgs__error(&call->error, status, "s3: cannot %s %s%sbucket '%s' at %s: %s", call->what,
 		call->name ? key : "", call->name ? " in " : "", s3->bucket, s3->endpoint,
-		has_secret(s3, why) ? "(the server's words have a secret in them)" : text);
+		has_secret(call, why) ? "(the server's words have a secret in them)" : text);
 	return call->status;
 }
 
@@ -131,6 +132,7 @@ static const struct {
 	{"IncompleteBody", 1},
 	{"ExpiredToken", PGS_EAUTH},
 	{"InvalidToken", PGS_EAUTH},
+	{"TokenRefreshRequired", PGS_EAUTH},
 	{"AuthorizationHeaderMalformed", PGS_EAUTH},
 	{"QuotaExceeded", PGS_ENOSPC},
 	{"XMinioStorageFull", PGS_ENOSPC},
@@ -156,10 +158,13 @@ static int meaning_of(const pgs__s3_call *call)
 	return PGS_EIO;
 }
 
-static const char *hint_of(const pgs__s3_call *call)
+static const char *hint_of(const pgs__s3 *s3, const pgs__s3_call *call)
 {
 	if (!strcmp(call->code, "RequestTimeTooSkewed"))
 		return "; set this machine's clock";
+	if (!strcmp(call->code, "ExpiredToken"))
+		return s3->credentials_file ? "; the credentials_file has no newer ones: it is read again when it has"
+					    : "; open the store with new ones";
 	if (call->last.http_status == 301 || call->last.http_status == 307)
 		return "; is the endpoint, or the region, another one?";
 	if (call->last.http_status == 400 && call->code[0] == '\0')
@@ -167,7 +172,17 @@ static const char *hint_of(const pgs__s3_call *call)
 	return "";
 }
 
-static bool settle_error(const pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms)
+/* Whether the credentials have ended, or may have: the answer to HEAD has no words. */
+static bool has_expired(const pgs__s3_call *call)
+{
+	static const char *const codes[] = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId"};
+	for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
+		if (!strcmp(call->code, codes[i]))
+			return true;
+	return call->method == PGS__S3_HEAD && (call->last.http_status == 403 || call->last.http_status == 400);
+}
+
+static bool settle_error(pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms)
 {
 	char message[120], text[300];
 	pgs_slice answer = pgs__buffer_slice(&call->answer);
@@ -175,8 +190,12 @@ static bool settle_error(const pgs__s3 *s3, pgs__s3_call *call, uint64_t deadlin
 	pgs__s3_find_text(answer, "Error/Message", message, sizeof message);
 	const char *region = call->last.region;
 	snprintf(text, sizeof text, "HTTP status %ld%s%s%s%s%s%s%s", call->last.http_status, *call->code ? " " : "",
-		call->code, *message ? ": " : "", message, *region ? "; the bucket is in " : "", region, hint_of(call));
+		call->code, *message ? ": " : "", message, *region ? "; the bucket is in " : "", region, hint_of(s3, call));
 	int meaning = meaning_of(call);
+	if (has_expired(call) && call->renewals++ < RENEWALS_MAX && pgs__s3_signer_renew(s3, call->signer)) {
+		*wait_ms = 0;
+		return false;
+	}
 	if (meaning == 1)
 		return again(s3, call, text, deadline_ms, wait_ms);
 	pgs__s3_end(s3, call, meaning, text);
@@ -252,7 +271,7 @@ static bool is_error(const pgs__s3_call *call)
 	return *code != '\0';
 }
 
-static bool settle_good(const pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms)
+static bool settle_good(pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms)
 {
 	if (call->judges_body && is_error(call)) {
 		call->last.http_status = 400; /* found when it had said 200 already; its code says whether it stays */
@@ -292,7 +311,7 @@ static bool settle_lost(const pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline
 	return true;
 }
 
-bool pgs__s3_settle(const pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms)
+bool pgs__s3_settle(pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms)
 {
 	const pgs__s3_attempt *a = &call->last;
 	call->attempts++;

@@ -205,34 +205,6 @@ static int set_root(pgs__s3 *s3, const char *prefix, pgs_error *err)
 	return take_text(&root, &s3->root, err);
 }
 
-static int add_header(pgs__s3 *s3, const char *name, const char *value, pgs_error *err)
-{
-	pgs__buffer text = {0};
-	char *line;
-	put_text(&text, name);
-	put_text(&text, value);
-	int status = take_text(&text, &line, err);
-	if (status != PGS_OK)
-		return status;
-	struct curl_slist *more = curl_slist_append(s3->headers, line);
-	s3->headers = more ? more : s3->headers;
-	explicit_bzero(line, strlen(line));
-	pgs__free(line);
-	return more ? PGS_OK : pgs__error_nomem(err, "an s3 blob store");
-}
-
-/* Of every request, and signed with it. Bodies are not: they are streamed, and what was stored is compared. The type
- * is there because libcurl would send that of forms. */
-static int set_headers(pgs__s3 *s3, pgs_error *err)
-{
-	int status = add_header(s3, "Content-Type: ", "application/octet-stream", err);
-	if (status == PGS_OK)
-		status = add_header(s3, "x-amz-content-sha256: ", "UNSIGNED-PAYLOAD", err);
-	if (status == PGS_OK && s3->credentials.token)
-		status = add_header(s3, "x-amz-security-token: ", s3->credentials.token, err);
-	return status;
-}
-
 /* --- opening ----------------------------------------------------------------------- */
 
 static void s3_operations(pgs_blob *blob, pgs_operation_visitor visit, void *ctx)
@@ -254,10 +226,7 @@ static void s3_close(pgs_blob *blob)
 {
 	pgs__s3 *s3 = pgs__s3_of(blob);
 	pgs__s3_wire_close(s3);
-	for (struct curl_slist *line = s3->headers; line; line = line->next)
-		explicit_bzero(line->data, strlen(line->data));
-	curl_slist_free_all(s3->headers);
-	pgs__s3_credentials_free(&s3->credentials);
+	pgs__s3_signer_close(s3);
 	pgs__free(s3->endpoint);
 	pgs__free(s3->bucket);
 	pgs__free(s3->root);
@@ -267,6 +236,7 @@ static void s3_close(pgs_blob *blob)
 	pgs__free(s3->signing);
 	pgs__free(s3->ca_file);
 	pthread_mutex_destroy(&s3->lock);
+	pthread_mutex_destroy(&s3->renewal);
 	pgs__free(s3);
 }
 
@@ -315,9 +285,7 @@ static int set_all(pgs__s3 *s3, const char *bucket, const char *prefix, const pg
 		status = set_endpoint(s3, o, err);
 	if (status == PGS_OK)
 		status = set_urls(s3, o, err);
-	if (status == PGS_OK)
-		status = pgs__s3_credentials_find(&s3->credentials, o, err);
-	return status == PGS_OK ? set_headers(s3, err) : status;
+	return status == PGS_OK ? pgs__s3_signer_init(s3, o, err) : status;
 }
 
 int pgs_blob_s3_open(
@@ -333,10 +301,10 @@ int pgs_blob_s3_open(
 	if (status != PGS_OK)
 		return status;
 	pgs__s3 *s3 = pgs__calloc(1, sizeof *s3);
-	if (!s3 || pthread_mutex_init(&s3->lock, NULL) != 0) {
-		pgs__free(s3);
+	if (!s3)
 		return pgs__error_nomem(err, "an s3 blob store");
-	}
+	pthread_mutex_init(&s3->lock, NULL);
+	pthread_mutex_init(&s3->renewal, NULL);
 	s3->base.vtable = &vtable;
 	status = set_all(s3, bucket, prefix, &o, err);
 	if (status == PGS_OK)

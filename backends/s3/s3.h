@@ -3,6 +3,7 @@
  *     open.c    options to a handle, the vtable     credentials.c  environment and files
  *     blob.c    get, stat, remove                   list.c         names, page by page (page.c, xml.c)
  *     put.c     one piece, or many                  md5.c          what an ETag is compared with
+ *     signer.c  credentials, shared and renewed
  *     call.c    what an answer means: done, again, or failed
  *     wire.c    attempts over kept-alive connections, side by side, with deadlines
  *
@@ -48,6 +49,13 @@ typedef enum pgs__s3_operation {
 	PGS__S3_OPERATIONS
 } pgs__s3_operation;
 
+/* Credentials and the headers of every request: see signer.c. */
+typedef struct pgs__s3_signer {
+	pgs__s3_credentials credentials;
+	struct curl_slist *headers;
+	size_t users;
+} pgs__s3_signer;
+
 typedef struct pgs__s3 {
 	pgs_blob base;
 	/* Constant once open: */
@@ -59,17 +67,20 @@ typedef struct pgs__s3 {
 	char *region;
 	char *signing; /* CURLOPT_AWS_SIGV4 */
 	char *ca_file;
-	pgs__s3_credentials credentials;
-	struct curl_slist *headers;
+	char *credentials_file; /* NULL: they are not from one */
 	pgs__http_options http;
 	uint32_t answer_timeout_ms;
 	size_t parallel;
 	uint64_t multipart_bytes, part_bytes;
 	bool read_only;
 	pgs__meter meters[PGS__S3_OPERATIONS];
-	/* Connections, under `lock`: */
+	/* Under `lock`: */
 	pthread_mutex_t lock;
 	pgs__s3_channel *idle;
+	pgs__s3_signer *signer;
+	/* One thread at a time renews it: */
+	pthread_mutex_t renewal;
+	uint64_t renewal_due_ms; /* the credentials_file is not read again before */
 } pgs__s3;
 
 static inline pgs__s3 *pgs__s3_of(pgs_blob *blob)
@@ -125,12 +136,13 @@ typedef struct pgs__s3_call {
 	pgs__s3_attempt last;
 	/* wire.c's and call.c's own: */
 	pgs__md5 md5;
-	unsigned attempts, unconnected;
+	pgs__s3_signer *signer; /* of the attempt under way, or being settled */
+	unsigned attempts, unconnected, renewals;
 	bool done;
 } pgs__s3_call;
 
 /* Look at the last attempt. True: the call is done. False: again, in *wait_ms from now. */
-bool pgs__s3_settle(const pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms);
+bool pgs__s3_settle(pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, uint32_t *wait_ms);
 
 /* Whether what comes is what was asked for, once the headers of a ranged GET's answer are there. */
 bool pgs__s3_check_range(pgs__s3_call *call);
@@ -149,6 +161,18 @@ void pgs__s3_run(pgs__s3 *s3, pgs__s3_call *calls, size_t count, size_t parallel
 int pgs__s3_run_one(pgs__s3 *s3, pgs__s3_call *call, uint64_t deadline_ms, pgs_error *err);
 
 void pgs__s3_wire_close(pgs__s3 *s3);
+
+/* --- signing (signer.c) ----------------------------------------------------------- */
+
+int pgs__s3_signer_init(pgs__s3 *s3, const pgs_s3_options *options, pgs_error *err);
+void pgs__s3_signer_close(pgs__s3 *s3);
+
+/* The one to use now, until given back. */
+pgs__s3_signer *pgs__s3_signer_take(pgs__s3 *s3);
+void pgs__s3_signer_give(pgs__s3 *s3, pgs__s3_signer *signer);
+
+/* The server refused that one: whether there is another by now. */
+bool pgs__s3_signer_renew(pgs__s3 *s3, const pgs__s3_signer *refused);
 
 /* --- the rest ------------------------------------------------------------------ */
 

@@ -234,6 +234,7 @@ static CURLcode set_method(slot *s)
 static bool set_all(slot *s)
 {
 	pgs__s3 *s3 = s->s3;
+	const pgs__s3_call *call = s->call;
 	curl_easy_reset(s->easy);
 	curl_easy_setopt(s->easy, CURLOPT_ERRORBUFFER, s->detail);
 	curl_easy_setopt(s->easy, CURLOPT_PRIVATE, s);
@@ -243,10 +244,16 @@ static bool set_all(slot *s)
 	curl_easy_setopt(s->easy, CURLOPT_HEADERFUNCTION, take_header);
 	curl_easy_setopt(s->easy, CURLOPT_HEADERDATA, s);
 	return pgs__http_set(s->easy, &s3->http) && set_url(s) && !set_method(s) &&
-	       !curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, s3->headers) &&
+	       !curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, call->signer->headers) &&
 	       !curl_easy_setopt(s->easy, CURLOPT_AWS_SIGV4, s3->signing) &&
-	       !curl_easy_setopt(s->easy, CURLOPT_USERNAME, s3->credentials.id) &&
-	       !curl_easy_setopt(s->easy, CURLOPT_PASSWORD, s3->credentials.secret);
+	       !curl_easy_setopt(s->easy, CURLOPT_USERNAME, call->signer->credentials.id) &&
+	       !curl_easy_setopt(s->easy, CURLOPT_PASSWORD, call->signer->credentials.secret);
+}
+
+static void drop_signer(slot *s)
+{
+	pgs__s3_signer_give(s->s3, s->call->signer);
+	s->call->signer = NULL;
 }
 
 static bool start(pgs__s3_channel *channel, slot *s)
@@ -260,7 +267,10 @@ static bool start(pgs__s3_channel *channel, slot *s)
 	s->started_us = pgs__now_us();
 	if (!s->easy)
 		s->easy = curl_easy_init();
+	call->signer = pgs__s3_signer_take(s->s3);
 	s->running = s->easy && set_all(s) && !curl_multi_add_handle(channel->multi, s->easy);
+	if (!s->running)
+		drop_signer(s);
 	return s->running;
 }
 
@@ -300,6 +310,7 @@ static void settle(slot *s, uint64_t deadline_ms)
 	s->running = false;
 	bool done = pgs__s3_settle(s->s3, s->call, deadline_ms, &wait_ms);
 	count(s, done && s->call->status == PGS_OK);
+	drop_signer(s);
 	if (done)
 		s->call = NULL;
 	else

@@ -146,7 +146,7 @@ typedef struct pgs_s3_options {
 	const char *access_key_id;     /* with the next; NULL = from the file, or without one the environment */
 	const char *secret_access_key;
 	const char *session_token;     /* NULL = none */
-	const char *credentials_file;  /* as the AWS tools have it; its section [default] */
+	const char *credentials_file;  /* as the AWS tools have it; its section [default]. Read again when they end */
 	const char *ca_file;           /* PEM; NULL = the system's authorities */
 	size_t parallel;               /* requests of one call at once; 0 = 16 */
 	uint64_t multipart_bytes;      /* blobs larger than this go in parts; 0 = 64 MiB */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <pagestore/backends.h>
 
@@ -20,6 +21,7 @@
 #include "support/scratch.h"
 #include "support/testing.h"
 #include "util/clock.h"
+#include "util/hooks.h"
 #include "util/random.h"
 
 #define SLACK_MS 400 /* a scheduling delay, on a machine that has much else to do */
@@ -424,6 +426,7 @@ typedef struct fixture {
 	int times;
 	const char *only; /* NULL: any */
 	char text[4096];
+	const char *token;    /* requests with another have expired; NULL: any */
 	const char *list;     /* NULL: an empty one */
 	char put_etag[200];   /* with more headers, perhaps; "": the MD5 */
 	uint64_t head_length; /* of what was put */
@@ -510,6 +513,7 @@ static bool serve(void *ctx, const fake_request *r)
 	bool faulty = f->times > 0 && !is_list && (!f->only || strstr(r->target, f->only));
 	fault what = f->fault;
 	const char *list = f->list ? f->list : empty;
+	bool expired = f->token && !strstr(r->headers, f->token);
 	f->times -= faulty;
 	f->requests++;
 	f->aborted += !strcmp(r->method, "DELETE") && strstr(r->target, "?uploadId=");
@@ -520,7 +524,12 @@ static bool serve(void *ctx, const fake_request *r)
 	pthread_mutex_unlock(&f->lock);
 	if (faulty)
 		return play(f, r, what, text);
-	if (is_list)
+	if (expired && !strcmp(r->method, "HEAD"))
+		fake_sendf(r, "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+	else if (expired)
+		fake_sendf(r, "HTTP/1.1 400 Bad Request\r\nContent-Length: 46\r\n\r\n"
+			      "<Error><Code>ExpiredToken</Code></Error>      ");
+	else if (is_list)
 		fake_sendf(r, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s", strlen(list), list);
 	else if (!strcmp(r->method, "GET"))
 		return serve_get(f, r);
@@ -681,6 +690,126 @@ static void test_retry__makes_up_for_bad_moments(void **state)
 			assert_int_equal(s.retries, 2);
 			assert_int_equal(all_requests(&now) - all_requests(&before), 3);
 		}
+}
+
+/* --- credentials that end ------------------------------------------------------------------------- */
+
+static atomic_uint skipped_ms;
+
+static uint64_t skipping_now_ms(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + skipped_ms;
+}
+
+static void want_token(fixture *f, const char *token)
+{
+	pthread_mutex_lock(&f->lock);
+	f->token = token;
+	f->requests = 0;
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void write_token(const char *path, const char *token)
+{
+	char text[300];
+	snprintf(text, sizeof text, "[default]\naws_access_key_id=a\naws_secret_access_key=" SECRET "\naws_session_token=%s\n",
+		token);
+	scratch_write(path, text, strlen(text));
+}
+
+static void open_with_file(fixture *f, const char *path)
+{
+	pgs_s3_options o = fake_options(f);
+	o.access_key_id = o.secret_access_key = o.session_token = NULL;
+	o.credentials_file = path;
+	f->blob->vtable->close(f->blob);
+	assert_int_equal(pgs_blob_s3_open(&f->blob, "bucket", "pre fix", &o, NULL), PGS_OK);
+}
+
+/* All operations; the file is written anew before each, and the server wants what is in it. */
+static void test_credentials__that_end_are_read_again(void **state)
+{
+	fixture *f = *state;
+	pgs__system clock = {.now_ms = skipping_now_ms};
+	char path[256];
+	snprintf(path, sizeof path, "%s", scratch_path("credentials"));
+	write_token(path, "first");
+	open_with_file(f, path);
+	pgs__hooks = &clock; /* nothing else of it is asked for: there are no pauses here */
+	for (int op = 0; op < OP_COUNT; op++) {
+		pgs_error err = PGS_ERROR_INIT;
+		char token[16];
+		snprintf(token, sizeof token, "token-%d", op);
+		want_token(f, token);
+		write_token(path, token);
+		skipped_ms += 5000;
+		int status = run_op(f, op, 0, &err);
+		want_token(f, NULL);
+		if (status != PGS_OK)
+			fail_msg("operation %d: %s", op, err.message);
+	}
+	pgs__hooks = NULL;
+}
+
+/* The file has nothing newer, and is not read for every refusal. */
+static void test_credentials__that_have_ended_are_told(void **state)
+{
+	fixture *f = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	char path[256];
+	snprintf(path, sizeof path, "%s", scratch_path("credentials"));
+	write_token(path, "first");
+	open_with_file(f, path);
+	want_token(f, "second");
+	assert_int_equal(run_op(f, OP_GET, 0, &err), PGS_EAUTH);
+	assert_non_null(strstr(err.message, "ExpiredToken"));
+	assert_non_null(strstr(err.message, "the credentials_file has no newer ones"));
+	assert_null(strstr(err.message, SECRET));
+	write_token(path, "second");
+	assert_int_equal(run_op(f, OP_GET, 0, &err), PGS_EAUTH); /* too soon */
+	assert_int_equal(requests_of(f), 2);
+	pgs__system clock = {.now_ms = skipping_now_ms};
+	skipped_ms += 5000;
+	pgs__hooks = &clock;
+	assert_int_equal(run_op(f, OP_GET, 0, &err), PGS_OK);
+	pgs__hooks = NULL;
+	/* Given ones are the caller's to renew. */
+	pgs_s3_options o = fake_options(f);
+	want_token(f, NULL);
+	f->blob->vtable->close(f->blob);
+	assert_int_equal(pgs_blob_s3_open(&f->blob, "bucket", "pre fix", &o, NULL), PGS_OK);
+	want_token(f, "second");
+	assert_int_equal(run_op(f, OP_GET, 0, &err), PGS_EAUTH);
+	assert_non_null(strstr(err.message, "open the store with new ones"));
+}
+
+static void *get_once(void *ctx)
+{
+	return run_op(ctx, OP_GET, 0, NULL) == PGS_OK ? NULL : ctx;
+}
+
+static void test_credentials__that_end_for_all_threads_at_once(void **state)
+{
+	enum { THREADS = 8 };
+	fixture *f = *state;
+	pthread_t threads[THREADS];
+	char path[256];
+	snprintf(path, sizeof path, "%s", scratch_path("credentials"));
+	write_token(path, "first");
+	open_with_file(f, path);
+	want_token(f, "second");
+	write_token(path, "second");
+	for (size_t i = 0; i < THREADS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, get_once, f), 0);
+	size_t failed = 0;
+	for (size_t i = 0; i < THREADS; i++) {
+		void *result;
+		pthread_join(threads[i], &result);
+		failed += result != NULL;
+	}
+	assert_int_equal(failed, 0);
 }
 
 static void test_retry__makes_up_for_lost_connections(void **state)
@@ -1113,6 +1242,9 @@ int main(void)
 		cmocka_unit_test(test_credentials__come_from_files),
 		cmocka_unit_test(test_credentials__come_from_the_environment),
 		WITH_FAKE(test_retry__makes_up_for_bad_moments),
+		WITH_FAKE(test_credentials__that_end_are_read_again),
+		WITH_FAKE(test_credentials__that_have_ended_are_told),
+		WITH_FAKE(test_credentials__that_end_for_all_threads_at_once),
 		WITH_FAKE(test_retry__makes_up_for_lost_connections),
 		WITH_FAKE(test_retry__of_a_silent_server),
 		WITH_FAKE(test_retry__not_of_what_will_not_change),
