@@ -126,6 +126,30 @@ static void expect_commits_refused(pgs_db *db)
 	assert_int_equal(after.blob_count, before.blob_count);
 }
 
+/* What happened is found; what did not cannot be made impossible yet, and is not said to be. */
+static void expect_status(pgs_db *db, const pgs_commit_token *token, int result, int status)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	int told = 0;
+	expect_code(pgs_commit_status(db, token, &told, NULL, &err), result, &err, "pgs_commit_status");
+	if (result == PGS_OK)
+		assert_int_equal(told, status);
+	else
+		expect_words(&err, etcd_endpoint(etcd, 0), "make room", NULL);
+}
+
+static pgs_commit_token commit_with_token(pgs_db *db, uint64_t page_no, uint64_t seed, int expected)
+{
+	pgs_commit_token token;
+	pgs_commit_options options = PGS_COMMIT_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	options.token = &token;
+	pgs_txn *txn = begin_write(db);
+	assert_int_equal(write_seed(txn, page_no, seed), PGS_OK);
+	expect_code(pgs_commit(txn, &options, NULL, &err), expected, &err, "a commit");
+	return token;
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -159,6 +183,7 @@ static void test_full_etcd__is_read_and_goes_on_when_there_is_room(void **state)
 	pgs_store *store = open_it("full", &db);
 	pgs_error err = PGS_ERROR_INIT;
 	(void)state;
+	pgs_commit_token happened = commit_with_token(db, PAGES, seed_of_page(PAGES), PGS_OK);
 	fill_up();
 	/* The first refusal may be of one that was applied: etcd says the same of both. */
 	int first = commit_page(db, 0, seed_of_page(0), &err);
@@ -170,6 +195,9 @@ static void test_full_etcd__is_read_and_goes_on_when_there_is_room(void **state)
 	expect_all_pages(db);
 	expect_commits_refused(db);
 	expect_all_pages(db);
+	pgs_commit_token refused = commit_with_token(db, 0, 76 << 8, PGS_ENOSPC);
+	expect_status(db, &happened, PGS_OK, PGS_COMMIT_HAPPENED);
+	expect_status(db, &refused, PGS_ENOSPC, 0);
 	make_room();
 	uint64_t patience = pgs__now_ms() + 10000;
 	int result;
@@ -177,6 +205,8 @@ static void test_full_etcd__is_read_and_goes_on_when_there_is_room(void **state)
 		result = commit_page(db, 0, 79 << 8, &err);
 	while (result == PGS_ENOSPC && pgs__now_ms() < patience);
 	expect_code(result, PGS_OK, &err, "a commit when there is room");
+	expect_status(db, &happened, PGS_OK, PGS_COMMIT_HAPPENED);
+	expect_status(db, &refused, PGS_OK, PGS_COMMIT_NOT_HAPPENED);
 	assert_int_equal(commit_page(db, 0, seed_of_page(0), NULL), PGS_OK);
 	expect_all_pages(db);
 	pgs_db_close(db);
