@@ -30,6 +30,7 @@ static const option options[CLI_OPTION_COUNT] = {
 	[CLI_OPT_DRY_RUN] = {"dry-run", 0, NULL, "only say what is due"},
 	[CLI_OPT_RETENTION] = {"retention", 0, "MS", "keep MS milliseconds of history, or none (default 3600000)"},
 	[CLI_OPT_SCRUB] = {"scrub", 0, NULL, "prove every content that is merged by its hash"},
+	[CLI_OPT_COMPACT] = {"compact", 0, NULL, "compact the KV's history, too: only if the KV is this store's alone"},
 	[CLI_OPT_LIVE] = {"live", 0, NULL, "count what is still needed, too: reads every pointer"},
 	[CLI_OPT_DEEP] = {"deep", 0, NULL, "also snapshots, all contents of all files, blobs that nothing names"},
 };

@@ -36,6 +36,8 @@ int cli_create(cli *c)
 	return json_finish(&j);
 }
 
+#define PRESSURE_SHOWN 50 /* percent from which on somebody should do maintenance */
+
 static int list_text(void *ctx, const void *name, size_t name_size)
 {
 	(void)ctx;
@@ -120,7 +122,8 @@ static void stat_text(const char *name, const pgs_db_stat *s)
 		cli_size(s->blob_bytes).text, s->unregistered_count);
 	printf("commits in the log   %" PRIu64 "\n", s->changelog_count);
 	printf("named snapshots      %" PRIu64 ", and %" PRIu64 " pinned revisions\n", s->snapshot_count, s->pin_count);
-	printf("pressure             %" PRIu32 " %% of what makes writers wait for maintenance\n", s->pressure_percent);
+	printf("pressure             %" PRIu32 " %% of what makes writers wait for maintenance%s\n", s->pressure_percent,
+		s->pressure_percent >= PRESSURE_SHOWN ? ": run `pagestore maintain`" : "");
 	if (s->store_kv_bytes && s->store_kv_quota_bytes)
 		printf("KV of whole store    %s of %s, history included; %s in use\n", cli_size(s->store_kv_bytes).text,
 			cli_size(s->store_kv_quota_bytes).text, cli_size(s->store_kv_used_bytes).text);

@@ -78,7 +78,7 @@ static const cli_command commands[] = {
 		"Removes the snapshot. What only it needed goes with later maintenance.\n"},
 	{"maintain", "[DB]", 1,
 		CLI_TAKES(CLI_OPT_ALL) | CLI_TAKES(CLI_OPT_DRY_RUN) | CLI_TAKES(CLI_OPT_RETENTION) |
-			CLI_TAKES(CLI_OPT_SCRUB),
+			CLI_TAKES(CLI_OPT_SCRUB) | CLI_TAKES(CLI_OPT_COMPACT),
 		cli_maintain, "compact, and remove what is no longer needed",
 		"Does what is due: moves contents from the KV into sorted files, merges those, forgets\n"
 		"history older than the retention, and removes what nothing refers to. Without DB it does\n"
@@ -86,6 +86,7 @@ static const cli_command commands[] = {
 		"\n"
 		"Others may read and write meanwhile. Interrupted, it loses nothing; run it again.\n"
 		"--all --retention none leaves the newest version and named snapshots, in the least room.\n"
+		"An etcd is not compacted, as others may use it; --compact says that this store owns it.\n"
 		"JSON: what was done, and under \"due_...\" what is still to do.\n"},
 	{"levels", "DB", 1, CLI_TAKES(CLI_OPT_LIVE), cli_levels, "show the levels of sorted files",
 		"A line for each level: its files, their size and contents, and which part of the pages\n"

@@ -34,6 +34,8 @@ int cli_open_store(cli *c, cli_access access)
 	pgs_error err = PGS_ERROR_INIT;
 	options.read_only = access == CLI_READ;
 	options.must_exist = access != CLI_MAKE;
+	if (c->values[CLI_OPT_COMPACT])
+		options.kv_history = PGS_KV_HISTORY_OWNED;
 	int rc = pgs_open(&c->store, c->url, &options, &err);
 	if (rc == PGS_OK)
 		return CLI_OK;
