@@ -22,6 +22,7 @@
 #define INLINE_AGAIN_MAX 64       /* a page this small in its pointer is as good as any delta */
 #define FILE_TABLES_SHARE 3       /* of the commit's request: whole tables of files that ride in it, */
 #define FILE_TABLES_MAX 8         /* and of so many files at the most */
+#define OTHER_OPS 8               /* of a commit, besides files and attributes */
 #define FILE_BYTES_MIN (1u << 20) /* contents of a commit that are worth a sorted file */
 #define BASE_TIME_DIVISOR 4       /* of what is left of a call's time, for reading bases */
 
@@ -350,12 +351,30 @@ static size_t table_max(const pgs_txn *t)
 	return fits ? PGS__LEVEL_TABLE_MAX : 0;
 }
 
+/* The commit registers all files in its one transaction: say that they do not fit before more is uploaded. */
+static int check_files_fit(const pgs_txn *t, pgs_error *err)
+{
+	const pgs__backend *backend = pgs__db_backend(t->db);
+	size_t bytes = 0, ops = pgs__max_ops(backend), room = pgs__max_bytes(backend) / 4 * 3;
+	for (size_t i = 0; i < t->file_count; i++)
+		bytes += t->files[i].value.size + PGS__KEY_MAX;
+	if (t->file_count + t->attr_write_count + OTHER_OPS <= ops && bytes < room)
+		return PGS_OK;
+	return pgs__error(err, PGS_ELIMIT,
+			  "database %s: the transaction has filled %zu files, and one commit cannot register more on this "
+			  "KV; commit in parts, use larger pages, or give a larger write_buffer_bytes for fewer files",
+			  t->db->name, t->file_count);
+}
+
 /* One file from the first items that fit; *used of them. */
 static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t *used, uint64_t deadline_ms,
 		       pgs_error *err)
 {
 	if (pgs__grow(&t->files, &t->file_capacity, t->file_count + 1, sizeof *t->files) != PGS_OK)
 		return pgs__error_nomem(err, "sorted files");
+	int result = check_files_fit(t, err);
+	if (result != PGS_OK)
+		return result;
 	*used = pgs__sorted_file_fit(items, count);
 	const pgs__sorted_target target = {
 		.backend = pgs__db_backend(t->db),
@@ -365,7 +384,7 @@ static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t
 		.base_revision = t->snapshot.kv_revision,
 		.table_max = table_max(t),
 	};
-	int result = pgs__sorted_file_put(&target, items, *used, deadline_ms, &t->files[t->file_count], err);
+	result = pgs__sorted_file_put(&target, items, *used, deadline_ms, &t->files[t->file_count], err);
 	if (result == PGS_OK)
 		t->file_bytes += t->files[t->file_count++].size;
 	return result;

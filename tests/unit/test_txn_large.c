@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "codec/meta.h"
+#include "support/stores.h"
 #include "support/txn_stage.h"
 #include "txn/db.h"
 #include "util/clock.h"
@@ -428,6 +429,44 @@ static void test_begin__latest_is_never_too_old(void **state)
 	pgs_abort(t);
 }
 
+/* Its files are registered in one transaction, so there is a largest commit: told early, with nothing left behind. */
+static void test_txn_large__more_files_than_a_commit_registers(void **state)
+{
+	static const pgs_kv_limits limits = {24, 1572864, 0, 0};
+	enum { BUFFER_PAGES = 272, FILES = 24 - 8 + 1 }; /* a buffer is more than a MiB: worth a file */
+	server srv;
+	pgs_db_options o = PGS_DB_OPTIONS_INIT;
+	pgs_db_stat stat = PGS_DB_STAT_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	(void)state;
+	server_start(&srv, &limits);
+	pgs_store *store = server_open(&srv, NULL, NULL);
+	o.page_size_bytes = TEST_PAGE_SIZE;
+	o.write_buffer_bytes = (uint64_t)BUFFER_PAGES * TEST_PAGE_SIZE;
+	pgs_db *db = create_db(store, "db", &o);
+	for (uint64_t most = FILES; most <= FILES + 1; most++) {
+		pgs_txn *t = begin_write(db);
+		uint64_t page = 0;
+		int result = PGS_OK;
+		for (; result == PGS_OK && page < most * BUFFER_PAGES; page++)
+			result = write_seed(t, page, (most * 100000 + page) * 256);
+		if (result == PGS_OK) { /* the last buffer is uploaded by the commit */
+			result = pgs_commit(t, NULL, NULL, &err);
+		} else {
+			err = *pgs_txn_error(t);
+			pgs_abort(t);
+		}
+		expect_code(result, most > FILES ? PGS_ELIMIT : PGS_OK, &err, "as many files as fit");
+		assert_int_equal(pgs_stat(db, &stat, NULL), PGS_OK);
+		assert_int_equal(stat.file_count, FILES);
+		assert_int_equal(stat.blob_count, FILES);
+	}
+	assert_non_null(strstr(err.message, "17 files"));
+	pgs_db_close(db);
+	pgs_close(store);
+	server_stop(&srv);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -443,6 +482,7 @@ int main(void)
 		TEST(test_txn_truncate__reaches_a_pack_that_came_meanwhile),
 		TEST(test_txn_truncate__joins_the_page_count),
 		TEST(test_begin__latest_is_never_too_old),
+		cmocka_unit_test(test_txn_large__more_files_than_a_commit_registers),
 	};
 	return stage_run("txn_large", tests, sizeof tests / sizeof *tests, STAGE_ALL);
 }
