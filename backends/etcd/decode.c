@@ -272,6 +272,40 @@ int pgs__etcd_decode_txn(pgs__etcd *e, pgs__etcd_call *call)
 	return status;
 }
 
+static int fill_range(const pgs__etcd *e, pgs__json *j, pgs_kv_txn *txn, const pgs__etcd_call *call)
+{
+	pgs__etcd_response *response = txn->response;
+	pgs_kv_result *result = pgs__arena_calloc(&response->arena, 1, sizeof *result);
+	header from = {0, 0};
+	int status = result ? decode_result(e, j, &response->arena, result, &from) : PGS_ENOMEM;
+	if (status == PGS_OK && (from.revision == 0 || !pgs__etcd_is_ours(e, from.cluster, call)))
+		status = from.revision ? PGS_EIO : PGS_ECORRUPT;
+	if (status != PGS_OK)
+		return status;
+	if (!txn->success[0].count_only)
+		result->total = 0;
+	txn->succeeded = true;
+	txn->revision = from.revision;
+	txn->results = result;
+	txn->result_count = 1;
+	return PGS_OK;
+}
+
+int pgs__etcd_decode_range(pgs__etcd *e, pgs__etcd_call *call)
+{
+	pgs_kv_txn *txn = call->ctx;
+	pgs__json j = pgs__json_of(call->request.answer.data, call->request.answer.size);
+	if (!call->request.answer.size)
+		return PGS_ECORRUPT;
+	txn->response = pgs__calloc(1, sizeof(pgs__etcd_response));
+	int status = txn->response ? keep_text(txn->response, call) : PGS_ENOMEM;
+	if (status == PGS_OK)
+		status = fill_range(e, &j, txn, call);
+	if (status != PGS_OK)
+		pgs__etcd_drop_response(txn);
+	return status;
+}
+
 void pgs__etcd_drop_response(pgs_kv_txn *txn)
 {
 	pgs__etcd_response *response = txn->response;

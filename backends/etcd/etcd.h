@@ -201,6 +201,9 @@ typedef struct pgs__etcd_response {
 
 /* put_txn()'s answer; ctx is the pgs_kv_txn. */
 pgs__etcd_decoder pgs__etcd_decode_txn;
+
+/* put_range_request()'s answer, as that of a transaction that only reads this range. */
+pgs__etcd_decoder pgs__etcd_decode_range;
 void pgs__etcd_drop_response(pgs_kv_txn *txn);
 
 /* put_range_request()'s answer, added to a result; ctx is a pgs__etcd_page. */
