@@ -102,6 +102,7 @@ static void db_free(pgs_db *db)
 	pgs__workbench_pool_free(&db->contents.benches);
 	pgs__pack_view_release(db->packs);
 	pgs__upkeep_free(db);
+	pgs__tip_free(&db->tip);
 	pthread_mutex_destroy(&db->packs_lock);
 	pthread_mutex_lock(&db->store->lock);
 	pgs__sightings_leave(&db->store->sightings, db->seen);
@@ -140,8 +141,8 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 				 o->compression_level ? o->compression_level : COMPRESSION_LEVEL_DEFAULT);
 	int levels = pgs__levels_init(&c->levels);
 	int cache = pgs__cache_new(&c->cache, c->page_size, o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT);
-	int upkeep = pgs__upkeep_init(db);
-	if (!db->seen || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK) {
+	int upkeep = pgs__upkeep_init(db), tip = pgs__tip_init(&db->tip);
+	if (!db->seen || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK || tip != PGS_OK) {
 		db_free(db);
 		return pgs__error_nomem(err, "database");
 	}

@@ -458,11 +458,38 @@ static int send_until_done(pgs__commit *c)
 
 /* --- around it -------------------------------------------------------------------------------- */
 
+/* The process knows what we committed. Without memory its caches stay behind. */
+static void land(pgs__commit *c)
+{
+	const pgs_txn *t = c->t;
+	pgs__landed landed = {.previous = c->previous,
+			      .revision = c->revision,
+			      .structural = c->structural,
+			      .puts_extent = c->put_extent,
+			      .extent = t->page_count,
+			      .truncated = t->truncated,
+			      .truncated_to = t->truncated_to,
+			      .count = c->write_count};
+	landed.pages = pgs__arena_calloc(&c->arena, c->write_count, sizeof *landed.pages);
+	if (!landed.pages)
+		return;
+	for (size_t i = 0; i < c->write_count; i++) {
+		const pgs__write *w = c->writes[i];
+		pgs__changed_page *p = &landed.pages[i];
+		/* An older p/ key may be there, and we do not know its revision. */
+		*p = (pgs__changed_page){.page_no = w->page_no, .frozen = pgs__txn_is_blank(t, w->page_no) && c->packed};
+		p->ref = pgs__page_ref_of(&w->pointer);
+		p->ref.key_revision = c->packed ? w->seen_revision : c->revision;
+		p->ref.from = c->revision;
+		p->page = w->pointer.kind == PGS__POINTER_ZERO ? NULL : w->page;
+	}
+	pgs__tip_land(t->db, &landed);
+}
+
 /* Tell the caches what we committed. */
 static void update_caches(pgs__commit *c)
 {
-	pgs_txn *t = c->t;
-	pgs__cache *cache = t->db->contents.cache;
+	const pgs_txn *t = c->t;
 	if (t->file_count) {
 		pgs__registration *files = pgs__calloc(t->file_count, sizeof *files);
 		for (size_t i = 0; files && i < t->file_count; i++)
@@ -473,23 +500,8 @@ static void update_caches(pgs__commit *c)
 					c->revision);
 		pgs__free(files);
 	}
-	if (c->previous == UINT64_MAX || !pgs__cache_advance_begin(cache, c->previous, c->revision))
-		return;
-	if (t->truncated)
-		pgs__cache_freeze(cache, t->truncated_to, UINT64_MAX - t->truncated_to, c->revision);
-	for (size_t i = 0; i < c->write_count; i++) {
-		const pgs__write *w = c->writes[i];
-		if (pgs__txn_is_blank(t, w->page_no) && c->packed) {
-			/* An older p/ key may be there, and we do not know its revision. */
-			pgs__cache_freeze(cache, w->page_no, 1, c->revision);
-			continue;
-		}
-		pgs__page_ref ref = pgs__page_ref_of(&w->pointer);
-		ref.key_revision = c->packed ? w->seen_revision : c->revision;
-		ref.from = c->revision;
-		pgs__cache_replace(cache, w->page_no, &ref, w->pointer.kind == PGS__POINTER_ZERO ? NULL : w->page);
-	}
-	pgs__cache_advance_end(cache);
+	if (c->previous != UINT64_MAX)
+		land(c);
 }
 
 /* What maintenance will have to move. */
@@ -568,15 +580,17 @@ static int run(pgs__commit *c)
 	if (result == PGS_OK)
 		result = pgs__validate_prepare(c);
 	if (result == PGS_OK) {
+		pgs__tip_begin_commit(t->db);
 		choose_attempt(c);
 		result = send_until_done(c);
 		remember_how_it_went(c);
+		if (result == PGS_OK)
+			update_caches(c);
+		pgs__tip_end_commit(t->db);
 	}
 	pgs__space_note(t->db->store, c->kv_bytes + (c->op_count + FIXED_OPS) * PGS__SPACE_OP_BYTES);
-	if (result == PGS_OK) {
-		update_caches(c);
+	if (result == PGS_OK)
 		note_load(c);
-	}
 	c->deadline_ms = cleanup_deadline(c);
 	if (result != PGS_OK)
 		pgs__payload_discard(c);

@@ -15,6 +15,7 @@
 #include "txn/pressure.h"
 #include "txn/space.h"
 #include "txn/thresholds.h"
+#include "txn/tip.h"
 
 struct pgs_store {
 	pgs__backend backend;
@@ -54,6 +55,7 @@ struct pgs_db {
 	struct {                      /* of the pack of that revision, pages below `page` are folded; a hint */
 		uint64_t pack, page;
 	} folded;
+	pgs__tip tip;
 	_Atomic uint32_t quiet;      /* commits in a row, of this process, with nobody else's since their snapshots */
 	_Atomic bool contended;      /* the last commit's first attempt failed */
 	_Atomic uint64_t page_count, commits; /* as last seen: walks over keys begin by them */

@@ -101,6 +101,29 @@ static int read_numbers(pgs__snapshot *s, uint64_t at, uint64_t deadline_ms, pgs
 	return result;
 }
 
+/* The latest, from `t` alone and what this process knows of that commit. *known: it did. */
+static int read_known(pgs__snapshot *s, bool *known, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__key key = pgs__key_single(pgs__db_prefix(s->db), 't');
+	const pgs_kv_op op = pgs__op_get(pgs__key_slice(&key), 0);
+	pgs_kv_txn txn;
+	pgs__state state;
+	int result = pgs__kv_read(pgs__db_backend(s->db), &txn, &op, 1, deadline_ms, err);
+	const pgs_kv_pair *t = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	if (t && pgs__number_decode(t->value, &s->counter) == PGS_OK &&
+	    pgs__tip_find(s->db, t->mod_revision, txn.revision, deadline_ms, &state)) {
+		*known = true;
+		s->kv_revision = txn.revision;
+		s->commit_revision = s->cache_revision = t->mod_revision;
+		s->commit_count = t->version;
+		s->epoch = state.epoch;
+		s->extent = state.extent;
+		s->extent_revision = state.extent_revision;
+	}
+	pgs__kv_release(pgs__db_backend(s->db), &txn, 1);
+	return result;
+}
+
 /* --- the cache catches up ------------------------------------------------------- */
 
 #define CATCH_UP_COMMITS 256 /* read rather than forgetting everything */
@@ -149,10 +172,15 @@ static void catch_up_cache(const pgs__snapshot *s, uint64_t deadline_ms)
 	uint64_t known = pgs__cache_revision(cache);
 	if (s->commit_revision <= known)
 		return;
+	pgs__tip_wait(s->db, s->commit_revision, deadline_ms);
+	known = pgs__cache_revision(cache);
+	if (s->commit_revision <= known)
+		return;
 	catch_up c;
 	c.commits = c.count = 0;
 	if (known == 0 || pgs__changes_read(s->db, known, s->commit_revision, deadline_ms, collect_change, &c, NULL)) {
 		pgs__cache_forget(cache, s->commit_revision);
+		pgs__tip_catch_up(s->db);
 		return;
 	}
 	if (!pgs__cache_advance_begin(cache, known, s->commit_revision))
@@ -160,6 +188,7 @@ static void catch_up_cache(const pgs__snapshot *s, uint64_t deadline_ms)
 	for (size_t i = 0; i < c.count; i++)
 		pgs__cache_freeze(cache, c.changed[i].first, c.changed[i].count, c.changed[i].revision);
 	pgs__cache_advance_end(cache);
+	pgs__tip_catch_up(s->db);
 }
 
 int pgs__oldest_readable(pgs_db *db, uint64_t *oldest, uint64_t deadline_ms, pgs_error *err)
@@ -198,7 +227,12 @@ static int open_at(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_
 		   pgs_error *err)
 {
 	*out = (pgs__snapshot){.db = db};
-	int result = read_numbers(out, at_revision, deadline_ms, err);
+	bool known = false;
+	int result = PGS_OK;
+	if (at_revision == 0 && pgs__tip_is_steady(db))
+		result = read_known(out, &known, deadline_ms, err);
+	if (result == PGS_OK && !known)
+		result = read_numbers(out, at_revision, deadline_ms, err);
 	if (result == PGS_EOLDREV && at_revision)
 		result = open_oldest(out, at_revision, deadline_ms, gone, err);
 	if (result != PGS_OK)
@@ -206,6 +240,8 @@ static int open_at(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_
 	if (at_revision == 0)
 		catch_up_cache(out, deadline_ms);
 	result = pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+	if (result == PGS_OK && at_revision == 0 && !known)
+		pgs__tip_learn(db, out);
 	if (result == PGS_EOLDREV)
 		return pgs__explain_old(out, deadline_ms, err);
 	return result == PGS_ENOTFOUND ? pgs__explain_missing(out, deadline_ms, err) : result;
