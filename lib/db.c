@@ -441,7 +441,7 @@ static int create(pgs_db **out, pgs_store *store, const void *name, size_t name_
 	char printable[4 * PGS_DB_NAME_MAX + 1];
 	creation c = {.zero = {0}};
 	pgs__printable(printable, sizeof printable, name, name_size);
-	int result = pgs__space_admit(store, printable, KV_BYTES, deadline, err);
+	int result = pgs__room_admit(store, printable, KV_BYTES, deadline, err);
 	bool again = result == PGS_OK;
 	while (again) {
 		creation_free(&c);

@@ -197,7 +197,7 @@ int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_o
 	store->logger = o->logger;
 	store->logger_ctx = o->logger_ctx;
 	pthread_mutex_init(&store->lock, NULL);
-	pgs__space_init(&store->space, o->soft_quota_percent == PGS_SOFT_QUOTA_OFF ? 0
+	pgs__room_init(&store->room, o->soft_quota_percent == PGS_SOFT_QUOTA_OFF ? 0
 				       : o->soft_quota_percent ? o->soft_quota_percent
 							       : SOFT_QUOTA_PERCENT);
 	result = identify(store, o->must_exist, err);
@@ -242,7 +242,7 @@ void pgs_close(pgs_store *store)
 	pgs__maintenance_stop(store);
 	close_backends(store->backend.kv, store->backend.blob);
 	pgs__sightings_free(&store->sightings);
-	pgs__space_free(&store->space);
+	pgs__room_free(&store->room);
 	pthread_mutex_destroy(&store->lock);
 	pgs__free(store);
 }

@@ -120,7 +120,7 @@ int pgs__job_compact_kv(pgs__worker *w)
 		return result;
 	uint64_t target = PGS__BUG(COMPACT_ABOVE_FLOOR) ? stat.revision : f.lowest;
 	uint64_t percent = w->options.quota_percent;
-	uint64_t filled = pgs__space_filled(w->db->store, &stat);
+	uint64_t filled = pgs__room_filled(w->db->store, &stat);
 	bool full = stat.quota_bytes && percent && filled >= stat.quota_bytes / 100 * percent;
 	uint64_t worth = w->options.all || full ? 1 : WORTH_REVISIONS;
 	if (target <= stat.compacted_revision || target - stat.compacted_revision < worth)

@@ -65,7 +65,7 @@ static uint64_t retention_wanted(const pgs__worker *w)
 static uint64_t retention_now(const look *l)
 {
 	uint64_t wanted = retention_wanted(l->w), percent = l->w->options.quota_percent;
-	uint64_t part = l->stat.quota_bytes / 100, filled = pgs__space_filled(l->w->db->store, &l->stat);
+	uint64_t part = l->stat.quota_bytes / 100, filled = pgs__room_filled(l->w->db->store, &l->stat);
 	if (l->stat.quota_bytes == 0 || percent == 0 || filled < part * percent)
 		return wanted;
 	return filled < part * (percent + QUOTA_PERCENT_MORE) ? wanted / 4 : 0;

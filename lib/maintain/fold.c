@@ -308,10 +308,10 @@ static int admit(fold *f, const pgs_kv_op *ops, size_t count)
 	pgs_error why = PGS_ERROR_INIT;
 	uint64_t bytes = 0;
 	for (size_t i = 0; i < count; i++)
-		bytes += ops[i].key.size + ops[i].value.size + PGS__SPACE_OP_BYTES;
-	int result = pgs__space_admit(db->store, db->name, bytes, pgs__worker_deadline(f->w), &why);
+		bytes += ops[i].key.size + ops[i].value.size + PGS__ROOM_OP_BYTES;
+	int result = pgs__room_admit(db->store, db->name, bytes, pgs__worker_deadline(f->w), &why);
 	if (result == PGS_OK) {
-		pgs__space_note(db->store, bytes);
+		pgs__room_note(db->store, bytes);
 		return PGS_OK;
 	}
 	f->ending = FULL;

@@ -443,7 +443,7 @@ int pgs_snapshot_create(pgs_db *db, const void *name, size_t name_size, const pg
 	if (result == PGS_OK)
 		result = check_writable(db, err);
 	if (result == PGS_OK)
-		result = pgs__space_admit(db->store, db->name, RECORD_BYTES, pgs__db_deadline(db, 0), err);
+		result = pgs__room_admit(db->store, db->name, RECORD_BYTES, pgs__db_deadline(db, 0), err);
 	if (result != PGS_OK)
 		return result;
 	creation c = {.db = db, .err = err, .file_bytes = file_bytes(db)};

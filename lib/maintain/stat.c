@@ -69,7 +69,7 @@ static void add_upkeep(pgs_db *db, pgs_db_stat *stat, const pgs_kv_stat *kv)
 		[PGS__GAUGE_PACKS] = stat->pack_count,
 		[PGS__GAUGE_QUOTA] = pgs__quota_percent(db->store, kv),
 	}};
-	uint64_t soft = pgs__space_soft_quota(db->store, kv);
+	uint64_t soft = pgs__room_soft_quota(db->store, kv);
 	stat->store_kv_bytes = kv->size_bytes;
 	stat->store_kv_used_bytes = kv->used_bytes ? kv->used_bytes : kv->size_bytes;
 	stat->store_kv_quota_bytes = kv->quota_bytes;

@@ -538,7 +538,7 @@ int pgs__txn_admit(pgs_txn *t, uint64_t deadline_ms, pgs_error *err)
 	bytes = FIXED_BYTES + (bytes < PACKED_BYTES ? bytes : PACKED_BYTES);
 	for (size_t i = 0; i < t->file_count; i++)
 		bytes += t->files[i].value.size;
-	return pgs__space_admit(t->db->store, t->db->name, bytes, deadline_ms, err);
+	return pgs__room_admit(t->db->store, t->db->name, bytes, deadline_ms, err);
 }
 
 static int check_options(const pgs_commit_options *o, pgs_error *err)
@@ -588,7 +588,7 @@ static int run(pgs__commit *c)
 			update_caches(c);
 		pgs__tip_end_commit(t->db);
 	}
-	pgs__space_note(t->db->store, c->kv_bytes + (c->op_count + FIXED_OPS) * PGS__SPACE_OP_BYTES);
+	pgs__room_note(t->db->store, c->kv_bytes + (c->op_count + FIXED_OPS) * PGS__ROOM_OP_BYTES);
 	if (result == PGS_OK)
 		note_load(c);
 	c->deadline_ms = cleanup_deadline(c);

@@ -13,7 +13,7 @@
 #include "content/walk.h"
 #include "txn/lease.h"
 #include "txn/pressure.h"
-#include "txn/space.h"
+#include "txn/room.h"
 #include "txn/thresholds.h"
 #include "txn/tip.h"
 
@@ -24,7 +24,7 @@ struct pgs_store {
 	uint32_t maintenance; /* PGS_MAINTENANCE_…, resolved */
 	bool owns_kv;         /* its history may be compacted */
 	bool limits_writers;  /* past the hard marks of pressure.h they are refused */
-	pgs__space space;     /* in the KV: its own rule, always in force */
+	pgs__room room;       /* in the KV: its own rule, always in force */
 	/* Who does maintenance (lib/maintenance.c): called after a commit, and (urgent) when a writer is held up. NULL =
 	 * nobody. Must be cheap when nothing is due. */
 	void (*help)(pgs_db *db, bool urgent);

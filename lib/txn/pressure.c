@@ -37,7 +37,7 @@ int pgs__upkeep_init(pgs_db *db)
 	pgs__upkeep *u = &db->upkeep;
 	const pgs_maintain_options o = pgs__thresholds_resolve(NULL, &db->maintain);
 	uint64_t by_bytes = o.flush_bytes / db->contents.page_size;
-	uint32_t soft = db->store->space.percent ? db->store->space.percent : 100;
+	uint32_t soft = db->store->room.percent ? db->store->room.percent : 100;
 	uint64_t quota = o.quota_percent, rest = soft > quota ? soft - quota : 0;
 	u->marks[PGS__GAUGE_CONTENTS] = marks_of(by_bytes && by_bytes < o.flush_pages ? by_bytes : o.flush_pages);
 	u->marks[PGS__GAUGE_LEVEL0] = marks_of(o.level0_files);
@@ -60,7 +60,7 @@ void pgs__upkeep_free(pgs_db *db)
 
 uint64_t pgs__quota_percent(const pgs_store *store, const pgs_kv_stat *kv)
 {
-	return kv->quota_bytes >= 100 ? pgs__space_filled(store, kv) / (kv->quota_bytes / 100) : 0;
+	return kv->quota_bytes >= 100 ? pgs__room_filled(store, kv) / (kv->quota_bytes / 100) : 0;
 }
 
 uint32_t pgs__gauges_percent(const pgs_db *db, const pgs__gauges *gauges)
@@ -85,7 +85,7 @@ static uint32_t strain(const pgs__upkeep *u, pgs__gauge *which)
 		uint64_t way = m->hard > m->soft ? m->hard - m->soft : 1;
 		uint32_t s = at >= m->hard ? HARD : 1 + (uint32_t)((at - m->soft) * (HARD - 2) / way);
 		if (s == HARD && i == PGS__GAUGE_QUOTA)
-			s = HARD - 1; /* what would fill the KV is refused when it is known (space.h) */
+			s = HARD - 1; /* what would fill the KV is refused when it is known (room.h) */
 		if (s > worst)
 			*which = (pgs__gauge)i;
 		worst = s > worst ? s : worst;

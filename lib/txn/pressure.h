@@ -1,7 +1,7 @@
 /* How far writers are ahead of maintenance, and what happens then.
  *
  *     contents in the KV, level-0 files, packs, percent of the KV's quota: four gauges, each with three marks (but what
- *     is refused for the quota's sake is up to space.h)
+ *     is refused for the quota's sake is up to room.h)
  *
  *     0 ──── due ──────────── soft ───────────────────── hard
  *       fine      maintenance      beginning to write         beginning to write

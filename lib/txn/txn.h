@@ -134,7 +134,7 @@ int pgs__write_content(pgs_txn *t, const pgs__write *write, void *page, uint64_t
  * contents. Errors: as pgs_write(). */
 int pgs__txn_place(pgs_txn *t, bool spill, uint64_t deadline_ms, pgs_error *err);
 
-/* Whether there is room in the KV for what the transaction holds now, before anything is uploaded for it (space.h).
+/* Whether there is room in the KV for what the transaction holds now, before anything is uploaded for it (room.h).
  * Errors: ENOSPC. */
 int pgs__txn_admit(pgs_txn *t, uint64_t deadline_ms, pgs_error *err);
 

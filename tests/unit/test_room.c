@@ -75,7 +75,7 @@ static void let_it_age(void)
 /* The next that wants room asks: so much was put since. */
 static void learn(fixture *f)
 {
-	pgs__space_note(f->store, QUOTA);
+	pgs__room_note(f->store, QUOTA);
 }
 
 static int put_page(pgs_db *db, uint64_t page_no, uint64_t seed, pgs_error *err)
@@ -99,7 +99,7 @@ static int truncate_to(pgs_db *db, uint64_t page_count, pgs_error *err)
 	return pgs_commit(t, NULL, NULL, err);
 }
 
-static void test_space__what_fills_the_kv_is_refused(void **state)
+static void test_room__what_fills_the_kv_is_refused(void **state)
 {
 	fixture f;
 	pgs_error err = PGS_ERROR_INIT;
@@ -112,7 +112,7 @@ static void test_space__what_fills_the_kv_is_refused(void **state)
 	expect_code(put_page(f.db, 3, 1, &err), PGS_OK, &err, "writing below");
 	told.size_bytes = told.used_bytes = 81 * PERCENT; /* others wrote */
 	let_it_age();
-	pgs__space_note(f.store, PERCENT); /* asks again, as little was left */
+	pgs__room_note(f.store, PERCENT); /* asks again, as little was left */
 	expect_code(put_page(f.db, 4, 1, &err), PGS_ENOSPC, &err, "a page");
 	assert_non_null(strstr(err.message, "829.4 MiB of the KV's quota of 1024.0 MiB are in use"));
 	assert_non_null(strstr(err.message, "80 %"));
@@ -125,7 +125,7 @@ static void test_space__what_fills_the_kv_is_refused(void **state)
 	close_all(&f);
 }
 
-static void test_space__what_makes_room_is_not(void **state)
+static void test_room__what_makes_room_is_not(void **state)
 {
 	fixture f;
 	pgs_error err = PGS_ERROR_INIT;
@@ -152,7 +152,7 @@ static void test_space__what_makes_room_is_not(void **state)
 	close_all(&f);
 }
 
-static void test_space__writing_goes_on_when_there_is_room(void **state)
+static void test_room__writing_goes_on_when_there_is_room(void **state)
 {
 	fixture f;
 	pgs_error err = PGS_ERROR_INIT;
@@ -168,7 +168,7 @@ static void test_space__writing_goes_on_when_there_is_room(void **state)
 	close_all(&f);
 }
 
-static void test_space__a_file_near_the_quota_is_refused(void **state)
+static void test_room__a_file_near_the_quota_is_refused(void **state)
 {
 	fixture f;
 	pgs_error err = PGS_ERROR_INIT;
@@ -191,7 +191,7 @@ static void test_space__a_file_near_the_quota_is_refused(void **state)
 }
 
 /* A small quota leaves room for the largest requests, not for a share of it. */
-static void test_space__the_reserve_takes_a_request(void **state)
+static void test_room__the_reserve_takes_a_request(void **state)
 {
 	static const pgs_kv_limits limits = {128, 1572864, 0, 0};
 	fixture f;
@@ -209,7 +209,7 @@ static void test_space__the_reserve_takes_a_request(void **state)
 	close_all(&f);
 }
 
-static void test_space__asks_seldom(void **state)
+static void test_room__asks_seldom(void **state)
 {
 	fixture f;
 	(void)state;
@@ -221,14 +221,14 @@ static void test_space__asks_seldom(void **state)
 	assert_true(asked <= 1 + (pgs__now_ms() - began) / 5000);
 	let_it_age();
 	unsigned before = asked;
-	pgs__space_note(f.store, 29 * PERCENT); /* nearly as much as was left */
+	pgs__room_note(f.store, 29 * PERCENT); /* nearly as much as was left */
 	assert_int_equal(put_page(f.db, 0, 1000, NULL), PGS_OK);
 	assert_int_equal(asked, before + 1);
 	close_all(&f);
 }
 
 /* Between two questions, what this process puts counts. */
-static void test_space__counts_its_own_puts(void **state)
+static void test_room__counts_its_own_puts(void **state)
 {
 	fixture f;
 	pgs_error err = PGS_ERROR_INIT;
@@ -249,24 +249,24 @@ static void test_space__counts_its_own_puts(void **state)
 	close_all(&f);
 }
 
-static void test_space__a_kv_that_does_not_tell_is_not_full(void **state)
+static void test_room__a_kv_that_does_not_tell_is_not_full(void **state)
 {
 	fixture f;
 	pgs_error err = PGS_ERROR_INIT;
 	(void)state;
 	open_with(&f, NULL, 0);
-	f.store->space.asked_ms = 0;
+	f.store->room.asked_ms = 0;
 	stat_result = PGS_EIO;
 	expect_code(put_page(f.db, 0, 1, &err), PGS_OK, &err, "no answer");
 	stat_result = PGS_OK;
 	told.quota_bytes = 0;
 	told.size_bytes = UINT64_MAX / 2;
-	f.store->space.asked_ms = 0;
+	f.store->room.asked_ms = 0;
 	expect_code(put_page(f.db, 0, 2, &err), PGS_OK, &err, "no quota");
 	close_all(&f);
 }
 
-static void test_space__can_be_switched_off(void **state)
+static void test_room__can_be_switched_off(void **state)
 {
 	fixture f;
 	pgs_error err = PGS_ERROR_INIT;
@@ -291,7 +291,7 @@ static int count_blob(void *ctx, const char *name, uint64_t size)
 }
 
 /* A large transaction learns it before it uploads anything. */
-static void test_space__is_looked_at_before_pages_spill(void **state)
+static void test_room__is_looked_at_before_pages_spill(void **state)
 {
 	fixture f;
 	unsigned before = 0, after = 0;
@@ -324,7 +324,7 @@ static uint64_t thin_seed(uint64_t page_no)
 }
 
 /* A pack takes less of the KV than what it is folded into. */
-static void test_space__packs_stay_as_they_are(void **state)
+static void test_room__packs_stay_as_they_are(void **state)
 {
 	static const pgs_kv_limits limits = {128, 1572864, 0, 0};
 	fixture f;
@@ -351,17 +351,17 @@ static void test_space__packs_stay_as_they_are(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_space__what_fills_the_kv_is_refused),
-		cmocka_unit_test(test_space__what_makes_room_is_not),
-		cmocka_unit_test(test_space__writing_goes_on_when_there_is_room),
-		cmocka_unit_test(test_space__a_file_near_the_quota_is_refused),
-		cmocka_unit_test(test_space__the_reserve_takes_a_request),
-		cmocka_unit_test(test_space__asks_seldom),
-		cmocka_unit_test(test_space__counts_its_own_puts),
-		cmocka_unit_test(test_space__a_kv_that_does_not_tell_is_not_full),
-		cmocka_unit_test(test_space__can_be_switched_off),
-		cmocka_unit_test(test_space__is_looked_at_before_pages_spill),
-		cmocka_unit_test(test_space__packs_stay_as_they_are),
+		cmocka_unit_test(test_room__what_fills_the_kv_is_refused),
+		cmocka_unit_test(test_room__what_makes_room_is_not),
+		cmocka_unit_test(test_room__writing_goes_on_when_there_is_room),
+		cmocka_unit_test(test_room__a_file_near_the_quota_is_refused),
+		cmocka_unit_test(test_room__the_reserve_takes_a_request),
+		cmocka_unit_test(test_room__asks_seldom),
+		cmocka_unit_test(test_room__counts_its_own_puts),
+		cmocka_unit_test(test_room__a_kv_that_does_not_tell_is_not_full),
+		cmocka_unit_test(test_room__can_be_switched_off),
+		cmocka_unit_test(test_room__is_looked_at_before_pages_spill),
+		cmocka_unit_test(test_room__packs_stay_as_they_are),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

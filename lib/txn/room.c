@@ -1,5 +1,5 @@
 /* The soft quota: knowing how full the KV is, and refusing to fill it. */
-#include "txn/space.h"
+#include "txn/room.h"
 
 #include "txn/db.h"
 #include "util/clock.h"
@@ -12,15 +12,15 @@
 #define RESERVE_REQUESTS 2 /* or so many of the largest requests */
 #define MIB ((double)(1 << 20))
 
-void pgs__space_init(pgs__space *space, uint32_t percent)
+void pgs__room_init(pgs__room *room, uint32_t percent)
 {
-	*space = (pgs__space){.percent = percent};
-	pthread_mutex_init(&space->lock, NULL);
+	*room = (pgs__room){.percent = percent};
+	pthread_mutex_init(&room->lock, NULL);
 }
 
-void pgs__space_free(pgs__space *space)
+void pgs__room_free(pgs__room *room)
 {
-	pthread_mutex_destroy(&space->lock);
+	pthread_mutex_destroy(&room->lock);
 }
 
 /* --- how full ------------------------------------------------------------------------ */
@@ -39,17 +39,17 @@ static uint64_t size_max(const pgs_store *store, const pgs_kv_stat *stat)
 	return reserve < stat->quota_bytes ? stat->quota_bytes - reserve : 0;
 }
 
-uint64_t pgs__space_soft_quota(const pgs_store *store, const pgs_kv_stat *stat)
+uint64_t pgs__room_soft_quota(const pgs_store *store, const pgs_kv_stat *stat)
 {
-	if (stat->quota_bytes == 0 || store->space.percent == 0)
+	if (stat->quota_bytes == 0 || store->room.percent == 0)
 		return UINT64_MAX;
-	uint64_t part = stat->quota_bytes / 100 * store->space.percent, most = size_max(store, stat);
+	uint64_t part = stat->quota_bytes / 100 * store->room.percent, most = size_max(store, stat);
 	return part < most ? part : most;
 }
 
-uint64_t pgs__space_filled(const pgs_store *store, const pgs_kv_stat *stat)
+uint64_t pgs__room_filled(const pgs_store *store, const pgs_kv_stat *stat)
 {
-	uint64_t used = in_use(stat), soft = pgs__space_soft_quota(store, stat);
+	uint64_t used = in_use(stat), soft = pgs__room_soft_quota(store, stat);
 	if (soft == UINT64_MAX || used >= soft || stat->size_bytes < size_max(store, stat))
 		return used;
 	return soft;
@@ -57,25 +57,25 @@ uint64_t pgs__space_filled(const pgs_store *store, const pgs_kv_stat *stat)
 
 /* --- asking ---------------------------------------------------------------------------- */
 
-void pgs__space_note(pgs_store *store, uint64_t bytes)
+void pgs__room_note(pgs_store *store, uint64_t bytes)
 {
-	pthread_mutex_lock(&store->space.lock);
-	store->space.put += bytes;
-	pthread_mutex_unlock(&store->space.lock);
+	pthread_mutex_lock(&store->room.lock);
+	store->room.put += bytes;
+	pthread_mutex_unlock(&store->room.lock);
 }
 
 /* Whether `bytes` more fit, as far as is known. */
 static bool fits(const pgs_store *store, uint64_t bytes)
 {
-	const pgs__space *s = &store->space;
-	uint64_t soft = pgs__space_soft_quota(store, &s->stat), filled = pgs__space_filled(store, &s->stat);
+	const pgs__room *s = &store->room;
+	uint64_t soft = pgs__room_soft_quota(store, &s->stat), filled = pgs__room_filled(store, &s->stat);
 	return filled < soft && s->put + bytes <= soft - filled;
 }
 
 /* Whether to ask now. */
 static bool is_stale(const pgs_store *store, uint64_t bytes, uint64_t now)
 {
-	const pgs__space *s = &store->space;
+	const pgs__room *s = &store->room;
 	if (s->asked_ms == 0)
 		return true;
 	if (s->stat.quota_bytes == 0) /* there is none */
@@ -90,18 +90,18 @@ static void ask(pgs_store *store, uint64_t deadline_ms)
 	pgs_kv *kv = store->backend.kv;
 	pgs_kv_stat stat = {0};
 	bool known = kv->vtable->stat(kv, &stat, deadline_ms, NULL) == PGS_OK;
-	pthread_mutex_lock(&store->space.lock);
+	pthread_mutex_lock(&store->room.lock);
 	if (known) {
-		store->space.stat = stat;
-		store->space.put = 0;
+		store->room.stat = stat;
+		store->room.put = 0;
 	}
-	pthread_mutex_unlock(&store->space.lock);
+	pthread_mutex_unlock(&store->room.lock);
 }
 
 static int refuse(const pgs_store *store, const char *db_name, const pgs_kv_stat *stat, pgs_error *err)
 {
 	double quota = (double)stat->quota_bytes / MIB, used = (double)in_use(stat) / MIB;
-	if (stat->size_bytes >= size_max(store, stat) && in_use(stat) < pgs__space_soft_quota(store, stat))
+	if (stat->size_bytes >= size_max(store, stat) && in_use(stat) < pgs__room_soft_quota(store, stat))
 		return pgs__error(err, PGS_ENOSPC,
 				  "database %s: nothing more is written, as the KV's file has %.1f MiB of its quota of "
 				  "%.1f MiB, of which %.1f MiB are in use: defragment it (etcd: each member), or raise "
@@ -111,12 +111,12 @@ static int refuse(const pgs_store *store, const char *db_name, const pgs_kv_stat
 			  "database %s: nothing more is written, as %.1f MiB of the KV's quota of %.1f MiB are in use; the "
 			  "soft quota is %u %%. Run maintenance, compact the KV's history, then defragment it (etcd: each "
 			  "member), or raise its quota",
-			  db_name, used, quota, store->space.percent);
+			  db_name, used, quota, store->room.percent);
 }
 
-int pgs__space_admit(pgs_store *store, const char *db_name, uint64_t bytes, uint64_t deadline_ms, pgs_error *err)
+int pgs__room_admit(pgs_store *store, const char *db_name, uint64_t bytes, uint64_t deadline_ms, pgs_error *err)
 {
-	pgs__space *s = &store->space;
+	pgs__room *s = &store->room;
 	uint64_t now = pgs__now_ms();
 	if (s->percent == 0)
 		return PGS_OK;
