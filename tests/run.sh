@@ -275,7 +275,7 @@ fuzz_on() {
 
 # Built already: see start_beside().
 stage_server() {
-	run_ctest gcc -L server -j $((jobs + 1))
+	run_ctest gcc -L server -j $((2 * jobs))
 }
 
 stage_cppcheck() {
