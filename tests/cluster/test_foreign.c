@@ -129,7 +129,9 @@ static void test_compaction__under_a_reader(void **state)
 	pgs_unpin_revision(pin);
 	expect_new_pages(f->db);
 	expect_code(pgs_verify(f->db, NULL, NULL, &err), PGS_OK, &err, "pgs_verify");
-	commit_ok((txn = begin_write(f->db), assert_int_equal(write_seed(txn, 0, new_seed(0)), PGS_OK), txn));
+	txn = begin_write(f->db);
+	assert_int_equal(write_seed(txn, 0, new_seed(0)), PGS_OK);
+	commit_ok(txn);
 }
 
 /* A transaction with more reads than compares fit is checked against the changelog, which it watches from its snapshot
@@ -195,7 +197,8 @@ static void test_verify__does_not_wait_for_others_writes_to_be_told(void **state
 	assert_true(pgs__now_ms() - started < 10000);
 	pgs_maintain_options options = PGS_MAINTAIN_OPTIONS_INIT;
 	options.all = true;
-	expect_code(pgs_maintain(f->db, &options, NULL, &err), PGS_OK, &err, "pgs_maintain"); /* folds it: behind the last commit */
+	/* Folds it: behind the last commit. */
+	expect_code(pgs_maintain(f->db, &options, NULL, &err), PGS_OK, &err, "pgs_maintain");
 	expect_code(pgs_verify(f->db, NULL, NULL, &err), PGS_OK, &err, "pgs_verify");
 	expect_new_pages(f->db);
 }
