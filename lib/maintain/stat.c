@@ -23,6 +23,24 @@ static int count_keys(pgs_db *db, uint64_t counts[KIND_COUNT], uint64_t deadline
 	return result;
 }
 
+/* A snapshot that was opened by `t` alone does not know it. */
+static int read_floor(pgs_db *db, pgs_db_stat *stat, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__key g = pgs__key_single(pgs__db_prefix(db), 'g');
+	const pgs_kv_op op = pgs__op_get(pgs__key_slice(&g), 0);
+	pgs__floor floor = {0};
+	pgs_kv_txn txn;
+	int result = pgs__kv_read(pgs__db_backend(db), &txn, &op, 1, deadline_ms, err);
+	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	if (result == PGS_OK && !pair)
+		result = pgs__error(err, PGS_ENOTFOUND, "database %s was dropped", db->name);
+	else if (pair && pgs__floor_decode(pair->value, &floor) != PGS_OK)
+		result = pgs__error(err, PGS_ECORRUPT, "database %s: the value of key g, floor, is damaged", db->name);
+	stat->floor_revision = floor.floor;
+	pgs__kv_release(pgs__db_backend(db), &txn, 1);
+	return result;
+}
+
 static int add_blob(void *ctx, const char *name, uint64_t size)
 {
 	pgs_db_stat *stat = ctx;
@@ -102,6 +120,8 @@ int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err)
 	*stat = (pgs_db_stat)PGS_DB_STAT_INIT;
 	int result = pgs__snapshot_open(&snapshot, db, 0, deadline, err);
 	if (result == PGS_OK)
+		result = read_floor(db, stat, deadline, err);
+	if (result == PGS_OK)
 		result = count_keys(db, counts, deadline, err);
 	if (result == PGS_OK)
 		result = count_files(db, stat, deadline, err);
@@ -113,7 +133,6 @@ int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err)
 	stat->revision = snapshot.commit_revision;
 	stat->commit_count = snapshot.commit_count ? snapshot.commit_count - 1 : 0; /* the first put made it */
 	stat->page_count = snapshot.extent;
-	stat->floor_revision = snapshot.floor;
 	add_counts(stat, counts);
 	add_upkeep(db, stat, &kv);
 	add_cache(db, stat);

@@ -15,7 +15,7 @@ typedef struct pgs__snapshot {
 	uint64_t commit_revision;
 	uint64_t commit_count;     /* version of `t` */
 	uint64_t counter;          /* value of `t` */
-	uint64_t floor;
+	uint64_t floor;            /* 0 where it was not read: the latest, opened by `t` alone */
 	uint64_t epoch;            /* mod revision of `z` */
 	uint64_t extent;           /* pages */
 	uint64_t extent_revision;  /* mod revision of `e` */
