@@ -163,7 +163,7 @@ static void new_content(running *r, int page, uint8_t *out)
 	memset(out, 0, SIM_PAGE_SIZE);
 	if (change) {
 		memcpy(out, r->bytes[page], SIM_PAGE_SIZE);
-		uint64_t at = rng_below(rng, 30) * 16;
+		uint64_t at = 16 * rng_below(rng, 30);
 		fill_noise(rng, out + at, 16);
 	} else if (kind == 1) {
 		fill_noise(rng, out, 24);

@@ -93,7 +93,7 @@ void bank_check_total(bank_worker *w, uint64_t revision, uint64_t *revision_out)
 {
 	int64_t total = bank_total_at(w, revision, revision_out);
 	w->snapshots += total >= 0;
-	if (total >= 0 && total != BANK_ACCOUNTS * BANK_START)
+	if (total >= 0 && total != (int64_t)BANK_ACCOUNTS * BANK_START)
 		snprintf(w->failure, sizeof w->failure, "the snapshot at %llu holds %lld", (unsigned long long)revision,
 			(long long)total);
 }

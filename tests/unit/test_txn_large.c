@@ -93,7 +93,7 @@ static void interfere(stage *s, const char *operation)
 	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
 	pgs_error err = PGS_ERROR_INIT;
 	o.write = true;
-	o.timeout_ms = 50;
+	o.timeout_ms = s->variant->backend & STAGE_SERVERS ? 3000 : 50;
 	assert_int_equal(pgs_begin(&t, stage_other(s), &o, NULL), PGS_OK);
 	tx_put(t, s, 1, THIN(5));
 	assert_int_equal(pgs_commit(t, NULL, NULL, &err), PGS_EBUSY);
