@@ -31,11 +31,11 @@ static pgs__buffer copy_of(const uint8_t *data, size_t size)
 	return b;
 }
 
-static void decode(pgs__etcd *e, pgs_kv_txn *txn, const uint8_t *data, size_t size)
+static void decode(pgs__etcd *e, pgs_kv_txn *txn, pgs__etcd_decoder *decoder, const uint8_t *data, size_t size)
 {
 	pgs__etcd_call call = {.ctx = txn};
 	call.request.answer = copy_of(data, size);
-	int result = pgs__etcd_decode_txn(e, &call);
+	int result = decoder(e, &call);
 	check_result_of(result, txn);
 	if (result == PGS_OK && txn->result_count) { /* and as one more page of it */
 		pgs__etcd_page page = {txn->response, &txn->results[0]};
@@ -62,7 +62,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	pgs__etcd e = {.prefix = {"/r/", 3}};
 	for (size_t count = 0; count <= 4; count++) {
 		pgs_kv_txn txn = {.success = ops, .success_count = count, .failure = ops, .failure_count = 1};
-		decode(&e, &txn, data, size);
+		decode(&e, &txn, pgs__etcd_decode_txn, data, size);
 	}
+	pgs_kv_txn one = {.success = ops, .success_count = 1};
+	decode(&e, &one, pgs__etcd_decode_range, data, size);
 	return 0;
 }
