@@ -6,7 +6,7 @@
 #include "util/alloc.h"
 #include "util/error.h"
 
-#define READ_MAX (256u << 10) /* bytes of blocks a cursor reads at once */
+#define READ_MAX (256u << 10) /* bytes of blocks read at once */
 
 static int read_blob(const pgs__index_file *file, const pgs__backend *backend, uint64_t offset, void *buffer,
 		     size_t size, uint64_t deadline_ms, pgs_error *err)
@@ -115,21 +115,50 @@ static int read_blocks(const pgs__index_file *file, const pgs__backend *backend,
 	return result;
 }
 
-/* Make `index` the block that is kept, and go to its first entry at or after `page_no`: kept->at tells whether there is
- * one. */
+/* Where the blocks end that are read with block `first`: each has a page that is expected. */
+static size_t expected_end(const pgs__index_file *file, size_t first, const pgs__index_block_kept *kept)
+{
+	uint64_t from = block_at(file, first).offset;
+	size_t end = first + 1, at = 0;
+	for (; end < block_count(file); end++) {
+		const pgs__index_block next = block_at(file, end);
+		while (at < kept->expected_count && kept->expected[at] < next.first_page)
+			at++;
+		if (at == kept->expected_count || kept->expected[at] > next.last_page ||
+			next.offset + next.length - from > READ_MAX)
+			break;
+	}
+	return end;
+}
+
+/* Have block `index` among those that are kept. */
+static int keep_block(const pgs__index_file *file, const pgs__backend *backend, size_t index,
+		      pgs__index_block_kept *kept, uint64_t deadline_ms, pgs_error *err)
+{
+	size_t size;
+	if (kept->bytes && index >= kept->first && index < kept->end)
+		return PGS_OK;
+	pgs__free(kept->bytes);
+	kept->bytes = NULL;
+	kept->at = false;
+	kept->first = index;
+	kept->end = expected_end(file, index, kept);
+	return read_blocks(file, backend, kept->first, kept->end, &kept->bytes, &size, deadline_ms, err);
+}
+
+/* Go to the first entry of block `index` at or after `page_no`: kept->at tells whether there is one. */
 static int seek(const pgs__index_file *file, const pgs__backend *backend, size_t index, uint64_t page_no,
 		pgs__index_block_kept *kept, uint64_t deadline_ms, pgs_error *err)
 {
-	if (!kept->bytes || kept->index != index) {
-		pgs__free(kept->bytes);
-		*kept = (pgs__index_block_kept){.index = index};
-		int result = read_blocks(file, backend, index, index + 1, &kept->bytes, &kept->size, deadline_ms, err);
-		if (result != PGS_OK)
-			return result;
-	}
-	if (!kept->at || kept->page_no > page_no) {
+	int result = keep_block(file, backend, index, kept, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	if (!kept->at || kept->index != index || kept->page_no > page_no) {
+		const pgs__index_block row = block_at(file, index);
+		const uint8_t *bytes = kept->bytes + (row.offset - block_at(file, kept->first).offset);
 		kept->at = false;
-		if (pgs__entries_open((pgs_slice){kept->bytes, kept->size}, &kept->reader) != PGS_OK)
+		kept->index = index;
+		if (pgs__entries_open((pgs_slice){bytes, row.length}, &kept->reader) != PGS_OK)
 			return damaged_block(file, index, err);
 	}
 	while (!kept->at || kept->page_no < page_no) {

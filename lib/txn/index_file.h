@@ -22,12 +22,14 @@ typedef struct pgs__index_file {
 int pgs__index_file_open(pgs__index_file *out, const pgs_db *db, pgs_slice name, uint64_t deadline_ms, pgs_error *err);
 void pgs__index_file_close(pgs__index_file *file); /* also when zeroed */
 
-/* The block that was used last, and the entry found in it: neighbours are not looked for from its start. Start zeroed;
- * free with pgs__free(bytes). */
+/* The blocks that were read last, and the entry found last: neighbours are not looked for from a block's start. Start
+ * zeroed, but for `expected`; free with pgs__free(bytes). */
 typedef struct pgs__index_block_kept {
+	const uint64_t *expected; /* rising pages that will be looked for: neighbouring blocks that have some are read */
+	size_t expected_count;    /* together, up to 256 KiB */
 	uint8_t *bytes;
-	size_t size;
-	size_t index; /* of the block, when there are bytes */
+	size_t first, end;        /* blocks in there */
+	size_t index;             /* of the block that is being walked */
 	pgs__entries_reader reader;
 	bool at;      /* the entry below has been read */
 	uint64_t page_no;

@@ -251,7 +251,7 @@ struct pgs__pack_finder {
 	uint64_t deadline_ms;
 	pgs_error *err;
 	pgs__arena arena;
-	pgs__index_block_kept blocks[]; /* per pack, the index block read last */
+	pgs__index_block_kept blocks[]; /* per pack, the index blocks read last */
 };
 
 int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs__backend *backend,
@@ -266,6 +266,14 @@ int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs
 	finder->deadline_ms = deadline_ms;
 	finder->err = err;
 	return PGS_OK;
+}
+
+void pgs__pack_expect(pgs__pack_finder *finder, const uint64_t *pages, size_t count)
+{
+	for (size_t i = 0; i < finder->view->count; i++) {
+		finder->blocks[i].expected = pages;
+		finder->blocks[i].expected_count = count;
+	}
 }
 
 void pgs__pack_finder_free(pgs__pack_finder *finder)

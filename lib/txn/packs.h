@@ -38,10 +38,12 @@ typedef struct pgs__pack_answer {
 	size_t pointer_size;
 } pgs__pack_answer;
 
-/* A walk over rising pages, which keeps the index block it is in. */
+/* A walk over rising pages, which keeps the index blocks it is in. */
 typedef struct pgs__pack_finder pgs__pack_finder;
 int pgs__pack_finder_new(pgs__pack_finder **out, pgs__pack_view *view, const pgs__backend *backend,
 			 uint64_t deadline_ms, pgs_error *err);
+/* These rising pages will be looked for (borrowed): what lies together of them is read together. */
+void pgs__pack_expect(pgs__pack_finder *finder, const uint64_t *pages, size_t count);
 int pgs__pack_find(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, pgs__pack_answer *out);
 /* Whether a pack younger than `age` says anything about a page. */
 int pgs__pack_covers(pgs__pack_finder *finder, uint64_t page_no, uint64_t age, bool *covered);

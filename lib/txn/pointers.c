@@ -161,6 +161,8 @@ static int overlay_packs(reading *r, size_t count)
 	pgs__pack_finder *finder;
 	int result = pgs__pack_finder_new(&finder, r->snapshot->packs, pgs__db_backend(r->snapshot->db),
 					  r->deadline_ms, r->err);
+	if (result == PGS_OK)
+		pgs__pack_expect(finder, r->pages, count);
 	for (size_t i = 0; result == PGS_OK && i < count; i++) {
 		pgs__pack_answer answer;
 		uint64_t age = r->out[i].ref.kind == PGS__POINTER_ABSENT ? 0 : r->out[i].ref.from;

@@ -145,6 +145,36 @@ static void test_cursor__reads_blocks_together_within_bounds(void **state)
 	pgs__index_file_close(&file);
 }
 
+/* Blocks that have expected pages are read together, others are not read. */
+static void test_find__reads_expected_blocks_together(void **state)
+{
+	fixture *f = *state;
+	pgs__index_file file;
+	static uint64_t pages[COUNT];
+	pgs_slice pointer;
+	bool found;
+	assert_int_equal(open_file(f, &file, NULL), PGS_OK);
+	const size_t blocks = file.table_size / PGS__INDEX_BLOCK_SIZE;
+	for (size_t every = 1; every <= COUNT / 2; every *= 10) {
+		pgs__index_block_kept kept = {.expected = pages};
+		for (uint64_t page = 0; page < COUNT * STEP; page += STEP * every)
+			pages[kept.expected_count++] = page;
+		uint64_t before = pgs_fault_calls(f->fault);
+		for (size_t i = 0; i < kept.expected_count; i++) {
+			assert_int_equal(pgs__index_file_find(&file, pgs__db_backend(f->db), pages[i], &kept, &found,
+							      &pointer, 0, NULL),
+					 PGS_OK);
+			assert_true(found && pointer.size > pages[i] % 3000);
+		}
+		uint64_t calls = pgs_fault_calls(f->fault) - before;
+		if (every == 1)
+			assert_true(calls < blocks && calls <= f->file.size / (128 << 10) + 1);
+		assert_true(calls <= kept.expected_count);
+		pgs__free(kept.bytes);
+	}
+	pgs__index_file_close(&file);
+}
+
 static void test_find__reads_a_block_once(void **state)
 {
 	fixture *f = *state;
@@ -289,6 +319,7 @@ int main(void)
 		CASE(test_cursor__walks_any_range),
 		CASE(test_cursor__reads_blocks_together_within_bounds),
 		CASE(test_find__reads_a_block_once),
+		CASE(test_find__reads_expected_blocks_together),
 		CASE(test_open__missing_or_of_another_page_size),
 		CASE(test_open__damage_anywhere_is_found),
 		CASE(test_cursor__goes_on_after_an_error),
