@@ -55,6 +55,7 @@ AT(pgs_blob_vtable, list, 32);
 AT(pgs_blob_vtable, remove, 40);
 AT(pgs_blob_vtable, close, 48);
 AT(pgs_blob_vtable, operations, 56);
+AT(pgs_blob_vtable, concurrency, 64);
 
 /* What backends are given and give back. */
 AT(pgs_slice, data, 0);

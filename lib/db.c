@@ -140,7 +140,8 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 	pgs__workbench_pool_init(&c->benches, c->page_size,
 				 o->compression_level ? o->compression_level : COMPRESSION_LEVEL_DEFAULT);
 	int levels = pgs__levels_init(&c->levels);
-	int cache = pgs__cache_new(&c->cache, c->page_size, o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT);
+	db->cache_bytes = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
+	int cache = pgs__cache_new(&c->cache, c->page_size, db->cache_bytes);
 	int upkeep = pgs__upkeep_init(db), tip = pgs__tip_init(&db->tip);
 	if (!db->seen || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK || tip != PGS_OK) {
 		db_free(db);

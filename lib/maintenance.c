@@ -14,7 +14,6 @@
  */
 #include "maintenance.h"
 
-#include <signal.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -25,6 +24,7 @@
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/task.h"
 
 #define WRITER_BUDGET_MS 25
 #define THREAD_BUDGET_MS 250
@@ -39,7 +39,7 @@
 /* --- a run ---------------------------------------------------------------------------- */
 
 typedef struct pgs__keeper {
-	pthread_t thread;
+	pgs__task thread;
 	pid_t pid; /* where the thread is: after fork() the child has none */
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
@@ -214,17 +214,6 @@ static void *keep(void *ctx)
 	return NULL;
 }
 
-/* Signals are the program's: its own threads get them. */
-static int start_thread(pgs__keeper *keeper)
-{
-	sigset_t all, before;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	int rc = pthread_create(&keeper->thread, NULL, keep, keeper);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	return rc;
-}
-
 static int start_keeper(pgs_store *store, pgs_error *err)
 {
 	pgs__keeper *keeper = pgs__calloc(1, sizeof *keeper);
@@ -239,14 +228,13 @@ static int start_keeper(pgs_store *store, pgs_error *err)
 	pthread_cond_init(&keeper->wake, &attributes);
 	pthread_condattr_destroy(&attributes);
 	store->keeper = keeper; /* before the thread looks */
-	int rc = start_thread(keeper);
-	if (rc == 0)
+	if (pgs__task_start(&keeper->thread, keep, keeper))
 		return PGS_OK;
 	store->keeper = NULL;
 	pthread_cond_destroy(&keeper->wake);
 	pthread_mutex_destroy(&keeper->lock);
 	pgs__free(keeper);
-	return pgs__error(err, PGS_ENOMEM, "cannot start the maintenance thread: %s", strerror(rc));
+	return pgs__error(err, PGS_ENOMEM, "cannot start the maintenance thread: the system gives no thread");
 }
 
 /* --- beginning and ending -------------------------------------------------------------------- */
@@ -273,7 +261,7 @@ void pgs__maintenance_stop(pgs_store *store)
 	if (keeper->pid == getpid()) {
 		keeper->stop = true;
 		wake(keeper);
-		pthread_join(keeper->thread, NULL);
+		pgs__task_join(&keeper->thread);
 		pthread_cond_destroy(&keeper->wake);
 		pthread_mutex_destroy(&keeper->lock);
 	}

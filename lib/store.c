@@ -188,6 +188,7 @@ int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_o
 	store->backend.kv = kv;
 	store->backend.blob = blob;
 	kv->vtable->limits(kv, &store->backend.limits);
+	store->backend.concurrency = PGS_BLOB_HAS(blob, concurrency) ? blob->vtable->concurrency(blob) : 1;
 	store->timeout_ms = o->timeout_ms;
 	store->read_only = o->read_only;
 	store->maintenance = o->maintenance ? o->maintenance : PGS_MAINTENANCE_MANUAL;

@@ -95,6 +95,12 @@ static void fault_operations(pgs_blob *blob, pgs_operation_visitor visit, void *
 		inner->vtable->operations(inner, visit, ctx);
 }
 
+static unsigned fault_concurrency(pgs_blob *blob)
+{
+	pgs_blob *inner = wrapper_of(blob)->inner;
+	return PGS_BLOB_HAS(inner, concurrency) ? inner->vtable->concurrency(inner) : 1;
+}
+
 static void fault_close(pgs_blob *blob)
 {
 	fault_blob *w = wrapper_of(blob);
@@ -112,6 +118,7 @@ static const pgs_blob_vtable fault_vtable = {
 	.remove = fault_remove,
 	.close = fault_close,
 	.operations = fault_operations,
+	.concurrency = fault_concurrency,
 };
 
 int pgs_fault_wrap_blob(pgs_blob **out, pgs_fault *fault, pgs_blob *inner, pgs_error *err)

@@ -222,6 +222,11 @@ static void s3_operations(pgs_blob *blob, pgs_operation_visitor visit, void *ctx
 		pgs__meter_visit(&pgs__s3_of(blob)->meters[i], "s3", names[i], visit, ctx);
 }
 
+static unsigned s3_concurrency(pgs_blob *blob)
+{
+	return (unsigned)pgs__s3_of(blob)->parallel;
+}
+
 static void s3_close(pgs_blob *blob)
 {
 	pgs__s3 *s3 = pgs__s3_of(blob);
@@ -250,6 +255,7 @@ static const pgs_blob_vtable vtable = {
 	.remove = pgs__s3_remove,
 	.close = s3_close,
 	.operations = s3_operations,
+	.concurrency = s3_concurrency,
 };
 
 static int set_numbers(pgs__s3 *s3, const pgs_s3_options *o, pgs_error *err)

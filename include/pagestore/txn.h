@@ -97,7 +97,8 @@ int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_err
 int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, pgs_error *err);
 
 /* End the transaction without committing, and free it. Pins end with it. NULL
- * is allowed. Since 0.1. */
+ * is allowed. What it reads ahead or uploads beside the caller is waited for,
+ * at most until its deadline. Since 0.1. */
 void pgs_abort(pgs_txn *txn);
 
 /* The revision of the commit this transaction's snapshot shows. Since 0.1. */

@@ -11,6 +11,7 @@ typedef struct pgs__backend {
 	pgs_kv *kv;
 	pgs_blob *blob;
 	pgs_kv_limits limits;
+	unsigned concurrency; /* of the blob store; from 2 on, threads are worth it */
 } pgs__backend;
 
 /* How many operations, and how many bytes of keys and values, fit one transaction; SIZE_MAX without a limit. */

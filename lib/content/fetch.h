@@ -5,7 +5,7 @@
 #include "content/contents.h"
 
 #define PGS__FETCH_GAP_MAX (64u << 10) /* bytes read and thrown away rather than asked for separately */
-#define PGS__FETCH_SPAN_MAX (4u << 20) /* of one ranged read */
+#define PGS__FETCH_SPAN_MAX (8u << 20) /* of one ranged read */
 #define PGS__FETCH_BAD_MAX 4           /* files with a damaged copy that are remembered */
 
 /* One content to find. What is about a place holds for one attempt, with one map of files. */

@@ -55,15 +55,8 @@ static uint8_t *make_head(pgs__sorted_item *items, size_t count, uint32_t page_s
 	return head;
 }
 
-typedef struct source {
-	const uint8_t *head;
-	size_t head_size;
-	const pgs__sorted_item *items;
-	size_t count;
-} source;
-
 /* The item that holds byte `offset` of the file. */
-static size_t item_at(const source *s, uint64_t offset)
+static size_t item_at(const pgs__sorted_put *s, uint64_t offset)
 {
 	size_t low = 0, high = s->count;
 	while (high - low > 1) {
@@ -78,8 +71,10 @@ static size_t item_at(const source *s, uint64_t offset)
 
 static int read_source(void *ctx, uint64_t offset, void *buffer, size_t size)
 {
-	const source *s = ctx;
+	pgs__sorted_put *s = ctx;
 	uint8_t *out = buffer;
+	if (s->cancelled)
+		return PGS_EIO;
 	if (offset < s->head_size) {
 		size_t part = s->head_size - (size_t)offset;
 		part = part < size ? part : size;
@@ -100,28 +95,51 @@ static int read_source(void *ctx, uint64_t offset, void *buffer, size_t size)
 	return PGS_OK;
 }
 
-int pgs__sorted_file_put(const pgs__sorted_target *target, pgs__sorted_item *items, size_t count,
-			 uint64_t deadline_ms, pgs__sorted_file *out, pgs_error *err)
+int pgs__sorted_put_prepare(pgs__sorted_put *put, const pgs__sorted_target *target, pgs__sorted_item *items,
+			    size_t count, pgs__sorted_file *out, pgs_error *err)
 {
-	pgs_blob *blob = target->backend->blob;
+	*put = (pgs__sorted_put){.blob = target->backend->blob, .items = items, .count = count};
 	*out = (pgs__sorted_file){0};
 	if (pgs__file_name_new(out->file_name, 's', target->base_revision) != PGS_OK)
 		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
-	source s = {.items = items, .count = count};
 	const size_t filter_size = pgs__sorted_filter_size(count, target->table_max);
-	uint8_t *head = make_head(items, count, target->page_size, filter_size, &s.head_size, &out->size);
-	if (!head)
+	put->head = make_head(items, count, target->page_size, filter_size, &put->head_size, &put->size);
+	if (!put->head)
 		return pgs__error_nomem(err, "table of a sorted file");
-	s.head = head;
-	pgs_slice table = {head + PGS__SORTED_HEADER_SIZE, count * PGS__SORTED_ENTRY_SIZE};
-	pgs__level_value_encode(out->size, table, filter_size, target->table_max, &out->value);
+	pgs_slice table = {put->head + PGS__SORTED_HEADER_SIZE, count * PGS__SORTED_ENTRY_SIZE};
+	pgs__level_value_encode(put->size, table, filter_size, target->table_max, &out->value);
 	out->key = pgs__key_level(target->prefix, target->level, &items[0].id, &items[count - 1].id, out->file_name);
+	out->size = put->size;
 	pgs__blob_name(out->blob_name, target->prefix, out->file_name);
-	int result = out->value.failed ? pgs__error_nomem(err, "table of a sorted file") : PGS_OK;
-	if (result == PGS_OK)
-		result = blob->vtable->put(blob, out->blob_name, out->size, read_source, &s, deadline_ms, err);
+	memcpy(put->blob_name, out->blob_name, sizeof put->blob_name);
+	if (!out->value.failed)
+		return PGS_OK;
+	pgs__buffer_free(&out->value);
+	pgs__sorted_put_free(put);
+	return pgs__error_nomem(err, "table of a sorted file");
+}
+
+int pgs__sorted_put_run(pgs__sorted_put *put, uint64_t deadline_ms, pgs_error *err)
+{
+	return put->blob->vtable->put(put->blob, put->blob_name, put->size, read_source, put, deadline_ms, err);
+}
+
+void pgs__sorted_put_free(pgs__sorted_put *put)
+{
+	pgs__free(put->head);
+	put->head = NULL;
+}
+
+int pgs__sorted_file_put(const pgs__sorted_target *target, pgs__sorted_item *items, size_t count,
+			 uint64_t deadline_ms, pgs__sorted_file *out, pgs_error *err)
+{
+	pgs__sorted_put put;
+	int result = pgs__sorted_put_prepare(&put, target, items, count, out, err);
+	if (result != PGS_OK)
+		return result;
+	result = pgs__sorted_put_run(&put, deadline_ms, err);
 	if (result != PGS_OK)
 		pgs__buffer_free(&out->value);
-	pgs__free(head);
+	pgs__sorted_put_free(&put);
 	return result;
 }

@@ -1,5 +1,5 @@
 /* Beginning and ending transactions. */
-#include "txn/txn.h"
+#include "txn/upload.h"
 
 #include "txn/history.h"
 #include "txn/named.h"
@@ -64,7 +64,7 @@ static pgs_txn *new_txn(pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
 	t->timeout_ms = o->timeout_ms;
 	t->error = (pgs_error)PGS_ERROR_INIT;
-	t->last_missed_page = PGS_NO_PAGE;
+	t->ahead.missed = t->ahead.next = PGS_NO_PAGE;
 	return t;
 }
 
@@ -140,6 +140,8 @@ static void release_pins(pgs_txn *t)
 
 void pgs__txn_free(pgs_txn *t)
 {
+	pgs__read_ahead_stop(t);
+	pgs__upload_stop(t);
 	release_pins(t);
 	for (size_t i = 0; i < t->write_count; i++) {
 		pgs__free(t->writes[i].page);
@@ -161,6 +163,7 @@ void pgs__txn_free(pgs_txn *t)
 void pgs__txn_remove_files(pgs_txn *t, uint64_t deadline_ms)
 {
 	pgs_blob *blob = pgs__db_backend(t->db)->blob;
+	pgs__upload_stop(t);
 	for (size_t i = 0; i < t->file_count; i++)
 		blob->vtable->remove(blob, t->files[i].blob_name, deadline_ms, NULL);
 }

@@ -22,6 +22,7 @@
 
 #include <stdlib.h>
 
+#include "txn/upload.h"
 #include "util/alloc.h"
 #include "util/bug.h"
 #include "util/clock.h"
@@ -565,6 +566,8 @@ static int run(pgs__commit *c)
 	int result = pgs__txn_admit(t, c->deadline_ms, c->err);
 	if (result == PGS_OK && t->buffered_bytes)
 		result = pgs__txn_place(t, false, c->deadline_ms, c->err);
+	if (result == PGS_OK)
+		result = pgs__upload_finish(t, c->deadline_ms, c->err); /* invariant 6 */
 	if (result != PGS_OK || changes_nothing(t)) {
 		c->nothing = true;
 		c->revision = c->previous = t->snapshot.commit_revision;

@@ -46,7 +46,7 @@ struct pgs_db {
 	char name[4 * PGS_DB_NAME_MAX + 1]; /* printable, for messages */
 	uint8_t order;
 	int64_t created_ms;
-	uint64_t write_buffer_bytes;
+	uint64_t write_buffer_bytes, cache_bytes;
 	size_t delta_max;            /* bytes a delta may have */
 	pgs_maintain_options maintain; /* as given; zeros mean the defaults */
 	pgs__contents contents;      /* prefix, secret, page size, cache, files */

@@ -9,7 +9,7 @@
  *
  * A delta against its base depends on what the page held: the commit compares that unchanged (invariant 6).
  */
-#include "txn/txn.h"
+#include "txn/upload.h"
 
 #include <stdlib.h>
 
@@ -20,9 +20,6 @@
 
 #define CHUNK 256
 #define INLINE_AGAIN_MAX 64       /* a page this small in its pointer is as good as any delta */
-#define FILE_TABLES_SHARE 3       /* of the commit's request: whole tables of files that ride in it, */
-#define FILE_TABLES_MAX 8         /* and of so many files at the most */
-#define OTHER_OPS 8               /* of a commit, besides files and attributes */
 #define FILE_BYTES_MIN (1u << 20) /* contents of a commit that are worth a sorted file */
 #define BASE_TIME_DIVISOR 4       /* of what is left of a call's time, for reading bases */
 
@@ -312,117 +309,6 @@ static int place_chunk(placing *p)
 	return result;
 }
 
-/* --- uploading ----------------------------------------------------------------------------- */
-
-
-static int by_id(const void *a, const void *b)
-{
-	const pgs__write *x = *(pgs__write *const *)a, *y = *(pgs__write *const *)b;
-	return memcmp(x->pointer.id.bytes, y->pointer.id.bytes, PGS__ID_SIZE);
-}
-
-static bool needs_file(const pgs__write *w)
-{
-	return w->state == PGS__WRITE_READY && w->frame != NULL && !w->in_kv;
-}
-
-/* The writes with a frame, by id; several pages of a group may have one content, which is stored once. */
-static size_t collect_frames(pgs_txn *t, pgs__write **writes, pgs__sorted_item *items)
-{
-	size_t count = 0, unique = 0;
-	for (size_t i = 0; i < t->write_count; i++)
-		if (needs_file(&t->writes[i]))
-			writes[count++] = &t->writes[i];
-	if (count > 1)
-		qsort(writes, count, sizeof *writes, by_id);
-	for (size_t i = 0; i < count; i++) {
-		const pgs__write *w = writes[i];
-		if (unique == 0 || !pgs__page_id_equal(&items[unique - 1].id, &w->pointer.id))
-			items[unique++] = (pgs__sorted_item){w->pointer.id, w->frame, w->frame_size, 0, 0};
-	}
-	return unique;
-}
-
-/* How large the next file's table may be that rides in the commit. The other files have fences. */
-static size_t table_max(const pgs_txn *t)
-{
-	size_t room = pgs__max_bytes(pgs__db_backend(t->db)) / FILE_TABLES_SHARE;
-	bool fits = t->file_count < FILE_TABLES_MAX && (t->file_count + 1) * PGS__LEVEL_TABLE_MAX <= room;
-	return fits ? PGS__LEVEL_TABLE_MAX : 0;
-}
-
-/* The commit registers all files in its one transaction: say that they do not fit before more is uploaded. */
-static int check_files_fit(const pgs_txn *t, pgs_error *err)
-{
-	const pgs__backend *backend = pgs__db_backend(t->db);
-	size_t bytes = 0, ops = pgs__max_ops(backend), room = pgs__max_bytes(backend) / 4 * 3;
-	for (size_t i = 0; i < t->file_count; i++)
-		bytes += t->files[i].value.size + PGS__KEY_MAX;
-	if (t->file_count + t->attr_write_count + OTHER_OPS <= ops && bytes < room)
-		return PGS_OK;
-	return pgs__error(err, PGS_ELIMIT,
-			  "database %s: the transaction has filled %zu files, and one commit cannot register more on this "
-			  "KV; commit in parts, use larger pages, or give a larger write_buffer_bytes for fewer files",
-			  t->db->name, t->file_count);
-}
-
-/* One file from the first items that fit; *used of them. */
-static int upload_file(pgs_txn *t, pgs__sorted_item *items, size_t count, size_t *used, uint64_t deadline_ms,
-		       pgs_error *err)
-{
-	if (pgs__grow(&t->files, &t->file_capacity, t->file_count + 1, sizeof *t->files) != PGS_OK)
-		return pgs__error_nomem(err, "sorted files");
-	int result = check_files_fit(t, err);
-	if (result != PGS_OK)
-		return result;
-	*used = pgs__sorted_file_fit(items, count);
-	const pgs__sorted_target target = {
-		.backend = pgs__db_backend(t->db),
-		.prefix = pgs__db_prefix(t->db),
-		.page_size = pgs__txn_page_size(t),
-		.level = 0,
-		.base_revision = t->snapshot.kv_revision,
-		.table_max = table_max(t),
-	};
-	result = pgs__sorted_file_put(&target, items, *used, deadline_ms, &t->files[t->file_count], err);
-	if (result == PGS_OK)
-		t->file_bytes += t->files[t->file_count++].size;
-	return result;
-}
-
-/* Point the writes whose contents are items [from, to) at the newest file. */
-static void point_at_file(pgs_txn *t, pgs__write **writes, size_t *next, const pgs__sorted_item *items, size_t used)
-{
-	for (size_t i = 0; i < used; i++)
-		while (writes[*next] && pgs__page_id_equal(&writes[*next]->pointer.id, &items[i].id)) {
-			pgs__write *w = writes[(*next)++];
-			w->in_file = true;
-			w->file = (uint32_t)(t->file_count - 1);
-			w->offset = items[i].offset;
-			t->frame_bytes -= w->frame_size;
-			pgs__free(w->frame);
-			w->frame = NULL;
-		}
-}
-
-int pgs__txn_upload_frames(pgs_txn *t, uint64_t deadline_ms, pgs_error *err)
-{
-	pgs__write **writes = pgs__calloc(t->write_count + 1, sizeof *writes); /* NULL ends it */
-	pgs__sorted_item *items = pgs__calloc(t->write_count + 1, sizeof *items);
-	int result = writes && items ? PGS_OK : pgs__error_nomem(err, "sorted files");
-	size_t count = result == PGS_OK ? collect_frames(t, writes, items) : 0;
-	size_t next = 0, used = 0;
-	for (size_t done = 0; result == PGS_OK && done < count; done += used) {
-		pgs__txn_keep(t, deadline_ms);
-		result = upload_file(t, items + done, count - done, &used, deadline_ms, err);
-		if (result == PGS_OK)
-			point_at_file(t, writes, &next, items + done, used);
-	}
-	pgs__free(items);
-	pgs__free(writes);
-	return result;
-}
-
 /* --- all pending writes ---------------------------------------------------------------------- */
 
 static int by_page(const void *a, const void *b)
@@ -478,7 +364,7 @@ int pgs__txn_place(pgs_txn *t, bool spill, uint64_t deadline_ms, pgs_error *err)
 	int result = place_all(t, pending, count, deadline_ms, err);
 	pgs__free(pending);
 	if (result == PGS_OK && t->frame_bytes >= FILE_BYTES_MIN)
-		result = pgs__txn_upload_frames(t, deadline_ms, err);
+		result = pgs__upload_frames(t, deadline_ms, err);
 	if (result != PGS_OK)
 		return result;
 	if (spill)
@@ -493,11 +379,14 @@ static int read_own_file(pgs_txn *t, const pgs__write *w, void *page, pgs__workb
 {
 	pgs_blob *blob = pgs__db_backend(t->db)->blob;
 	pgs_blob_range range = {.name = t->files[w->file].blob_name, .offset = w->offset, .size = w->frame_size};
+	int result = pgs__upload_has(t, w->file) ? pgs__upload_finish(t, deadline_ms, &t->error) : PGS_OK;
+	if (result != PGS_OK)
+		return result;
 	uint8_t *bytes = pgs__malloc(w->frame_size);
 	if (!bytes)
 		return pgs__error_nomem(&t->error, "reading a spilled page");
 	range.buffer = bytes;
-	int result = blob->vtable->get(blob, &range, 1, deadline_ms, &t->error);
+	result = blob->vtable->get(blob, &range, 1, deadline_ms, &t->error);
 	pgs__want want = {.page_no = w->page_no, .id = w->pointer.id, .page = page};
 	if (result == PGS_OK)
 		result = pgs__content_open(&t->db->contents, bench, (pgs_slice){bytes, w->frame_size}, &want,

@@ -4,6 +4,8 @@
  *                    └─→ pgs_abort ─→ freed
  *
  *   begin.c       begin, abort, and what they hold       read.c     reads, pins, prefetch
+ *   load.c        pages past the cache                   read_ahead.c  what is read in order
+ *   upload.c      full contents ahead of the commit
  *   write.c       buffered writes, truncate, attributes  place.c    where a page's new content goes
  *   commit.c      the KV transaction and its outcome     payload.c  what it puts
  *   validate.c    what it compares                       lock.c     the writer lock
@@ -54,6 +56,21 @@ typedef struct pgs__attr_read {
 	uint64_t seen_revision; /* 0 = absent */
 } pgs__attr_read;
 
+#define PGS__AHEAD_WINDOWS 2 /* under way at once */
+
+/* What is read in order (read_ahead.c). */
+typedef struct pgs__window pgs__window;
+typedef struct pgs__ahead {
+	uint64_t missed;     /* the page after those that were read when one was missed */
+	size_t run_length;   /* pages read at the last miss */
+	uint64_t next;       /* the first page of the oldest window under way; PGS_NO_PAGE: none is */
+	uint64_t end;        /* where the next window begins */
+	size_t count;
+	pgs__window *windows[PGS__AHEAD_WINDOWS]; /* the oldest first */
+} pgs__ahead;
+
+typedef struct pgs__upload pgs__upload;
+
 struct pgs_txn {
 	pgs_db *db;
 	pgs__snapshot snapshot;
@@ -84,10 +101,10 @@ struct pgs_txn {
 	pgs__sorted_file *files;
 	size_t file_count, file_capacity;
 	uint64_t file_bytes;
+	pgs__upload *upload;    /* under way: the newest of them (upload.c) */
 
 	pgs__map pins;          /* address → pins + (1 << 63 if the buffer is ours) */
-	uint64_t last_missed_page; /* read-ahead: the page after the last one fetched alone */
-	uint32_t run_length;
+	pgs__ahead ahead;
 	pgs__keeper keeper;     /* pins the revision once it is older than half the retention */
 	pgs__writer_lock lock;  /* taken before the snapshot, if asked for; the commit takes it over */
 };
@@ -127,19 +144,26 @@ static inline bool pgs__txn_is_blank(const pgs_txn *t, uint64_t page_no)
 	return page_no >= t->snapshot.extent || (t->truncated && page_no >= t->truncated_to);
 }
 
+/* A page was missed: load it, and what comes next if pages are missed in order. PGS_OK, or what kept that from the
+ * cache: only PGS_ENOMEM counts, others are for the page's own read to meet. */
+int pgs__read_ahead(pgs_txn *t, uint64_t page_no);
+
+/* The reader got to ahead.next. */
+void pgs__read_ahead_reached(pgs_txn *t);
+
+/* Wait for what is read ahead: at most until the deadlines of what is under way. */
+void pgs__read_ahead_stop(pgs_txn *t);
+
 /* Content of a ready write into `page`. Errors: as pgs_read(). */
 int pgs__write_content(pgs_txn *t, const pgs__write *write, void *page, uint64_t deadline_ms);
 
-/* Decide the pointers of all pending writes (place.c). With `spill`, also free their pages, and upload the full
- * contents. Errors: as pgs_write(). */
+/* Decide the pointers of all pending writes (place.c), and upload full contents that are worth it. With `spill`, also
+ * free the pages. Errors: as pgs_write(). */
 int pgs__txn_place(pgs_txn *t, bool spill, uint64_t deadline_ms, pgs_error *err);
 
 /* Whether there is room in the KV for what the transaction holds now, before anything is uploaded for it (room.h).
  * Errors: ENOSPC. */
 int pgs__txn_admit(pgs_txn *t, uint64_t deadline_ms, pgs_error *err);
-
-/* Upload the frames that are not in a file as level-0 files. */
-int pgs__txn_upload_frames(pgs_txn *t, uint64_t deadline_ms, pgs_error *err);
 
 /* Give up a delta against what the page held: write the page full. */
 int pgs__write_make_full(pgs_txn *t, pgs__write *write, uint64_t deadline_ms, pgs_error *err);

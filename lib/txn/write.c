@@ -6,6 +6,7 @@
 #include "util/error.h"
 
 #define ATTR_WRITES_MAX 64
+#define HALVES_MAX 32 /* files of half the write buffer */
 
 static int check_writable(pgs_txn *t)
 {
@@ -40,6 +41,17 @@ static void reset_write(pgs_txn *t, pgs__write *w)
 	*w = (pgs__write){.page_no = w->page_no, .state = PGS__WRITE_DROPPED, .page = w->page};
 }
 
+/* How many bytes of pages are kept before they are placed. What is uploaded beside the writer has the other half, until
+ * there are many files: a commit cannot register any number of them. */
+static uint64_t buffer_bytes(const pgs_txn *t)
+{
+	uint64_t bytes = t->db->write_buffer_bytes;
+	if (pgs__db_backend(t->db)->concurrency > 1 && t->file_count < HALVES_MAX &&
+		bytes / 2 >= pgs__txn_page_size(t))
+		bytes /= 2;
+	return bytes;
+}
+
 /* The write buffer is full. */
 static int spill(pgs_txn *t)
 {
@@ -55,7 +67,7 @@ int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 	int result = check_writable(txn);
 	if (result == PGS_OK)
 		result = pgs__txn_check_page(txn, page_no);
-	if (result == PGS_OK && txn->buffered_bytes + page_size > txn->db->write_buffer_bytes)
+	if (result == PGS_OK && txn->buffered_bytes + page_size > buffer_bytes(txn))
 		result = spill(txn);
 	if (result == PGS_OK)
 		result = find_or_add(txn, page_no, &w);

@@ -141,7 +141,7 @@ static void delete_key(world *w, pgs_slice key)
 /* Put and register a file of what cells says about each page. `file` (may be NULL) tells its names. */
 static void put_file(world *w, uint8_t level, const cell *cells, size_t table_max, pgs__sorted_file *out)
 {
-	const pgs__backend direct = {w->kv, w->blob, w->backend.limits};
+	const pgs__backend direct = {w->kv, w->blob, w->backend.limits, 1};
 	const pgs__sorted_target target = {&direct, w->contents.prefix, PAGE, level, 5, table_max};
 	pgs__sorted_item *items = calloc(w->count, sizeof *items);
 	uint8_t (*damaged)[PAGE] = calloc(w->count, PAGE);

@@ -89,6 +89,11 @@ typedef struct pgs_blob_vtable {
 
 	/* As the KV's (pagestore/sys/kv.h). */
 	void (*operations)(pgs_blob *blob, pgs_operation_visitor visit, void *ctx);
+
+	/* How many calls are well made at once, because one mostly waits for a
+	 * network: from 2 on, transactions read ahead and upload on threads of
+	 * their own beside the caller's. Constant, and cheap to ask. None: 1. */
+	unsigned (*concurrency)(pgs_blob *blob);
 } pgs_blob_vtable;
 
 /* The size of a vtable without optional slots, and whether one has such a slot. */
