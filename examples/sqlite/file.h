@@ -1,0 +1,215 @@
+/* file.h: what the parts of the SQLite VFS share
+ *
+ *   vfs.c      the VFS: names, opening             file.c     a database file: reading, writing, controls
+ *   stores.c   stores and databases by URL         locks.c    snapshots, and who may write
+ *   journal.c  rollback journals without images    commit.c   one commit of the store per transaction
+ *   header.c   page 1's counters, kept apart       pragma.c   what SQL can ask
+ *   pages.c    sets of pages
+ */
+#ifndef SQ_FILE_H
+#define SQ_FILE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <pagestore.h>
+
+#include <sqlite3ext.h>
+#ifndef SQLITE_CORE
+extern const sqlite3_api_routines *sqlite3_api;
+#endif
+
+#define SQ_VFS_NAME "pagestore"
+
+/* --- pages.c: sets of page numbers -------------------------------------------------------------- */
+
+typedef struct sq_pages {
+	uint64_t *words;
+	uint64_t word_count;
+} sq_pages;
+
+int sq_pages_add(sq_pages *set, uint64_t page); /* SQLITE_OK or SQLITE_IOERR_NOMEM */
+bool sq_pages_has(const sq_pages *set, uint64_t page);
+uint64_t sq_pages_next(const sq_pages *set, uint64_t from); /* PGS_NO_PAGE: none */
+void sq_pages_clear(sq_pages *set);
+void sq_pages_free(sq_pages *set);
+
+/* --- stores.c: shared by all connections of the process --------------------------------------------- */
+
+/* A database of a store. It need not exist yet. */
+typedef struct sq_database sq_database;
+struct sq_database {
+	struct sq_store *store;
+	sq_database *next;
+	char *name;
+	unsigned references;
+	pthread_mutex_t lock; /* what follows */
+	pgs_db *db;           /* NULL: not opened, there may be none */
+	const void *writer;   /* the file that has the turn to write, of this process; NULL = none */
+	pthread_cond_t turn;  /* it was given back */
+};
+
+/* The database `name` of the store at `url`, which is opened if need be. Errors: SQLite's codes; err says more. */
+int sq_database_enter(sq_database **out, const char *url, const char *name, bool read_only, bool create,
+		      pgs_error *err);
+void sq_database_leave(sq_database *database);
+bool sq_database_read_only(const sq_database *database);
+
+/* The open database, opening it if it exists by now; NULL in *db if it does not. PGS_OK or an error. */
+int sq_database_open(sq_database *database, pgs_db **db, pgs_error *err);
+
+/* The same, making it if it does not exist. */
+int sq_database_create(sq_database *database, uint32_t page_size, pgs_db **db, pgs_error *err);
+
+/* The turn to write: taken by one file of the process at a time. False: another had it for all of `wait_ms`. */
+bool sq_turn_take(sq_database *database, const void *file, unsigned wait_ms);
+void sq_turn_give(sq_database *database, const void *file);
+
+/* --- header.c: page 1's counters ------------------------------------------------------------------------ */
+
+/* The bytes of page 1 that change although nothing a transaction relies on does: change counter, size and freelist at
+ * [24, 40), version-valid-for and library version at [92, 100). They are kept apart from the rest of page 1, in page 0
+ * of the store's database, and the counters are made up for each connection. */
+enum { SQ_HEADER_SIZE = 100, SQ_KEPT_SIZE = 24 };
+
+typedef struct sq_header {
+	uint8_t kept[SQ_KEPT_SIZE]; /* those bytes, as SQLite sees them */
+	uint32_t page_size;         /* SQLite's; 0 = an empty file */
+} sq_header;
+
+uint32_t sq_get4(const uint8_t *at);
+void sq_put4(uint8_t *at, uint32_t value);
+
+/* What page 0 says; false if it is not ours. */
+bool sq_header_decode(sq_header *header, const uint8_t *page);
+void sq_header_encode(const sq_header *header, uint8_t *page, size_t page_size);
+
+/* The same allocation, whatever the counters. */
+bool sq_header_same(const sq_header *a, const sq_header *b);
+
+/* Set both counters, and the library's version. */
+void sq_header_count(sq_header *header, uint32_t counter);
+uint32_t sq_header_counter(const sq_header *header);
+bool sq_header_is_valid(const sq_header *header); /* both counters agree: the page count can be relied on */
+int64_t sq_header_size(const sq_header *header);  /* the file's, in bytes */
+void sq_header_set_pages(sq_header *header, uint32_t page_count);
+
+/* Copy the kept bytes that lie in [offset, offset + size) of the file into `bytes`, or out of them. */
+void sq_header_overlay(const sq_header *header, uint8_t *bytes, size_t size, int64_t offset);
+void sq_header_learn(sq_header *header, const uint8_t *bytes, size_t size, int64_t offset);
+/* Whether all of [offset, offset + size) is kept bytes. */
+bool sq_header_covers(size_t size, int64_t offset);
+/* A copy of a WAL database says that it is one, and could not be opened: say that it is none. True if it was. */
+bool sq_header_leave_wal(uint8_t *page);
+/* Zero the kept bytes in the store's page 1. */
+void sq_header_strip(uint8_t *page);
+
+/* --- a database file ---------------------------------------------------------------------------------------- */
+
+typedef enum sq_write_state {
+	SQ_NOT_WRITING,
+	SQ_WRITING,   /* RESERVED or more; `writer` may be NULL as long as there is no database */
+	SQ_FAILED,    /* the commit was refused: what is written until the lock is given up goes nowhere */
+	SQ_COMMITTED  /* committed, and a reader of this connection is still at it */
+} sq_write_state;
+
+/* A page of the file is a page of the store's database of the same number, if both have the same size; page_size below
+ * is the store's. Byte x of the file is in page x / page_size + 1.
+ *
+ *     lock         transactions
+ *     NONE         none
+ *     SHARED       reader; with the turn to write also writer, which has the store's writer lock
+ *     RESERVED …   reader and writer, of one snapshot
+ *     committed    reader; what the commit wrote is read by `after`
+ */
+typedef struct sq_file {
+	sqlite3_file base; /* first */
+	sq_database *database;
+	sqlite3 **connection; /* told by SQLITE_FCNTL_PDB */
+	struct sq_file *next; /* of all that are open */
+	bool read_only;
+	pgs_txn_options at;   /* what past state it shows; zeros = the latest */
+	char *at_name;
+	int (*busy)(void *);  /* SQLITE_FCNTL_BUSYHANDLER */
+	void *busy_ctx;
+	int64_t mmap_bytes;
+
+	int lock;
+	sq_write_state state;
+	pgs_db *db;           /* NULL: there is none yet */
+	uint32_t page_size;
+	pgs_txn *reader;
+	pgs_txn *old_reader;  /* has pages that SQLite still holds (xFetch); while it is there, no more are handed out */
+	pgs_txn *writer;
+	pgs_txn *after;
+	size_t fetched;       /* pages of the reader SQLite holds */
+	bool has_turn;
+
+	sq_header seen;       /* at the snapshot, with the counter this connection was told */
+	sq_header now;        /* as SQLite wrote it last */
+	bool header_written;
+	int64_t size;         /* of the file, in bytes, as SQLite sees it */
+
+	/* SQLite's cache holds pages of one revision. It is kept until it is told another counter. */
+	uint32_t counter;
+	uint64_t cache_revision;
+	bool cache_stale;
+	sq_pages known;       /* pages read or written since then: what a commit relies on */
+	sq_pages written;     /* by the open transaction, or, committed, by the last one */
+	uint64_t committed;   /* its revision */
+	bool merged;          /* others had committed since the snapshot */
+
+	uint8_t *scratch;     /* a page */
+	uint64_t conflicts;
+	char conflict[PGS_ERROR_MESSAGE_SIZE + 64]; /* the last one's reason */
+	pgs_error error;      /* of the last call that failed */
+} sq_file;
+
+extern const sqlite3_io_methods sq_file_methods;
+
+/* An SQLite code for a failure of the library, whose details are in file->error; it is logged. `io` is the code if it
+ * is the storage's (SQLITE_IOERR_…). */
+int sq_fail(sq_file *file, int result, int io);
+
+/* Remember that SQLite relies on a page. */
+static inline int sq_rely(sq_file *file, uint64_t page)
+{
+	return sq_pages_add(&file->known, page);
+}
+
+/* Pages there are at `size` bytes, page 0 included; 0 for an empty file. */
+static inline uint64_t sq_page_count(const sq_file *file, int64_t size)
+{
+	return size > 0 ? ((uint64_t)size + file->page_size - 1) / file->page_size + 1 : 0;
+}
+
+/* Bytes of the snapshot, before the transaction: what journals are about. */
+int sq_read_seen(sq_file *file, uint8_t *bytes, size_t size, int64_t offset);
+
+/* Begin to write to a file that has no database. */
+int sq_create(sq_file *file, uint32_t page_size);
+
+/* locks.c */
+int sq_lock(sqlite3_file *file, int level);
+int sq_unlock(sqlite3_file *file, int level);
+void sq_end(sq_file *file);
+/* Whether a statement of the file's connection is at work whose text begins with `word`. */
+bool sq_is_running(const sq_file *file, const char *word);
+void sq_files_add(sq_file *file);
+void sq_files_remove(sq_file *file);
+
+/* commit.c */
+int sq_commit(sq_file *file);
+void sq_discard(sq_file *file);
+
+/* pragma.c: SQLITE_NOTFOUND if it is none of ours. */
+int sq_pragma(sq_file *file, char **argument);
+
+/* journal.c */
+typedef struct sq_journal sq_journal;
+size_t sq_journal_size(void);
+void sq_journal_open(sqlite3_file *journal, sq_file *of);
+
+#endif

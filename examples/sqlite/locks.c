@@ -1,0 +1,309 @@
+/* Locks are transactions.
+ *
+ * SHARED takes a snapshot. RESERVED forks a writing transaction from it: optimistic, so that it is the commit that finds
+ * out whether others were faster. But statements in autocommit mode and BEGIN IMMEDIATE, which ask for SHARED only to
+ * write, first take the turn: in this process (sq_turn_take), then the store's writer lock, and only then the snapshot.
+ * Those never conflict with each other; while another has the turn the answer is BUSY, and SQLite calls its busy handler.
+ *
+ * Which of the two it is SQLite does not say. It is told by what runs: a statement that writes, in autocommit mode, needs
+ * the turn (BEGIN IMMEDIATE counts as a writer, and has not left that mode yet).
+ *
+ * SQLite's cache is good as long as the database is at the revision it was filled at. At every SHARED lock it compares
+ * the change counter of page 1, so the counter that it is told (file->counter) is raised when that is not so.
+ */
+#include "file.h"
+
+#include <string.h>
+
+enum { TURN_WAIT_MS = 5 };
+
+/* --- what the connection does ------------------------------------------------------------------------- */
+
+static sqlite3 *connection_of(const sq_file *f)
+{
+	return f->connection ? *f->connection : NULL;
+}
+
+static bool begins_with(const char *sql, const char *word)
+{
+	while (*sql == ' ' || *sql == '\t' || *sql == '\n' || *sql == '\r' || *sql == ';')
+		sql++;
+	return sqlite3_strnicmp(sql, word, (int)strlen(word)) == 0;
+}
+
+bool sq_is_running(const sq_file *f, const char *word)
+{
+	sqlite3 *db = connection_of(f);
+	for (sqlite3_stmt *s = db ? sqlite3_next_stmt(db, NULL) : NULL; s; s = sqlite3_next_stmt(db, s))
+		if (sqlite3_stmt_busy(s) && sqlite3_sql(s) && begins_with(sqlite3_sql(s), word))
+			return true;
+	return false;
+}
+
+static bool needs_turn(const sq_file *f)
+{
+	sqlite3 *db = connection_of(f);
+	if (!db || f->read_only || !sqlite3_get_autocommit(db))
+		return false;
+	for (sqlite3_stmt *s = sqlite3_next_stmt(db, NULL); s; s = sqlite3_next_stmt(db, s))
+		if (sqlite3_stmt_busy(s) && !sqlite3_stmt_readonly(s))
+			return true;
+	return false;
+}
+
+/* --- which files are open --------------------------------------------------------------------------------- */
+
+static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
+static sq_file *files;
+
+void sq_files_add(sq_file *f)
+{
+	pthread_mutex_lock(&files_lock);
+	f->next = files;
+	files = f;
+	pthread_mutex_unlock(&files_lock);
+}
+
+void sq_files_remove(sq_file *f)
+{
+	pthread_mutex_lock(&files_lock);
+	sq_file **link = &files;
+	while (*link && *link != f)
+		link = &(*link)->next;
+	if (*link)
+		*link = f->next;
+	pthread_mutex_unlock(&files_lock);
+}
+
+/* Whether the connection is already writing to another file of this VFS: the two could not be committed together.
+ * Only this connection's thread changes what is looked at of its files. */
+static bool writes_elsewhere(const sq_file *f)
+{
+	bool found = false;
+	sqlite3 *db = connection_of(f);
+	pthread_mutex_lock(&files_lock);
+	for (const sq_file *other = files; db && other && !found; other = other->next)
+		found = other != f && other->connection && *other->connection == db && other->state == SQ_WRITING;
+	pthread_mutex_unlock(&files_lock);
+	return found;
+}
+
+/* --- snapshots ---------------------------------------------------------------------------------------------- */
+
+static int use_database(sq_file *f)
+{
+	int result = sq_database_open(f->database, &f->db, &f->error);
+	if (result != PGS_OK || !f->db || f->scratch)
+		return sq_fail(f, result, SQLITE_CANTOPEN);
+	f->page_size = pgs_db_page_size(f->db);
+	f->scratch = sqlite3_malloc((int)f->page_size);
+	return f->scratch ? SQLITE_OK : SQLITE_IOERR_NOMEM;
+}
+
+static int not_ours(sq_file *f)
+{
+	snprintf(f->error.message, sizeof f->error.message, "database %s of the store holds something else than an SQLite "
+		"database", f->database->name);
+	sqlite3_log(SQLITE_NOTADB, "pagestore: %s", f->error.message);
+	return SQLITE_NOTADB;
+}
+
+/* Learn the header of a snapshot that SQLite's cache is not of. */
+static int learn_header(sq_file *f, pgs_txn *txn)
+{
+	uint64_t count = 0;
+	int result = pgs_page_count(txn, &count);
+	if (result == PGS_OK)
+		result = pgs_read(txn, 0, f->scratch);
+	if (result != PGS_OK) {
+		f->error = *pgs_txn_error(txn);
+		return sq_fail(f, result, SQLITE_IOERR_READ);
+	}
+	f->counter++;
+	f->cache_stale = false;
+	f->cache_revision = pgs_txn_revision(txn);
+	sq_pages_clear(&f->known);
+	f->seen = (sq_header){0};
+	if (count == 0)
+		return SQLITE_OK;
+	if (!sq_header_decode(&f->seen, f->scratch))
+		return not_ours(f);
+	sq_header_count(&f->seen, f->counter);
+	return SQLITE_OK;
+}
+
+static int begin_reader(sq_file *f)
+{
+	return sq_fail(f, pgs_begin(&f->reader, f->db, &f->at, &f->error), SQLITE_IOERR_LOCK);
+}
+
+/* With the store's writer lock. */
+static int begin_with_lock(sq_file *f)
+{
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	o.write = true;
+	o.isolation = PGS_SNAPSHOT;
+	o.lock = PGS_LOCK_TRY;
+	int result = pgs_begin(&f->writer, f->db, &o, &f->error);
+	if (result == PGS_OK)
+		result = pgs_fork(&f->reader, f->writer, NULL, &f->error);
+	return sq_fail(f, result, SQLITE_IOERR_LOCK);
+}
+
+static int take_snapshot(sq_file *f)
+{
+	int result = use_database(f);
+	f->seen = f->db ? f->seen : (sq_header){0};
+	if (result == SQLITE_OK && f->db)
+		result = f->has_turn ? begin_with_lock(f) : begin_reader(f);
+	if (result == SQLITE_OK && f->db &&
+	    (f->cache_stale || pgs_txn_revision(f->reader) != f->cache_revision))
+		result = learn_header(f, f->reader);
+	if (result != SQLITE_OK)
+		return result;
+	f->now = f->seen;
+	f->size = sq_header_size(&f->seen);
+	return SQLITE_OK;
+}
+
+static int lock_shared(sq_file *f)
+{
+	if (needs_turn(f)) {
+		if (!sq_turn_take(f->database, f, TURN_WAIT_MS))
+			return SQLITE_BUSY;
+		f->has_turn = true;
+	}
+	int result = take_snapshot(f);
+	if (result != SQLITE_OK)
+		sq_end(f);
+	return result;
+}
+
+void sq_end(sq_file *f)
+{
+	pgs_abort(f->after);
+	pgs_abort(f->writer);
+	pgs_abort(f->reader);
+	pgs_abort(f->old_reader);
+	f->after = f->writer = f->reader = f->old_reader = NULL;
+	f->fetched = 0;
+	f->state = SQ_NOT_WRITING;
+	if (f->has_turn)
+		sq_turn_give(f->database, f);
+	f->has_turn = false;
+}
+
+/* --- writing --------------------------------------------------------------------------------------------------- */
+
+static int refuse(sq_file *f, int code, const char *why)
+{
+	snprintf(f->conflict, sizeof f->conflict, "%s", why);
+	f->conflicts += code == SQLITE_BUSY_SNAPSHOT;
+	sqlite3_log(code, "pagestore: %s", why);
+	return code;
+}
+
+/* A statement of this connection still reads what was there before its last commit, and another one writes: from
+ * that commit's revision on, if nobody has committed since the reader began. */
+static int go_on_after_commit(sq_file *f)
+{
+	pgs_txn *next;
+	const char *why = "others have committed since the statement began that is still reading";
+	if (f->merged)
+		return refuse(f, SQLITE_BUSY_SNAPSHOT, why);
+	int result = pgs_begin(&next, f->db, NULL, &f->error);
+	if (result != PGS_OK)
+		return sq_fail(f, result, SQLITE_IOERR_LOCK);
+	if (pgs_txn_revision(next) != f->committed) {
+		pgs_abort(next);
+		return refuse(f, SQLITE_BUSY_SNAPSHOT, why);
+	}
+	if (f->fetched && !f->old_reader)
+		f->old_reader = f->reader;
+	else
+		pgs_abort(f->reader);
+	pgs_abort(f->after);
+	f->after = NULL;
+	f->reader = next;
+	return SQLITE_OK;
+}
+
+static int fork_writer(sq_file *f)
+{
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	o.write = true;
+	o.isolation = PGS_SNAPSHOT;
+	return sq_fail(f, pgs_fork(&f->writer, f->reader, &o, &f->error), SQLITE_IOERR_LOCK);
+}
+
+static int lock_reserved(sq_file *f)
+{
+	int result = SQLITE_OK;
+	if (f->read_only)
+		return SQLITE_READONLY;
+	if (writes_elsewhere(f))
+		return refuse(f, SQLITE_ERROR, "a transaction can change one database in a pagestore, not several");
+	if (f->state == SQ_COMMITTED)
+		result = go_on_after_commit(f);
+	if (result == SQLITE_OK && f->reader && !f->writer)
+		result = fork_writer(f);
+	if (result != SQLITE_OK)
+		return result;
+	f->state = SQ_WRITING;
+	f->now = f->seen;
+	f->header_written = false;
+	sq_pages_clear(&f->written);
+	return SQLITE_OK;
+}
+
+/* The first write to a file without a database makes one, with SQLite's page size. */
+int sq_create(sq_file *f, uint32_t page_size)
+{
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	uint64_t count = 0;
+	o.write = true;
+	o.isolation = PGS_SNAPSHOT;
+	int result = sq_database_create(f->database, page_size, &f->db, &f->error);
+	if (result != PGS_OK)
+		return sq_fail(f, result, SQLITE_IOERR_WRITE);
+	int code = use_database(f);
+	if (code != SQLITE_OK)
+		return code;
+	result = pgs_begin(&f->writer, f->db, &o, &f->error);
+	if (result != PGS_OK)
+		return sq_fail(f, result, SQLITE_IOERR_WRITE);
+	if (pgs_page_count(f->writer, &count) == PGS_OK && count == 0)
+		return SQLITE_OK;
+	pgs_abort(f->writer);
+	f->writer = NULL;
+	f->state = SQ_FAILED;
+	return refuse(f, SQLITE_BUSY_SNAPSHOT, "another connection has made the database");
+}
+
+int sq_lock(sqlite3_file *file, int level)
+{
+	sq_file *f = (sq_file *)file;
+	int result = SQLITE_OK;
+	if (level <= f->lock)
+		return SQLITE_OK;
+	if (f->lock == SQLITE_LOCK_NONE)
+		result = lock_shared(f);
+	else if (f->lock == SQLITE_LOCK_SHARED)
+		result = lock_reserved(f);
+	if (result == SQLITE_OK)
+		f->lock = level;
+	return result;
+}
+
+int sq_unlock(sqlite3_file *file, int level)
+{
+	sq_file *f = (sq_file *)file;
+	if (level >= f->lock)
+		return SQLITE_OK;
+	f->lock = level;
+	if (level == SQLITE_LOCK_NONE)
+		sq_end(f);
+	else
+		sq_discard(f);
+	return SQLITE_OK;
+}

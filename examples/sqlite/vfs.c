@@ -1,0 +1,248 @@
+/* An SQLite VFS on pagestore.
+ *
+ *     sqlite3 -cmd '.load ./pagestore_sqlite'
+ *     sqlite> .open 'file:app?vfs=pagestore&store=dir:/data'
+ *
+ * A database of SQLite's is a database of a pagestore: each transaction reads a snapshot and is one commit. There are no
+ * locks on files, no journals on disks, and old states can be opened. docs/sqlite.md is for users; file.h says what is
+ * where here, and each part's first comment how it works and why:
+ *
+ *     xLock(SHARED)         the snapshot                              locks.c
+ *     xRead, xFetch         pages of it                               file.c
+ *     xLock(RESERVED)       a writing transaction on it               locks.c
+ *     journal               what SQLite wants for ROLLBACK TO         journal.c
+ *     xWrite                pages of the transaction                  file.c, header.c
+ *     SQLITE_FCNTL_SYNC     the commit                                commit.c
+ *     xUnlock               its end
+ *
+ * What belongs to no database (temporary files) goes to SQLite's default VFS.
+ */
+#include "file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "pagestore_sqlite.h"
+
+/* --- opening -------------------------------------------------------------------------------------------- */
+
+static int refuse(sq_file *f, const char *name, const char *why)
+{
+	sqlite3_log(SQLITE_CANTOPEN, "pagestore: cannot open %s: %s", name, why);
+	sqlite3_free(f->at_name);
+	return SQLITE_CANTOPEN;
+}
+
+/* 2026-03-01T12:00:00Z, with or without a fraction and the Z; it is UTC. */
+static bool parse_time(const char *text, int64_t *unix_ms)
+{
+	struct tm tm = {0};
+	int millis = 999, used = 0;
+	char letter;
+	if (sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &letter, &tm.tm_hour,
+		&tm.tm_min, &tm.tm_sec, &used) != 7 || (letter != 'T' && letter != ' '))
+		return false;
+	const char *rest = text + used;
+	if (*rest == '.' && sscanf(rest, ".%3d%n", &millis, &used) == 1)
+		rest += used;
+	if (*rest && strcmp(rest, "Z") != 0)
+		return false;
+	tm.tm_year -= 1900;
+	tm.tm_mon--;
+	*unix_ms = (int64_t)timegm(&tm) * 1000 + millis;
+	return true;
+}
+
+/* at=REVISION, at=TIME or at=@SNAPSHOT. */
+static bool take_at(sq_file *f, const char *at)
+{
+	char *end;
+	if (!at)
+		return true;
+	f->read_only = true;
+	if (at[0] == '@') {
+		f->at_name = sqlite3_mprintf("%s", at + 1);
+		f->at.at_snapshot = f->at_name;
+		f->at.at_snapshot_size = strlen(at + 1);
+		return f->at_name != NULL;
+	}
+	f->at.at_revision = strtoull(at, &end, 10);
+	if (*end == '\0')
+		return f->at.at_revision != 0;
+	f->at.at_revision = 0;
+	return parse_time(at, &f->at.at_time_ms);
+}
+
+static int open_database(sq_file *f, const char *name, int flags, int *out_flags)
+{
+	const char *url = sqlite3_uri_parameter(name, "store");
+	*f = (sq_file){.at = PGS_TXN_OPTIONS_INIT, .error = PGS_ERROR_INIT};
+	f->read_only = flags & SQLITE_OPEN_READONLY;
+	if (!url)
+		url = getenv("PAGESTORE_URL");
+	if (!url)
+		return refuse(f, name, "no store is named; add store=URL to the file's URI, or set PAGESTORE_URL");
+	if (!name[0] || strlen(name) > PGS_DB_NAME_MAX)
+		return refuse(f, name, "a database's name has 1 to 255 bytes");
+	if (!take_at(f, sqlite3_uri_parameter(name, "at")))
+		return refuse(f, name, "at= is a revision, a time as 2026-03-01T12:00:00Z, or @ and a snapshot's name");
+	int result = sq_database_enter(&f->database, url, name, flags & SQLITE_OPEN_READONLY,
+		flags & SQLITE_OPEN_CREATE, &f->error);
+	if (result != SQLITE_OK)
+		return refuse(f, name, f->error.message) == SQLITE_CANTOPEN ? result : SQLITE_CANTOPEN;
+	bool must_exist = !(flags & SQLITE_OPEN_CREATE) || f->at_name || f->at.at_revision || f->at.at_time_ms;
+	if (must_exist && (sq_database_open(f->database, &f->db, &f->error) != PGS_OK || !f->db)) {
+		sq_database_leave(f->database);
+		return refuse(f, name, f->error.message);
+	}
+	f->counter = 1;
+	f->base.pMethods = &sq_file_methods;
+	sq_files_add(f);
+	if (out_flags)
+		*out_flags = f->read_only ? (flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY : flags;
+	return SQLITE_OK;
+}
+
+static sqlite3_vfs *default_vfs(sqlite3_vfs *vfs)
+{
+	return vfs->pAppData;
+}
+
+static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int flags, int *out_flags)
+{
+	sqlite3_vfs *other = default_vfs(vfs);
+	file->pMethods = NULL;
+	if (flags & SQLITE_OPEN_MAIN_DB && name)
+		return open_database((sq_file *)file, name, flags, out_flags);
+	if (flags & SQLITE_OPEN_MAIN_JOURNAL && name) {
+		sq_journal_open(file, (sq_file *)sqlite3_database_file_object(name));
+		return SQLITE_OK;
+	}
+	if (flags & (SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)) {
+		sqlite3_log(SQLITE_CANTOPEN, "pagestore: a transaction that changes a database in a pagestore cannot change "
+					     "another file, too");
+		return SQLITE_CANTOPEN;
+	}
+	return other->xOpen(other, name, file, flags, out_flags);
+}
+
+/* --- names -------------------------------------------------------------------------------------------------- */
+
+/* Journals are gone when they are closed. */
+static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
+{
+	(void)vfs, (void)name, (void)sync_dir;
+	return SQLITE_OK;
+}
+
+/* There never is a journal to be rolled back. */
+static int vfs_access(sqlite3_vfs *vfs, const char *name, int flags, int *there)
+{
+	(void)vfs, (void)name, (void)flags;
+	*there = 0;
+	return SQLITE_OK;
+}
+
+static int vfs_full_name(sqlite3_vfs *vfs, const char *name, int size, char *out)
+{
+	(void)vfs;
+	sqlite3_snprintf(size, out, "%s", name);
+	return strlen(name) < (size_t)size ? SQLITE_OK : SQLITE_CANTOPEN;
+}
+
+/* --- what any VFS does ----------------------------------------------------------------------------------------- */
+
+static void *vfs_dl_open(sqlite3_vfs *vfs, const char *name)
+{
+	return default_vfs(vfs)->xDlOpen(default_vfs(vfs), name);
+}
+
+static void vfs_dl_error(sqlite3_vfs *vfs, int size, char *message)
+{
+	default_vfs(vfs)->xDlError(default_vfs(vfs), size, message);
+}
+
+typedef void (*symbol)(void);
+static symbol vfs_dl_symbol(sqlite3_vfs *vfs, void *library, const char *name)
+{
+	return default_vfs(vfs)->xDlSym(default_vfs(vfs), library, name);
+}
+
+static void vfs_dl_close(sqlite3_vfs *vfs, void *library)
+{
+	default_vfs(vfs)->xDlClose(default_vfs(vfs), library);
+}
+
+static int vfs_randomness(sqlite3_vfs *vfs, int size, char *out)
+{
+	return default_vfs(vfs)->xRandomness(default_vfs(vfs), size, out);
+}
+
+static int vfs_sleep(sqlite3_vfs *vfs, int microseconds)
+{
+	return default_vfs(vfs)->xSleep(default_vfs(vfs), microseconds);
+}
+
+static int vfs_time(sqlite3_vfs *vfs, double *day)
+{
+	return default_vfs(vfs)->xCurrentTime(default_vfs(vfs), day);
+}
+
+static int vfs_time_ms(sqlite3_vfs *vfs, sqlite3_int64 *ms)
+{
+	return default_vfs(vfs)->xCurrentTimeInt64(default_vfs(vfs), ms);
+}
+
+static int vfs_last_error(sqlite3_vfs *vfs, int size, char *message)
+{
+	return default_vfs(vfs)->xGetLastError(default_vfs(vfs), size, message);
+}
+
+static sqlite3_vfs the_vfs = {
+	.iVersion = 2,
+	.mxPathname = 1024,
+	.zName = SQ_VFS_NAME,
+	.xOpen = vfs_open,
+	.xDelete = vfs_delete,
+	.xAccess = vfs_access,
+	.xFullPathname = vfs_full_name,
+	.xDlOpen = vfs_dl_open,
+	.xDlError = vfs_dl_error,
+	.xDlSym = vfs_dl_symbol,
+	.xDlClose = vfs_dl_close,
+	.xRandomness = vfs_randomness,
+	.xSleep = vfs_sleep,
+	.xCurrentTime = vfs_time,
+	.xCurrentTimeInt64 = vfs_time_ms,
+	.xGetLastError = vfs_last_error,
+};
+
+/* Pages without copying (xFetch) are for files with a mmap_size, which is 0 unless it is set. */
+static int on_open(sqlite3 *db, char **message, const struct sqlite3_api_routines *api)
+{
+	sqlite3_vfs *vfs = NULL;
+	(void)message, (void)api;
+	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) == SQLITE_OK && vfs == &the_vfs)
+		sqlite3_exec(db, "PRAGMA mmap_size = 1073741824", NULL, NULL, NULL);
+	return SQLITE_OK;
+}
+
+int pagestore_sqlite_register(void)
+{
+	static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
+	int result = SQLITE_OK;
+	pthread_mutex_lock(&once);
+	if (!sqlite3_vfs_find(SQ_VFS_NAME)) {
+		sqlite3_vfs *other = sqlite3_vfs_find(NULL);
+		size_t size = sizeof(sq_file) > sq_journal_size() ? sizeof(sq_file) : sq_journal_size();
+		the_vfs.pAppData = other;
+		the_vfs.szOsFile = other->szOsFile > (int)size ? other->szOsFile : (int)size;
+		result = sqlite3_vfs_register(&the_vfs, 0);
+		if (result == SQLITE_OK)
+			result = sqlite3_auto_extension((void (*)(void))on_open);
+	}
+	pthread_mutex_unlock(&once);
+	return result;
+}
