@@ -83,13 +83,16 @@ static int committed(sq_file *f, uint64_t revision, bool merged)
 	f->counter = sq_header_counter(&f->now);
 	f->cache_revision = revision;
 	f->cache_stale |= merged;
+	f->others |= merged;
 	return SQLITE_OK;
 }
 
 static void note_conflict(sq_file *f)
 {
-	const char *what = f->error.page == 0 ? "pages were allocated or freed" : "";
+	bool allocation = f->error.page == 0 || f->error.page == PGS_NO_PAGE; /* page 0, or the page count */
+	const char *what = allocation ? "pages were allocated or freed" : "";
 	f->conflicts++;
+	f->others = true;
 	snprintf(f->conflict, sizeof f->conflict, "%s%s%s", what, *what ? ": " : "", f->error.message);
 }
 

@@ -44,7 +44,7 @@ struct sq_database {
 	struct sq_store *store;
 	sq_database *next;
 	char *name;
-	unsigned references;
+	_Atomic unsigned references;
 	pthread_mutex_t lock; /* what follows */
 	pgs_db *db;           /* NULL: not opened, there may be none */
 	const void *writer;   /* the file that has the turn to write, of this process; NULL = none */
@@ -55,7 +55,7 @@ struct sq_database {
 int sq_database_enter(sq_database **out, const char *url, const char *name, bool read_only, bool create,
 		      pgs_error *err);
 void sq_database_leave(sq_database *database);
-bool sq_database_read_only(const sq_database *database);
+bool sq_database_is_shared(sq_database *database); /* by other connections of this process */
 
 /* The open database, opening it if it exists by now; NULL in *db if it does not. PGS_OK or an error. */
 int sq_database_open(sq_database *database, pgs_db **db, pgs_error *err);
@@ -156,6 +156,7 @@ typedef struct sq_file {
 	uint32_t counter;
 	uint64_t cache_revision;
 	bool cache_stale;
+	bool others;          /* commits of others were seen */
 	sq_pages known;       /* pages read or written since then: what a commit relies on */
 	sq_pages written;     /* by the open transaction, or, committed, by the last one */
 	uint64_t committed;   /* its revision */

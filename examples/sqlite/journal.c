@@ -21,7 +21,7 @@
 
 #include <string.h>
 
-enum { HEADER = 512, RECORD_REST = 8, LOCK_BYTE = 0x40000000 };
+enum { HEADER = 512, HEADER_USED = 28, RECORD_REST = 8, LOCK_BYTE = 0x40000000 };
 
 typedef struct record {
 	uint32_t page, check;
@@ -90,6 +90,17 @@ static bool is_super(const sq_journal *j, uint32_t page)
 	return page_size && page == LOCK_BYTE / page_size + 1;
 }
 
+static void reset(sq_journal *j)
+{
+	j->closed = false;
+	j->begun_size = 0;
+	j->header_size = 0;
+	j->page_size = 0;
+	sqlite3_free(j->records); /* after a large transaction they would be kept for the connection's life */
+	j->records = NULL;
+	j->count = j->capacity = 0;
+}
+
 static int append(sq_journal *j, const uint8_t *bytes, int size)
 {
 	if (j->count && !j->checked) {
@@ -115,6 +126,8 @@ static int append(sq_journal *j, const uint8_t *bytes, int size)
 static int journal_write(sqlite3_file *file, const void *bytes, int size, sqlite3_int64 offset)
 {
 	sq_journal *j = (sq_journal *)file;
+	if (offset == 0 && size >= HEADER_USED) /* it begins anew, or (journal_mode=PERSIST) its end is marked so */
+		reset(j);
 	if (offset + size <= HEADER) {
 		memcpy(j->header + offset, bytes, (size_t)size);
 		j->header_size = offset + size > j->header_size ? offset + size : j->header_size;
@@ -135,17 +148,14 @@ static int journal_truncate(sqlite3_file *file, sqlite3_int64 size)
 	sq_journal *j = (sq_journal *)file;
 	if (size >= journal_size(j))
 		return SQLITE_OK;
-	j->closed = false;
-	j->begun_size = 0;
 	if (size <= HEADER) {
-		j->header_size = size < j->header_size ? size : j->header_size;
-		j->count = 0;
-		j->page_size = 0;
-		sqlite3_free(j->records); /* after a large transaction it would be kept for the connection's life */
-		j->records = NULL;
-		j->capacity = 0;
+		int64_t header_size = size < j->header_size ? size : j->header_size;
+		reset(j);
+		j->header_size = header_size;
 		return SQLITE_OK;
 	}
+	j->closed = false;
+	j->begun_size = 0;
 	if ((size - HEADER) % stride(j) != 0)
 		return SQLITE_IOERR_TRUNCATE;
 	j->count = (size_t)((size - HEADER) / stride(j));

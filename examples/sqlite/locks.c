@@ -10,6 +10,10 @@
  *
  * SQLite's cache is good as long as the database is at the revision it was filled at. At every SHARED lock it compares
  * the change counter of page 1, so the counter that it is told (file->counter) is raised when that is not so.
+ *
+ * What SQLite takes from its cache nobody sees. So a commit relies on all pages that went there since it was last
+ * dropped, which may be far more than the transaction used. Where others are at work, too, a transaction that is begun
+ * with BEGIN starts with an empty cache, so that it conflicts only over what it uses itself.
  */
 #include "file.h"
 
@@ -119,17 +123,29 @@ static int learn_header(sq_file *f, pgs_txn *txn)
 		f->error = *pgs_txn_error(txn);
 		return sq_fail(f, result, SQLITE_IOERR_READ);
 	}
-	f->counter++;
+	f->seen = (sq_header){0};
+	if (count > 0 && !sq_header_decode(&f->seen, f->scratch))
+		return not_ours(f);
+	f->others |= f->cache_revision && f->cache_revision != pgs_txn_revision(txn);
 	f->cache_stale = false;
 	f->cache_revision = pgs_txn_revision(txn);
-	sq_pages_clear(&f->known);
-	f->seen = (sq_header){0};
-	if (count == 0)
-		return SQLITE_OK;
-	if (!sq_header_decode(&f->seen, f->scratch))
-		return not_ours(f);
-	sq_header_count(&f->seen, f->counter);
 	return SQLITE_OK;
+}
+
+/* SQLite is to drop its cache. */
+static void raise_counter(sq_file *f)
+{
+	sq_pages_clear(&f->known);
+	f->counter += 2; /* one more than it can have made up itself: a commit that failed left it the next one */
+	if (f->seen.page_size)
+		sq_header_count(&f->seen, f->counter);
+}
+
+/* A transaction begun with BEGIN, which may write, and others may be at work, too. */
+static bool wants_empty_cache(const sq_file *f)
+{
+	sqlite3 *db = connection_of(f);
+	return db && !f->read_only && !sqlite3_get_autocommit(db) && (f->others || sq_database_is_shared(f->database));
 }
 
 static int begin_reader(sq_file *f)
@@ -156,11 +172,13 @@ static int take_snapshot(sq_file *f)
 	f->seen = f->db ? f->seen : (sq_header){0};
 	if (result == SQLITE_OK && f->db)
 		result = f->has_turn ? begin_with_lock(f) : begin_reader(f);
-	if (result == SQLITE_OK && f->db &&
-	    (f->cache_stale || pgs_txn_revision(f->reader) != f->cache_revision))
+	bool stale = f->cache_stale || (f->reader && pgs_txn_revision(f->reader) != f->cache_revision);
+	if (result == SQLITE_OK && f->reader && stale)
 		result = learn_header(f, f->reader);
 	if (result != SQLITE_OK)
 		return result;
+	if (stale || wants_empty_cache(f))
+		raise_counter(f);
 	f->now = f->seen;
 	f->size = sq_header_size(&f->seen);
 	return SQLITE_OK;

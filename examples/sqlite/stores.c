@@ -7,6 +7,7 @@
  */
 #include "file.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -184,9 +185,9 @@ void sq_database_leave(sq_database *database)
 	pthread_mutex_unlock(&stores_lock);
 }
 
-bool sq_database_read_only(const sq_database *database)
+bool sq_database_is_shared(sq_database *database)
 {
-	return database->store->read_only;
+	return atomic_load(&database->references) > 1;
 }
 
 int sq_database_open(sq_database *database, pgs_db **db, pgs_error *err)

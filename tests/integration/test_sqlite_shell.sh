@@ -1,10 +1,10 @@
 #!/bin/sh
-# test_sqlite.sh: the loadable extension in the stock sqlite3
+# test_sqlite_shell.sh: the loadable extension in the stock sqlite3
 #
-#   sh test_sqlite.sh PAGESTORE_SQLITE.SO FEATURES.SQL
+#   sh test_sqlite_shell.sh PAGESTORE_SQLITE.SO FEATURES.SQL
 set -u
 
-[ $# -eq 2 ] || { echo "usage: test_sqlite.sh PAGESTORE_SQLITE.SO FEATURES.SQL" >&2; exit 2; }
+[ $# -eq 2 ] || { echo "usage: test_sqlite_shell.sh PAGESTORE_SQLITE.SO FEATURES.SQL" >&2; exit 2; }
 command -v sqlite3 >/dev/null || { echo "skipped: there is no sqlite3" >&2; exit 77; }
 extension=$1 features=$2
 dir=$(mktemp -d "${TMPDIR:-/tmp}/pagestore-sqlite.XXXXXX") || exit 1
