@@ -37,6 +37,25 @@ void sq_discard(sq_file *f)
 	f->has_turn = false;
 }
 
+/* Whether SQLite keeps a rollback journal, in a file of ours or in memory. journal_mode=OFF is refused where it is set
+ * (pragma.c), but a PRAGMA without a schema's name sets it for attached files, too, and tells only the main one. */
+static bool keeps_journal(const sq_file *f)
+{
+	sqlite3 *db = f->connection ? *f->connection : NULL;
+	const char *name;
+	if (!db || sqlite3_libversion_number() < 3039000) /* there is no sqlite3_db_name() */
+		return true;
+	for (int i = 0; (name = sqlite3_db_name(db, i)); i++) {
+		sqlite3_file *file = NULL, *journal = NULL;
+		sqlite3_file_control(db, name, SQLITE_FCNTL_FILE_POINTER, &file);
+		if (file != &f->base)
+			continue;
+		sqlite3_file_control(db, name, SQLITE_FCNTL_JOURNAL_POINTER, &journal);
+		return journal && journal->pMethods;
+	}
+	return true;
+}
+
 /* --- before ----------------------------------------------------------------------------------------------- */
 
 /* Who did not have the turn from the start takes it for the commit, so as not to make one that has it fail. */
@@ -150,7 +169,9 @@ int sq_commit(sq_file *f)
 		f->state = SQ_FAILED;
 		return SQLITE_OK;
 	}
-	if (f->now.page_size == 0) { /* what was written is no database */
+	if (f->now.page_size == 0 || !keeps_journal(f)) { /* what was written is no database */
+		sqlite3_log(SQLITE_IOERR_WRITE, "pagestore: not committed: %s",
+			f->now.page_size ? "journal_mode is OFF" : "no database was written");
 		f->state = SQ_FAILED;
 		return SQLITE_IOERR_WRITE;
 	}

@@ -294,7 +294,7 @@ static int file_control(sqlite3_file *file, int op, void *argument)
 	case SQLITE_FCNTL_SYNC:
 		return sq_commit(f);
 	case SQLITE_FCNTL_PDB:
-		f->connection = argument;
+		sq_files_connect(f, argument);
 		return SQLITE_OK;
 	case SQLITE_FCNTL_BUSYHANDLER:
 		f->busy = ((int (**)(void *))argument)[0];

@@ -200,6 +200,7 @@ void sq_end(sq_file *file);
 bool sq_is_running(const sq_file *file, const char *word);
 void sq_files_add(sq_file *file);
 void sq_files_remove(sq_file *file);
+void sq_files_connect(sq_file *file, sqlite3 **connection);
 
 /* commit.c */
 int sq_commit(sq_file *file);

@@ -79,6 +79,13 @@ void sq_files_remove(sq_file *f)
 	pthread_mutex_unlock(&files_lock);
 }
 
+void sq_files_connect(sq_file *f, sqlite3 **connection)
+{
+	pthread_mutex_lock(&files_lock);
+	f->connection = connection;
+	pthread_mutex_unlock(&files_lock);
+}
+
 /* Whether the connection is already writing to another file of this VFS: the two could not be committed together.
  * Only this connection's thread changes what is looked at of its files. */
 static bool writes_elsewhere(const sq_file *f)

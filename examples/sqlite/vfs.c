@@ -225,7 +225,7 @@ static int on_open(sqlite3 *db, char **message, const struct sqlite3_api_routine
 	sqlite3_vfs *vfs = NULL;
 	(void)message, (void)api;
 	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) == SQLITE_OK && vfs == &the_vfs)
-		sqlite3_exec(db, "PRAGMA mmap_size = 1073741824", NULL, NULL, NULL);
+		sqlite3_exec(db, "PRAGMA main.mmap_size = 1073741824", NULL, NULL, NULL);
 	return SQLITE_OK;
 }
 

@@ -429,6 +429,32 @@ static void test_sqlite_attach__one_transaction_writes_one_database(void **state
 	assert_int_equal(sql_number(f->b, "select n from x"), 6);
 }
 
+/* PRAGMAs without a schema's name are told to the main file only, but count for all: nothing gets broken by that. */
+static void test_sqlite_attach__modes_that_break_things(void **state)
+{
+	fixture *f = *state;
+	static const char *const modes[] = {"pragma journal_mode = off", "pragma locking_mode = exclusive"};
+	for (int i = 0; i < 2; i++) {
+		char sql[100];
+		sqlite3 *db = sql_native();
+		snprintf(sql, sizeof sql, "attach 'file:app?vfs=pagestore&store=%s' as app", f->store.name);
+		sql_do(db, sql);
+		sql_do(db, modes[i]);
+		int64_t before = sql_number(f->a, "select sum(n) from t");
+		for (int step = 0; step < 3; step++) {
+			sql_try(db, "begin; update app.t set n = n + 1 where id = 1");
+			if (sql_try(db, "commit") == SQLITE_OK)
+				before++;
+			else
+				sql_try(db, "rollback");
+		}
+		assert_int_equal(sql_number(f->a, "select sum(n) from t"), before);
+		sql_do(f->b, "begin immediate; update x set n = n + 1; commit");
+		sqlite3_close(db);
+		sql_check(f->a);
+	}
+}
+
 /* --- creation -------------------------------------------------------------------------------------------------------- */
 
 static void test_sqlite_create__by_the_first_write(void **state)
@@ -541,6 +567,7 @@ int main(void)
 		TEST(test_sqlite_reader__keeps_its_snapshot_after_a_merged_commit),
 		TEST(test_sqlite_cache__is_kept_while_nobody_else_commits),
 		TEST(test_sqlite_attach__one_transaction_writes_one_database),
+		TEST(test_sqlite_attach__modes_that_break_things),
 		TEST(test_sqlite_create__by_the_first_write),
 		TEST(test_sqlite_create__not_by_a_rollback),
 		TEST(test_sqlite_create__refuses_what_is_not_its_own),
