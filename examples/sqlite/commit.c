@@ -72,10 +72,6 @@ static int write_header(sq_file *f)
 {
 	uint64_t count = 0, wanted;
 	int result = pgs_page_count(f->writer, &count);
-	if (!sq_header_is_valid(&f->now)) { /* an old library: the page count in there means nothing */
-		sq_header_set_pages(&f->now, (uint32_t)(f->size / f->now.page_size));
-		f->cache_stale = true;
-	}
 	wanted = sq_page_count(f, sq_header_size(&f->now));
 	if (result == PGS_OK && wanted < count)
 		result = pgs_truncate(f->writer, wanted);
@@ -169,9 +165,10 @@ int sq_commit(sq_file *f)
 		f->state = SQ_FAILED;
 		return SQLITE_OK;
 	}
-	if (f->now.page_size == 0 || !keeps_journal(f)) { /* what was written is no database */
+	bool valid = sq_header_is_valid(&f->now);
+	if (!valid || !keeps_journal(f)) {
 		sqlite3_log(SQLITE_IOERR_WRITE, "pagestore: not committed: %s",
-			f->now.page_size ? "journal_mode is OFF" : "no database was written");
+			valid ? "journal_mode is OFF" : "what was written is no database");
 		f->state = SQ_FAILED;
 		return SQLITE_IOERR_WRITE;
 	}

@@ -38,7 +38,7 @@ static int code_of(int result, int io)
 int sq_fail(sq_file *file, int result, int io)
 {
 	int code = code_of(result, io);
-	if (code != SQLITE_BUSY)
+	if (code != SQLITE_OK && code != SQLITE_BUSY)
 		sqlite3_log(code, "pagestore: %s", file->error.message);
 	return code;
 }

@@ -92,9 +92,9 @@ bool sq_header_same(const sq_header *a, const sq_header *b);
 /* Set both counters, and the library's version. */
 void sq_header_count(sq_header *header, uint32_t counter);
 uint32_t sq_header_counter(const sq_header *header);
-bool sq_header_is_valid(const sq_header *header); /* both counters agree: the page count can be relied on */
+/* Both counters agree, or else the page count means nothing (SQLite before 3.7 did not maintain it). */
+bool sq_header_is_valid(const sq_header *header);
 int64_t sq_header_size(const sq_header *header);  /* the file's, in bytes */
-void sq_header_set_pages(sq_header *header, uint32_t page_count);
 
 /* Copy the kept bytes that lie in [offset, offset + size) of the file into `bytes`, or out of them. */
 void sq_header_overlay(const sq_header *header, uint8_t *bytes, size_t size, int64_t offset);

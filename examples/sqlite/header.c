@@ -89,17 +89,12 @@ uint32_t sq_header_counter(const sq_header *header)
 
 bool sq_header_is_valid(const sq_header *header)
 {
-	return memcmp(header->kept + KEPT_COUNTER, header->kept + KEPT_VALID_FOR, 4) == 0;
+	return header->page_size && memcmp(header->kept + KEPT_COUNTER, header->kept + KEPT_VALID_FOR, 4) == 0;
 }
 
 int64_t sq_header_size(const sq_header *header)
 {
 	return (int64_t)header->page_size * sq_get4(header->kept + KEPT_ALLOCATION);
-}
-
-void sq_header_set_pages(sq_header *header, uint32_t page_count)
-{
-	sq_put4(header->kept + KEPT_ALLOCATION, page_count);
 }
 
 /* The part of a range that lies in [offset, offset + size). */

@@ -8,6 +8,7 @@
 #define LEASE_MS 10000
 #define WAIT_MIN_MS 1
 #define WAIT_MAX_MS 20
+#define RELEASE_TRIES 3
 
 static int encode_lock(pgs__buffer *out, pgs_error *err)
 {
@@ -175,7 +176,11 @@ void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock, uint64_t deadl
 	const pgs_kv_op delete = pgs__op_delete(pgs__key_slice(&key), (pgs_slice){0});
 	pgs_kv_txn txn = {.compares = &ours, .compare_count = 1, .success = &delete, .success_count = 1};
 	const pgs__backend *backend = pgs__db_backend(db);
-	backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL);
-	backend->kv->vtable->release(backend->kv, &txn, 1);
+	int result = PGS_EIO;
+	/* What is left there keeps all others out until its lease ends. */
+	for (int i = 0; result != PGS_OK && i < RELEASE_TRIES && (i == 0 || !pgs__deadline_passed(deadline_ms)); i++) {
+		result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL);
+		backend->kv->vtable->release(backend->kv, &txn, 1);
+	}
 	lock->held = 0;
 }

@@ -325,6 +325,20 @@ static void test_txn_exclusive__a_failed_begin_keeps_nothing(void **state)
 	pgs_abort(locked(stage_other(s)));
 }
 
+/* What is left there keeps everybody out until its lease ends: it is tried again. */
+static void test_txn_exclusive__is_given_back_in_spite_of_a_fault(void **state)
+{
+	stage *s = *state;
+	pgs_txn *t = locked(s->db);
+	pgs_fault_at(s->fault, 1, PGS_FAULT_ERROR);
+	pgs_abort(t);
+	pgs_abort(locked(stage_other(s)));
+	t = locked(s->db);
+	pgs_fault_at(s->fault, 1, PGS_FAULT_LOSE_REPLY);
+	pgs_abort(t);
+	pgs_abort(locked(stage_other(s)));
+}
+
 /* Once it is due, the next call that reaches the storage renews it; what was broken meanwhile is noticed. */
 static void test_txn_exclusive__renews_its_lock(void **state)
 {
@@ -365,6 +379,7 @@ int main(void)
 		TEST(test_txn_exclusive__others_wait_to_commit),
 		TEST(test_txn_exclusive__the_snapshot_is_taken_under_it),
 		TEST(test_txn_exclusive__is_for_writers),
+		TEST(test_txn_exclusive__is_given_back_in_spite_of_a_fault),
 		TEST(test_txn_exclusive__renews_its_lock),
 		TEST(test_txn_exclusive__a_failed_begin_keeps_nothing),
 	};
