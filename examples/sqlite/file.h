@@ -4,7 +4,7 @@
  *   stores.c   stores and databases by URL         locks.c    snapshots, and who may write
  *   journal.c  rollback journals without images    commit.c   one commit of the store per transaction
  *   header.c   page 1's counters, kept apart       pragma.c   what SQL can ask
- *   pages.c    sets of pages
+ *   pages.c    sets of pages                       tables.c   and in which tables
  */
 #ifndef SQ_FILE_H
 #define SQ_FILE_H
@@ -208,6 +208,9 @@ void sq_discard(sq_file *file);
 
 /* pragma.c: SQLITE_NOTFOUND if it is none of ours. */
 int sq_pragma(sq_file *file, char **argument);
+
+/* tables.c: make the tables known to a connection. */
+int sq_tables_create(sqlite3 *db);
 
 /* journal.c */
 typedef struct sq_journal sq_journal;

@@ -219,14 +219,15 @@ static sqlite3_vfs the_vfs = {
 	.xGetLastError = vfs_last_error,
 };
 
-/* Pages without copying (xFetch) are for files with a mmap_size, which is 0 unless it is set. */
+/* A connection was opened. Pages without copying (xFetch) are for files with a mmap_size, which is 0 unless it is set. */
 static int on_open(sqlite3 *db, char **message, const struct sqlite3_api_routines *api)
 {
 	sqlite3_vfs *vfs = NULL;
 	(void)message, (void)api;
-	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) == SQLITE_OK && vfs == &the_vfs)
-		sqlite3_exec(db, "PRAGMA main.mmap_size = 1073741824", NULL, NULL, NULL);
-	return SQLITE_OK;
+	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) != SQLITE_OK || vfs != &the_vfs)
+		return SQLITE_OK;
+	int result = sqlite3_exec(db, "PRAGMA main.mmap_size = 1073741824", NULL, NULL, NULL);
+	return result == SQLITE_OK ? sq_tables_create(db) : result;
 }
 
 int pagestore_sqlite_register(void)

@@ -455,6 +455,35 @@ static void test_sqlite_attach__modes_that_break_things(void **state)
 	}
 }
 
+/* --- tables ----------------------------------------------------------------------------------------------------------- */
+
+static void test_sqlite_tables__log_and_changes(void **state)
+{
+	fixture *f = *state;
+	char sql[200];
+	int64_t before = revision(f->a);
+	sql_do(f->a, "update t set n = 1 where id = 5");
+	int64_t between = revision(f->a);
+	sql_do(f->b, "update t set n = 1 where id in (5, 900)");
+	int64_t after = revision(f->b);
+	snprintf(sql, sizeof sql, "select group_concat(revision), sum(pages) from (select * from pagestore_log where revision > "
+		 "%lld order by revision)", (long long)before);
+	char *expected = sqlite3_mprintf("%lld,%lld|%d", (long long)between, (long long)after, 2); /* 900 alone, then */
+	sql_expect_text(f->a, expected, sql);
+	sqlite3_free(expected);
+	sql_expect_text(f->a, "1", "select abs(time_ms / 1000 - strftime('%s')) < 100 from pagestore_log limit 1");
+	snprintf(sql, sizeof sql, "select count(*), min(page) > 1 from pagestore_changes(%lld, %lld)", (long long)before,
+		 (long long)after);
+	sql_expect_text(f->a, "2|1", sql);
+	snprintf(sql, sizeof sql, "select count(*) from pagestore_changes(%lld, %lld, 'main')", (long long)between,
+		 (long long)after);
+	sql_expect_text(f->b, "1", sql);
+	sql_expect(f->a, SQLITE_ERROR, "select * from pagestore_changes(1, 99999999)");
+	sql_expect(f->a, SQLITE_ERROR, "select * from pagestore_log('temp')");
+	sql_expect(f->a, SQLITE_ERROR, "select * from pagestore_changes");
+	sql_expect_text(f->a, "", "select * from pagestore_log(null)");
+}
+
 /* --- creation -------------------------------------------------------------------------------------------------------- */
 
 static void test_sqlite_create__by_the_first_write(void **state)
@@ -568,6 +597,7 @@ int main(void)
 		TEST(test_sqlite_cache__is_kept_while_nobody_else_commits),
 		TEST(test_sqlite_attach__one_transaction_writes_one_database),
 		TEST(test_sqlite_attach__modes_that_break_things),
+		TEST(test_sqlite_tables__log_and_changes),
 		TEST(test_sqlite_create__by_the_first_write),
 		TEST(test_sqlite_create__not_by_a_rollback),
 		TEST(test_sqlite_create__refuses_what_is_not_its_own),
