@@ -115,9 +115,11 @@ static int failed(sq_file *f, int result)
 {
 	f->state = SQ_FAILED;
 	f->size = sq_header_size(&f->seen);
-	if (result == PGS_ECONFLICT || result == PGS_EOLDREV)
+	if (result == PGS_ECONFLICT || result == PGS_EOLDREV || result == PGS_EBUSY)
 		note_conflict(f);
 	int code = sq_fail(f, result, SQLITE_IOERR_FSYNC);
+	if (code == SQLITE_BUSY) /* another process has the turn; but the transaction is over */
+		code = SQLITE_BUSY_SNAPSHOT;
 	return code == SQLITE_BUSY_SNAPSHOT && sq_is_running(f, "RELEASE") ? SQLITE_BUSY : code;
 }
 

@@ -58,7 +58,7 @@ static pgs_txn *source_of(const sq_file *f, uint64_t page)
 /* What a connection wrote last is read by a transaction at its commit's revision, begun when it is needed. */
 static int open_after(sq_file *f)
 {
-	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	pgs_txn_options o = f->at;
 	if (f->state != SQ_COMMITTED || f->after)
 		return SQLITE_OK;
 	o.at_revision = f->committed;

@@ -130,7 +130,7 @@ typedef struct sq_file {
 	sqlite3 **connection; /* told by SQLITE_FCNTL_PDB */
 	struct sq_file *next; /* of all that are open */
 	bool read_only;
-	pgs_txn_options at;   /* what past state it shows; zeros = the latest */
+	pgs_txn_options at;   /* how its transactions begin, to read: what past state they show, and their timeout */
 	char *at_name;
 	int (*busy)(void *);  /* SQLITE_FCNTL_BUSYHANDLER */
 	void *busy_ctx;

@@ -160,16 +160,24 @@ static int begin_reader(sq_file *f)
 	return sq_fail(f, pgs_begin(&f->reader, f->db, &f->at, &f->error), SQLITE_IOERR_LOCK);
 }
 
-/* With the store's writer lock. */
-static int begin_with_lock(sq_file *f)
+/* SNAPSHOT: what a commit has to validate it is told (commit.c). */
+static pgs_txn_options to_write(const sq_file *f)
 {
 	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
 	o.write = true;
 	o.isolation = PGS_SNAPSHOT;
+	o.timeout_ms = f->at.timeout_ms;
+	return o;
+}
+
+/* With the store's writer lock. */
+static int begin_with_lock(sq_file *f)
+{
+	pgs_txn_options o = to_write(f);
 	o.lock = PGS_LOCK_TRY;
 	int result = pgs_begin(&f->writer, f->db, &o, &f->error);
 	if (result == PGS_OK)
-		result = pgs_fork(&f->reader, f->writer, NULL, &f->error);
+		result = pgs_fork(&f->reader, f->writer, &f->at, &f->error);
 	return sq_fail(f, result, SQLITE_IOERR_LOCK);
 }
 
@@ -236,7 +244,7 @@ static int go_on_after_commit(sq_file *f)
 	const char *why = "others have committed since the statement began that is still reading";
 	if (f->merged)
 		return refuse(f, SQLITE_BUSY_SNAPSHOT, why);
-	int result = pgs_begin(&next, f->db, NULL, &f->error);
+	int result = pgs_begin(&next, f->db, &f->at, &f->error);
 	if (result != PGS_OK)
 		return sq_fail(f, result, SQLITE_IOERR_LOCK);
 	if (pgs_txn_revision(next) != f->committed) {
@@ -255,9 +263,7 @@ static int go_on_after_commit(sq_file *f)
 
 static int fork_writer(sq_file *f)
 {
-	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
-	o.write = true;
-	o.isolation = PGS_SNAPSHOT;
+	pgs_txn_options o = to_write(f);
 	return sq_fail(f, pgs_fork(&f->writer, f->reader, &o, &f->error), SQLITE_IOERR_LOCK);
 }
 
@@ -284,10 +290,8 @@ static int lock_reserved(sq_file *f)
 /* The first write to a file without a database makes one, with SQLite's page size. */
 int sq_create(sq_file *f, uint32_t page_size)
 {
-	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	pgs_txn_options o = to_write(f);
 	uint64_t count = 0;
-	o.write = true;
-	o.isolation = PGS_SNAPSHOT;
 	int result = sq_database_create(f->database, page_size, &f->db, &f->error);
 	if (result != PGS_OK)
 		return sq_fail(f, result, SQLITE_IOERR_WRITE);

@@ -157,7 +157,7 @@ static int table_best_index(sqlite3_vtab *base, sqlite3_index_info *info)
 			place[argument] = i;
 	}
 	for (int i = 0; i < k->arguments; i++) {
-		if (place[i] < 0 && i < k->arguments - 1)
+		if (i < k->arguments - 1 && place[i] < 0)
 			return SQLITE_CONSTRAINT;
 		if (place[i] < 0)
 			continue;

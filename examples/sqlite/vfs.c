@@ -97,6 +97,7 @@ static int open_database(sq_file *f, const char *name, int flags, int *out_flags
 		sq_database_leave(f->database);
 		return refuse(f, name, f->error.message);
 	}
+	f->at.timeout_ms = (uint32_t)sqlite3_uri_int64(name, "timeout", 0);
 	f->counter = 1;
 	f->base.pMethods = &sq_file_methods;
 	sq_files_add(f);
