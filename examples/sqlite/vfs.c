@@ -86,6 +86,9 @@ static int open_database(sq_file *f, const char *name, int flags, int *out_flags
 		return refuse(f, name, "no store is named; add store=URL to the file's URI, or set PAGESTORE_URL");
 	if (!name[0] || strlen(name) > PGS_DB_NAME_MAX)
 		return refuse(f, name, "a database's name has 1 to 255 bytes");
+	const char *cache = sqlite3_uri_parameter(name, "cache"); /* SQLite does not hand on SQLITE_OPEN_SHAREDCACHE */
+	if (cache && strcmp(cache, "shared") == 0)
+		return refuse(f, name, "cache=shared is not possible: connections share the store's cache anyway");
 	if (!take_at(f, sqlite3_uri_parameter(name, "at")))
 		return refuse(f, name, "at= is a revision, a time as 2026-03-01T12:00:00Z, or @ and a snapshot's name");
 	int result = sq_database_enter(&f->database, url, name, flags & SQLITE_OPEN_READONLY,

@@ -529,6 +529,22 @@ static void test_sqlite_create__not_by_a_rollback(void **state)
 	sql_close(a);
 }
 
+static void test_sqlite_create__refuses_what_it_cannot_do(void **state)
+{
+	static const char *const parameters[] = {"&cache=shared", "&at=0", "&at=tomorrow", "&at=2026-01-01", "&at=17x"};
+	fixture *f = *state;
+	char uri[150];
+	sqlite3 *db;
+	for (size_t i = 0; i < sizeof parameters / sizeof *parameters; i++) {
+		snprintf(uri, sizeof uri, "file:app?vfs=pagestore&store=%s%s", f->store.name, parameters[i]);
+		assert_int_equal(sqlite3_open_v2(uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL), SQLITE_CANTOPEN);
+		sqlite3_close(db);
+	}
+	assert_int_equal(sqlite3_open_v2("file:app?vfs=pagestore&store=nonsense:", &db,
+					 SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL), SQLITE_CANTOPEN);
+	sqlite3_close(db);
+}
+
 /* What another engine keeps in the store is not taken for a database of SQLite's. */
 static void test_sqlite_create__refuses_what_is_not_its_own(void **state)
 {
@@ -607,6 +623,7 @@ int main(void)
 		TEST(test_sqlite_tables__log_and_changes),
 		TEST(test_sqlite_create__by_the_first_write),
 		TEST(test_sqlite_create__not_by_a_rollback),
+		TEST(test_sqlite_create__refuses_what_it_cannot_do),
 		TEST(test_sqlite_create__refuses_what_is_not_its_own),
 		TEST(test_sqlite_blob__in_parts),
 	};
