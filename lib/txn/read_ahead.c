@@ -130,7 +130,9 @@ int pgs__read_ahead(pgs_txn *t, uint64_t page_no)
 	pgs__ahead *a = &t->ahead;
 	const size_t window = window_pages(t);
 	bool follows = page_no == a->missed;
-	a->run_length = follows ? (a->run_length < window / 2 ? a->run_length * 2 : window) : 1;
+	/* Past a group, who reads in order is likely to go on. */
+	const size_t grown = a->run_length * (a->run_length < pgs__pages_per_group(pgs__txn_page_size(t)) ? 2 : 4);
+	a->run_length = !follows ? 1 : grown < window ? grown : window;
 	a->missed = page_no + 1;
 	if (a->run_length < 2 || page_no >= t->snapshot.extent)
 		return PGS_OK;

@@ -227,6 +227,8 @@ static void test_upload__goes_on_beside_the_writer(void **state)
 	pgs_txn *t = begin_write(w.db);
 	hold_puts = true;
 	put_range(t, 0, 3 * PAGES_PER_MIB, first_seed); /* the first half of the buffer is under way, and this goes on */
+	for (int i = 0; i < 20000 && put_calls < 2; i++)
+		pgs__sleep_ms(1, 0);
 	assert_int_equal(put_calls, 2); /* the store's identity, a file */
 	hold_puts = false;
 	put_range(t, 3 * PAGES_PER_MIB, 13 * PAGES_PER_MIB, first_seed);
