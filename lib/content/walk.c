@@ -379,7 +379,7 @@ int pgs__kv_read_range(const pgs__backend *b, const pgs__key *from, const pgs__k
 /* The reads of all walks that go on, each with its share of the operations of one request. */
 static size_t ask_all(pgs__walk *walks, size_t count, pgs_kv_op *ops, size_t room)
 {
-	size_t used = 0, share = room / count ? room / count : 1;
+	size_t used = 0, share = count && room > count ? room / count : 1;
 	for (size_t i = 0; i < count && used < room; i++)
 		used += pgs__walk_ask(&walks[i], ops + used, share < room - used ? share : room - used);
 	return used;

@@ -172,7 +172,7 @@ static int read_keys(pgs__pointer_cursor *c, uint64_t *end, uint64_t deadline_ms
 static int read_batch(pgs__pointer_cursor *c, uint64_t deadline_ms, pgs_error *err)
 {
 	const pgs__snapshot *s = c->snapshot;
-	uint64_t end;
+	uint64_t end = c->end;
 	release_batch(c);
 	int result = read_keys(c, &end, deadline_ms, err);
 	if (result == PGS_OK && pgs__pack_view_count(s->packs) > 0)
