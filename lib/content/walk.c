@@ -100,6 +100,7 @@ void pgs__walk_range(pgs__walk *w, const pgs__key *from, const pgs__key *end, si
 	w->from = w->dense = *from;
 	w->end = w->dense_end = *end;
 	w->base = base;
+	w->names = true;
 	w->finest = FINEST;
 	w->page = page;
 	w->widest = UINT64_MAX;
@@ -162,6 +163,7 @@ void pgs__walk_kind(pgs__walk *w, const uint8_t *prefix, char kind, const pgs__k
 	pgs__key from = pgs__key_kind(prefix, kind), end = pgs__key_kind_end(prefix, kind);
 	pgs__walk_range(w, &from, &end, page);
 	w->base = w->width.at = TAIL_AT;
+	w->names = !strchr("pcxl", kind);
 	if (kind == 'p')
 		expect_pages(w, prefix, space);
 	else if (kind == 'c')
@@ -179,6 +181,7 @@ void pgs__walk_level0(pgs__walk *w, const uint8_t *prefix, const pgs__key_space 
 	end.bytes[end.size++] = 1;
 	pgs__walk_range(w, &from, &end, page);
 	w->base = w->width.at = TAIL_AT + 1;
+	w->names = false;
 	expect_groups(w, space);
 }
 
@@ -265,6 +268,20 @@ size_t pgs__walk_ask(pgs__walk *w, pgs_kv_op *ops, size_t room)
 
 /* --- taking -------------------------------------------------------------------------------- */
 
+/* How wide a page of keys is that are as dense as these; few of them say little. The gap before the first does not
+ * count, if it is none of many that go on like that. */
+static pgs__width page_of(const pgs__walk *w, const pgs__key *from, const pgs_kv_result *r, const pgs__key *last)
+{
+	pgs__key first = *from;
+	bool from_first = !w->names && r->count > 1 && r->pairs[0].key.size < PGS__KEY_MAX;
+	if (from_first) {
+		first.size = (uint16_t)r->pairs[0].key.size;
+		memcpy(first.bytes, r->pairs[0].key.data, first.size);
+	}
+	size_t count = from_first ? r->count - 1 : r->count;
+	return scale(w, distance(w, &first, last), w->page < GROWTH * count ? w->page : GROWTH * count, count);
+}
+
 /* Sub-range i came back full: what is left of it comes next, as dense as what came. */
 static int take_full(pgs__walk *w, size_t i, const pgs_kv_result *r, bool part, pgs_error *err)
 {
@@ -279,7 +296,7 @@ static int take_full(pgs__walk *w, size_t i, const pgs_kv_result *r, bool part, 
 		w->evenly = true;
 		w->widest = UINT64_MAX;
 	}
-	w->width = scale(w, distance(w, from, &next), w->page, r->count);
+	w->width = page_of(w, from, r, &next);
 	w->probes = 1;
 	next = pgs__key_after(&next);
 	if (down) {
@@ -309,7 +326,7 @@ static void learn(pgs__walk *w, uint64_t total, size_t probes)
 				 each > wanted / GROWTH ? each < UINT16_MAX ? each : UINT16_MAX : 1);
 		w->probes = w->probes * GROWTH;
 	} else {
-		w->width = scale(w, scale(w, w->width, probes, 1), wanted, total);
+		w->width = scale(w, scale(w, w->width, probes, 1), wanted < 2 * total ? wanted : 2 * total, total);
 		w->probes = 1;
 	}
 	if (w->probes > PGS__WALK_PROBES)

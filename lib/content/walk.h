@@ -48,6 +48,7 @@ typedef struct pgs__walk {
 	pgs__key part, part_end;    /* of a walk that goes down: what a full sub-range left, next */
 	pgs__key dense, dense_end;  /* outside of it few keys are expected */
 	bool evenly;                /* that turned out wrong */
+	bool names;                 /* of keys of which only the letters of a text occur: gaps are everywhere */
 	bool downward;              /* from the end on; pairs of one sub-range rise all the same */
 	bool keys_only, counting;
 	uint64_t revision;          /* 0 = each request sees the latest */

@@ -19,7 +19,7 @@
 #include "util/error.h"
 
 #define KEYS_PAGE 500 /* deleted at once */
-#define GROUP_PAGES 256 /* of a group, of a database whose page size is not known any more */
+#define GROUP_PAGES 2048 /* of a group, at most: the page size is not known any more */
 #define TIMEOUT_DEFAULT_MS 30000
 #define FOLDER_DIGITS ((size_t)2 * PGS__PREFIX_SIZE)
 
@@ -172,6 +172,7 @@ static int sweep_keys(pgs_store *store, const uint8_t *prefix, const pgs__key_sp
 	*done = true;
 	for (size_t i = 0; !small && result == PGS_OK && *done && i < sizeof kinds; i++) {
 		pgs__walk_kind(&walk, prefix, kinds[i], &space, KEYS_PAGE);
+		walk.evenly = kinds[i] == 'c'; /* there may be many more groups */
 		result = delete_walked(store, &walk, end_ms, done, err);
 	}
 	if (result != PGS_OK || !*done)
