@@ -268,6 +268,8 @@ static bool may_fail_so(int result)
 static void hurt_all(fixture *f, tcp_proxy *proxy, proxy_mode mode, int times, const char *what)
 {
 	char endpoint[32];
+	/* Hurt once, what is left of the time may be too short for the other server, on a slow machine. */
+	const char *where = times == 0 ? endpoint : "127.0.0.1:";
 	unsigned failed = 0;
 	snprintf(endpoint, sizeof endpoint, "127.0.0.1:%u", tcp_proxy_port(proxy));
 	for (size_t i = 0; i < OPERATIONS; i++) {
@@ -284,7 +286,7 @@ static void hurt_all(fixture *f, tcp_proxy *proxy, proxy_mode mode, int times, c
 		tcp_proxy_set(proxy, PROXY_PASS, 0);
 		if (result != PGS_OK && !may_fail_so(result))
 			fail_msg("%s: %s %s", name, pgs_error_name(result), err.message);
-		if (result != PGS_OK && (!strstr(err.message, endpoint) || !strstr(err.message, "cannot ")))
+		if (result != PGS_OK && (!strstr(err.message, where) || !strstr(err.message, "cannot ")))
 			fail_msg("%s: not where and what: %s %s", name, pgs_error_name(result), err.message);
 		failed += result != PGS_OK;
 		expect_works(f, i);
