@@ -451,9 +451,8 @@ static int expire_due(run *r)
 	uint64_t now = pgs__now_ms(), next = UINT64_MAX;
 	for (size_t i = 0; i < r->parallel; i++) {
 		slot *s = &r->channel->slots[i];
-		if (s->running && r->deadline_ms && now >= r->deadline_ms)
-			expire(r->channel, s, "no answer", r->deadline_ms);
-		else if (s->running && now >= s->heard_ms + s->s3->answer_timeout_ms)
+		bool late = r->deadline_ms && now >= r->deadline_ms;
+		if (s->running && (late || now >= s->heard_ms + s->s3->answer_timeout_ms))
 			expire(r->channel, s, "no answer", r->deadline_ms);
 		if (s->call)
 			next = lesser(next, s->running ? s->heard_ms + s->s3->answer_timeout_ms : s->start_ms);

@@ -222,6 +222,8 @@ static void test_txn_fork__refuses(void **state)
 
 /* --- the writer lock ---------------------------------------------------------------------- */
 
+#define KEPT_OUT_MS 500 /* long against a call of the KV, also of a server on a busy machine */
+
 static int begin_locked(pgs_txn **out, pgs_db *db, uint32_t lock, uint32_t timeout_ms, pgs_error *err)
 {
 	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
@@ -255,7 +257,7 @@ static void test_txn_exclusive__one_at_a_time(void **state)
 	pgs_txn *first = locked(s->db);
 	assert_int_equal(begin_locked(&second, stage_other(s), PGS_LOCK_TRY, 0, &err), PGS_EBUSY);
 	assert_null(second);
-	expect_kept_out(begin_locked(&second, stage_other(s), PGS_LOCK_WAIT, 60, &err));
+	expect_kept_out(begin_locked(&second, stage_other(s), PGS_LOCK_WAIT, KEPT_OUT_MS, &err));
 	tx_put(first, s, 1, T(10));
 	tx_commit(first); /* gives it back, */
 	second = locked(stage_other(s));
@@ -276,7 +278,7 @@ static void test_txn_exclusive__others_wait_to_commit(void **state)
 	tx_fill(s->db, s, 0, 8, T(0));
 	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
 	o.write = true;
-	o.timeout_ms = 60;
+	o.timeout_ms = KEPT_OUT_MS;
 	pgs_txn *first = locked(s->db), *optimist;
 	tx_expect(first, s, 2, T(2));
 	assert_int_equal(pgs_begin(&optimist, stage_other(s), &o, &err), PGS_OK);
