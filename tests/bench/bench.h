@@ -49,6 +49,9 @@ extern const bench bench_etcd_commit_small, bench_etcd_commit_requests, bench_et
 extern const bench bench_etcd_begin, bench_etcd_begin_requests;
 extern const bench bench_etcd_read_many, bench_etcd_read_many_requests, bench_etcd_idle;
 extern const bench bench_etcd_big_table_commit, bench_etcd_big_table_put;
+/* sqlite_….c */
+extern const bench bench_sqlite_point_read, bench_sqlite_scan;
+extern const bench bench_sqlite_insert_autocommit, bench_sqlite_insert_autocommit_wal, bench_sqlite_bank, bench_sqlite_bulk;
 
 /* One round of one side; returns what was measured. */
 typedef double (*bench_side)(void *ctx);
