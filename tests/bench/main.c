@@ -16,6 +16,7 @@ static const bench *const all[] = {
 #ifdef PGS_WITH_SQLITE
 	&bench_sqlite_point_read,  &bench_sqlite_scan,	       &bench_sqlite_insert_autocommit,
 	&bench_sqlite_insert_autocommit_wal,		       &bench_sqlite_bank,	&bench_sqlite_bulk,
+	&bench_sqlite_speedtest,
 #endif
 };
 #define COUNT (sizeof all / sizeof *all)
