@@ -16,7 +16,7 @@ static const bench *const all[] = {
 #ifdef PGS_WITH_SQLITE
 	&bench_sqlite_point_read,  &bench_sqlite_scan,	       &bench_sqlite_insert_autocommit,
 	&bench_sqlite_insert_autocommit_wal,		       &bench_sqlite_bank,	&bench_sqlite_bulk,
-	&bench_sqlite_speedtest,
+	&bench_sqlite_speedtest,   &bench_sqlite_conflicts,
 #endif
 };
 #define COUNT (sizeof all / sizeof *all)
@@ -28,6 +28,9 @@ static const bench *const large[] = {
 	&bench_etcd_commit_small,     &bench_etcd_commit_requests,  &bench_etcd_commit_parallel, &bench_etcd_begin,
 	&bench_etcd_begin_requests,   &bench_etcd_read_many,	    &bench_etcd_read_many_requests,
 	&bench_etcd_big_table_commit, &bench_etcd_big_table_put,    &bench_etcd_idle,
+#endif
+#if defined PGS_WITH_ETCD && defined PGS_WITH_SQLITE
+	&bench_sqlite_etcd_autocommit,
 #endif
 #ifdef PGS_WITH_S3
 	&bench_s3_bulk,		      &bench_s3_cold_scan,	    &bench_s3_cold_scan_unzstd,
