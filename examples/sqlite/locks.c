@@ -44,13 +44,27 @@ bool sq_is_running(const sq_file *f, const char *word)
 	return false;
 }
 
+static bool is_vacuum(const char *sql)
+{
+	return sql && begins_with(sql, "VACUUM");
+}
+
+/* VACUUM INTO counts as a writer, but only reads this file. */
+static bool is_writing(sqlite3_stmt *s)
+{
+	const char *sql = sqlite3_sql(s);
+	return sqlite3_stmt_busy(s) && !sqlite3_stmt_readonly(s) &&
+	       !(is_vacuum(sql) && sqlite3_strlike("%into%", sql, 0) == 0);
+}
+
+/* VACUUM says BEGIN itself, and cannot be part of a transaction. */
 static bool needs_turn(const sq_file *f)
 {
 	sqlite3 *db = connection_of(f);
-	if (!db || f->read_only || !sqlite3_get_autocommit(db))
+	if (!db || f->read_only)
 		return false;
 	for (sqlite3_stmt *s = sqlite3_next_stmt(db, NULL); s; s = sqlite3_next_stmt(db, s))
-		if (sqlite3_stmt_busy(s) && !sqlite3_stmt_readonly(s))
+		if (is_writing(s) && (sqlite3_get_autocommit(db) || is_vacuum(sqlite3_sql(s))))
 			return true;
 	return false;
 }

@@ -184,6 +184,24 @@ static void test_sqlite_turn__optimists_commit_after_it(void **state)
 	assert_int_equal(sql_number(f->a, "select n from t where id = 900"), 7);
 }
 
+/* It is no part of a transaction, so it has to succeed when others are at work, too. */
+static void test_sqlite_turn__is_taken_by_vacuum(void **state)
+{
+	fixture *f = *state;
+	char sql[100];
+	sql_do(f->b, "begin immediate; delete from t where id > 500");
+	sql_expect(f->a, SQLITE_BUSY, "vacuum");
+	snprintf(sql, sizeof sql, "vacuum into 'file:copy?vfs=pagestore&store=%s'", f->store.name);
+	sql_do(f->a, sql); /* which only reads */
+	sql_do(f->b, "commit");
+	sql_do(f->a, "\n vacuum main");
+	assert_int_equal(sql_number(f->a, "pragma freelist_count"), 0);
+	snprintf(sql, sizeof sql, "attach 'file:copy?vfs=pagestore&store=%s' as copy", f->store.name);
+	sql_do(f->b, sql);
+	sql_expect_text(f->b, "1000|500", "select (select count(*) from copy.t), (select count(*) from main.t)");
+	sql_expect_text(f->b, "ok", "pragma copy.integrity_check");
+}
+
 static int count_down(void *ctx, int calls)
 {
 	int *left = ctx;
@@ -608,6 +626,7 @@ int main(void)
 		TEST(test_sqlite_commit__a_snapshot_stays),
 		TEST(test_sqlite_turn__immediate_excludes_writers),
 		TEST(test_sqlite_turn__optimists_commit_after_it),
+		TEST(test_sqlite_turn__is_taken_by_vacuum),
 		TEST(test_sqlite_turn__waits_through_the_busy_handler),
 		TEST(test_sqlite_turn__is_the_stores),
 		TEST(test_sqlite_rollback__of_spilled_pages_commits_nothing),
