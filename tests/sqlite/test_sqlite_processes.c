@@ -1,186 +1,132 @@
-/* examples/sqlite: several processes and threads on one database, and processes that die. Money is moved between
- * accounts; none is made or lost. */
+/* examples/sqlite: several processes and threads on one database, and processes that die. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
+#include "sqlite/bank.h"
 #include "sqlite/sql.h"
 #include "support/scratch.h"
+#include "util/clock.h"
 
-enum { ACCOUNTS = 300, BALANCE = 100, WORKERS = 4 };
+enum { TELLERS = 4, KILLS = 100 };
 
 static void bank_uri(char *uri, size_t size, const char *name)
 {
 	snprintf(uri, size, "file:%s?vfs=pagestore&store=dir:%s%%3Fsync%%3Doff", name, scratch_path("store"));
 }
 
-static void make_bank(const char *uri)
+static unsigned long usually(unsigned long count)
 {
-	char sql[300];
-	sqlite3 *db = sql_open_uri(uri);
-	snprintf(sql, sizeof sql, "create table account(id integer primary key, balance integer, pad);"
-		 "create table moved(worker integer, n integer);"
-		 "with recursive i(i) as (select 1 union all select i + 1 from i where i < %d)"
-		 "	insert into account select i, %d, printf('%%.200c', 'p') from i", ACCOUNTS, BALANCE);
-	sql_do(db, sql);
-	sql_close(db);
+	return getenv("PGS_TEST_LONG") ? count * 10 : count;
 }
 
-static void check_bank(const char *uri)
+static void end_process(pid_t pid)
 {
-	sqlite3 *db = sql_open_uri(uri);
-	assert_int_equal(sql_number(db, "select sum(balance) from account"), ACCOUNTS * BALANCE);
-	sql_check(db);
-	sql_close(db);
+	int status = 0;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
 }
 
-/* --- who moves money; not with the test's own functions, which are for its thread ------------------------- */
-
-typedef enum mode { OPTIMIST, IMMEDIATE, AUTOCOMMIT, MODES } mode;
-
-typedef struct worker {
-	const char *uri;
-	unsigned number;
-	mode mode;
-	unsigned transfers;
-	unsigned conflicts;
-	int failure; /* an SQLite code */
-} worker;
-
-static int run(sqlite3 *db, const char *sql)
+static void kill_process(pid_t pid)
 {
-	int result = sqlite3_exec(db, sql, NULL, NULL, NULL);
-	return result == SQLITE_OK ? result : sqlite3_extended_errcode(db);
+	int status = 0;
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSIGNALED(status)); /* it was still at work */
 }
 
-static void transfer_sql(const worker *w, unsigned step, char *sql, size_t size)
-{
-	unsigned from = (w->number * 7919 + step * 31) % ACCOUNTS + 1, to = (w->number * 104729 + step * 17) % ACCOUNTS + 1;
-	if (w->mode == AUTOCOMMIT)
-		snprintf(sql, size, "update account set balance = balance + (case id when %u then -1 else 0 end) +"
-			 "(case id when %u then 1 else 0 end) where id in (%u, %u)", from, to, from, to);
-	else
-		snprintf(sql, size, "%s; update account set balance = balance - 1 where id = %u;"
-			 "update account set balance = balance + 1 where id = %u; commit",
-			 w->mode == IMMEDIATE ? "begin immediate" : "begin", from, to);
-}
-
-static int move_once(worker *w, sqlite3 *db, unsigned step)
-{
-	char sql[400];
-	transfer_sql(w, step, sql, sizeof sql);
-	for (;;) {
-		int result = run(db, sql);
-		if (result == SQLITE_OK)
-			return SQLITE_OK;
-		if (!sqlite3_get_autocommit(db))
-			run(db, "rollback");
-		if (result != SQLITE_BUSY_SNAPSHOT || w->mode != OPTIMIST)
-			return result;
-		w->conflicts++;
-	}
-}
-
-static void *work(void *ctx)
-{
-	worker *w = ctx;
-	sqlite3 *db;
-	w->failure = sqlite3_open_v2(w->uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL);
-	if (w->failure == SQLITE_OK) {
-		sqlite3_busy_timeout(db, 60000);
-		w->failure = run(db, "pragma cache_size = 50");
-	}
-	for (unsigned i = 0; i < w->transfers && w->failure == SQLITE_OK; i++)
-		w->failure = move_once(w, db, i);
-	if (w->failure != SQLITE_OK)
-		fprintf(stderr, "worker %u, mode %d: %d %s\n", w->number, (int)w->mode, w->failure, sqlite3_errmsg(db));
-	sqlite3_close(db);
-	return NULL;
-}
-
-static pid_t start_process(worker w)
-{
-	pid_t pid = fork();
-	if (pid == 0) {
-		work(&w);
-		_exit(w.failure == SQLITE_OK ? 0 : 1);
-	}
-	return pid;
-}
-
-static unsigned transfers(unsigned usual)
-{
-	return getenv("PGS_TEST_LONG") ? usual * 10 : usual;
-}
-
-/* --- tests ----------------------------------------------------------------------------------------------- */
+/* --- all of them live ------------------------------------------------------------------------------------ */
 
 static void test_sqlite_processes__move_money(void **state)
 {
 	char uri[200];
-	pid_t pids[WORKERS];
+	pid_t pids[TELLERS], auditor;
+	bank_board *board = bank_board_new();
 	(void)state;
 	bank_uri(uri, sizeof uri, "bank");
-	make_bank(uri);
-	for (unsigned i = 0; i < WORKERS; i++)
-		pids[i] = start_process((worker){uri, i, (mode)(i % MODES), transfers(60), 0, 0});
-	for (unsigned i = 0; i < WORKERS; i++) {
-		int status = 0;
-		assert_int_equal(waitpid(pids[i], &status, 0), pids[i]);
-		assert_int_equal(status, 0);
-	}
-	check_bank(uri);
+	bank_make(uri);
+	uint64_t end = pgs__now_ms() + usually(3000);
+	for (unsigned i = 0; i < TELLERS; i++)
+		pids[i] = teller_start((teller){uri, board, i, (teller_kind)(i % TELLER_AUDITOR), 0, end, 0});
+	auditor = teller_start((teller){uri, board, TELLERS, TELLER_AUDITOR, 0, end, 0});
+	for (unsigned i = 0; i < TELLERS; i++)
+		end_process(pids[i]);
+	end_process(auditor);
+	for (unsigned i = 0; i < TELLERS; i++)
+		assert_true(atomic_load(&board->done[i]) > 0);
+	bank_check(uri, board);
+	bank_board_free(board);
 }
 
 static void test_sqlite_threads__move_money(void **state)
 {
 	char uri[200];
-	pthread_t threads[WORKERS];
-	worker workers[WORKERS];
+	pthread_t threads[TELLERS];
+	teller tellers[TELLERS];
+	bank_board *board = bank_board_new();
 	(void)state;
 	bank_uri(uri, sizeof uri, "threads");
-	make_bank(uri);
-	for (unsigned i = 0; i < WORKERS; i++) {
-		workers[i] = (worker){uri, i, (mode)(i % MODES), transfers(60), 0, 0};
-		assert_int_equal(pthread_create(&threads[i], NULL, work, &workers[i]), 0);
+	bank_make(uri);
+	for (unsigned i = 0; i < TELLERS; i++) {
+		tellers[i] = (teller){uri, board, i, (teller_kind)(i % TELLER_BUILDER), usually(60), 0, 0};
+		assert_int_equal(pthread_create(&threads[i], NULL, teller_run, &tellers[i]), 0);
 	}
-	for (unsigned i = 0; i < WORKERS; i++)
+	for (unsigned i = 0; i < TELLERS; i++)
 		assert_int_equal(pthread_join(threads[i], NULL), 0);
-	for (unsigned i = 0; i < WORKERS; i++)
-		assert_int_equal(workers[i].failure, SQLITE_OK);
-	check_bank(uri);
+	for (unsigned i = 0; i < TELLERS; i++) {
+		assert_int_equal(tellers[i].failure, SQLITE_OK);
+		assert_int_equal(atomic_load(&board->done[i]), usually(60));
+	}
+	bank_check(uri, board);
+	bank_board_free(board);
 }
 
-/* Some die with the turn, some in the middle of a commit. The next one goes on at once. */
+/* --- some die ---------------------------------------------------------------------------------------------- */
+
+/* Until it has done something since, or a while has passed. */
+static void wait_for_work(const bank_board *board, unsigned number, unsigned long before)
+{
+	struct timespec pause = {0, 1000000};
+	for (int i = 0; i < 3000 && atomic_load(&board->done[number]) == before; i++)
+		nanosleep(&pause, NULL);
+}
+
+/* Two tellers, killed in the middle of what they do: a transaction of several statements, one that makes and drops
+ * tables, VACUUM, a commit, with the turn or without. What they acknowledged is there, the next one goes on at once. */
+static void kill_two(const char *uri, bank_board *board, unsigned round)
+{
+	pid_t pids[2];
+	unsigned long before[2];
+	for (unsigned p = 0; p < 2; p++) {
+		before[p] = atomic_load(&board->done[p]);
+		pids[p] = teller_start((teller){uri, board, p, (teller_kind)((round + 2 * p) % TELLER_AUDITOR), 0, 0, 0});
+	}
+	for (unsigned p = 0; p < 2; p++)
+		wait_for_work(board, p, before[p]);
+	struct timespec pause = {0, (long)(round * 7919 % 30000) * 1000};
+	nanosleep(&pause, NULL);
+	for (unsigned p = 0; p < 2; p++)
+		kill_process(pids[p]);
+	bank_check(uri, board);
+	sqlite3 *db = sql_open_uri(uri);
+	sqlite3_busy_timeout(db, 3000);
+	sql_do(db, "begin immediate; update account set balance = balance where id = 1; commit");
+	sql_close(db);
+}
+
 static void test_sqlite_processes__die_at_any_time(void **state)
 {
 	char uri[200];
+	bank_board *board = bank_board_new();
 	(void)state;
 	bank_uri(uri, sizeof uri, "dying");
-	make_bank(uri);
-	for (unsigned i = 0; i < transfers(12); i++) {
-		pid_t pids[2];
-		for (unsigned p = 0; p < 2; p++)
-			pids[p] = start_process((worker){uri, i * 2 + p, (mode)((i + p) % MODES), 1000000, 0, 0});
-		struct timespec pause = {0, (long)(20 + i * 37 % 60) * 1000000};
-		nanosleep(&pause, NULL);
-		for (unsigned p = 0; p < 2; p++) {
-			int status = 0;
-			assert_int_equal(kill(pids[p], SIGKILL), 0);
-			assert_int_equal(waitpid(pids[p], &status, 0), pids[p]);
-			assert_true(WIFSIGNALED(status)); /* it was still at work */
-		}
-		check_bank(uri);
-		sqlite3 *db = sql_open_uri(uri);
-		sqlite3_busy_timeout(db, 3000);
-		sql_do(db, "begin immediate; insert into moved values (1, 1); commit");
-		sql_close(db);
-	}
+	bank_make(uri);
+	for (unsigned i = 0; i < usually(KILLS / 2); i++)
+		kill_two(uri, board, i);
+	bank_board_free(board);
 }
 
 int main(void)
