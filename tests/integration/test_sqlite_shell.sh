@@ -1,12 +1,13 @@
 #!/bin/sh
 # test_sqlite_shell.sh: the loadable extension in the stock sqlite3
 #
-#   sh test_sqlite_shell.sh PAGESTORE_SQLITE.SO FEATURES.SQL
+#   sh test_sqlite_shell.sh PAGESTORE_SQLITE.SO SCRIPT.SQL…
 set -u
 
-[ $# -eq 2 ] || { echo "usage: test_sqlite_shell.sh PAGESTORE_SQLITE.SO FEATURES.SQL" >&2; exit 2; }
+[ $# -ge 2 ] || { echo "usage: test_sqlite_shell.sh PAGESTORE_SQLITE.SO SCRIPT.SQL…" >&2; exit 2; }
 command -v sqlite3 >/dev/null || { echo "skipped: there is no sqlite3" >&2; exit 77; }
-extension=$1 features=$2
+extension=$1
+shift
 dir=$(mktemp -d "${TMPDIR:-/tmp}/pagestore-sqlite.XXXXXX") || exit 1
 trap 'rm -rf "$dir"' EXIT
 checks=0 failures=0
@@ -32,19 +33,43 @@ normal() {
 
 # --- what SQLite can do ---------------------------------------------------------
 
-sed -e "s|@OTHER@|$dir/native-other|" -e "s|@PLAIN@|$dir/native-plain|" "$features" |
-	sqlite3 -batch "$dir/native" 2>&1 | normal >"$dir/expected"
-sed -e "s|@OTHER@|file:other?store=$store|" -e "s|@PLAIN@|file:$dir/plain?vfs=unix|" "$features" |
-	sql app | normal >"$dir/actual"
-checks=$((checks + 1))
-if ! diff "$dir/expected" "$dir/actual" >"$dir/diff"; then
-	failures=$((failures + 1))
-	echo "FAILED: SQL answers differently from a native database:"
-	head -n 40 "$dir/diff"
-fi
-same "results of the features" yes "$([ "$(wc -l <"$dir/actual")" -gt 100 ] && echo yes)"
-same "the same data" "$(sqlite3 "$dir/native" .dump | grep -v sqlite_stat | cksum)" \
-	"$(echo .dump | sql app | grep -v sqlite_stat | cksum)"
+# script KIND SCRIPT: with the names of other databases of that KIND (native, or ours)
+script() {
+	case $1 in
+	native) sed -e "s|@OTHER@|$dir/native-other|" -e "s|@PLAIN@|$dir/native-plain|" -e "s|@COPY@|$dir/native-copy|" \
+		-e "s|@NATIVE@|$dir/native-vacuumed|" -e "s|@SELF@|$dir/native|" "$2" ;;
+	ours) sed -e "s|@OTHER@|file:other?store=$store|" -e "s|@PLAIN@|file:$dir/plain?vfs=unix|" \
+		-e "s|@COPY@|file:copy?store=$store|" -e "s|@NATIVE@|file:$dir/vacuumed?vfs=unix|" \
+		-e "s|@SELF@|file:app?store=$store|" "$2" ;;
+	esac
+}
+
+# as_native SCRIPT PRAGMAS: the same answers, and the same database afterwards
+as_native() {
+	checks=$((checks + 1))
+	{ echo "pragma synchronous = off; $2"; script native "$1"; } | sqlite3 -batch "$dir/native" 2>&1 | normal >"$dir/expected"
+	{ echo "pragma synchronous = off; $2"; script ours "$1"; } | sql app | normal >"$dir/actual"
+	if ! diff "$dir/expected" "$dir/actual" >"$dir/diff"; then
+		failures=$((failures + 1))
+		echo "FAILED: ${1##*/} answers differently from a native database with $2"
+		head -n 40 "$dir/diff"
+	fi
+	same "results of ${1##*/}" yes "$([ "$(wc -l <"$dir/actual")" -gt 100 ] && echo yes)"
+	same "the same data with $2" "$(sqlite3 "$dir/native" .dump | grep -v sqlite_stat | cksum)" \
+		"$(echo .dump | sql app | grep -v sqlite_stat | cksum)"
+	rm -rf "$dir"/*
+}
+
+for script in "$@"; do
+	as_native "$script" ""
+	as_native "$script" "pragma page_size = 512; pragma auto_vacuum = full; pragma cache_size = 10;"
+	as_native "$script" "pragma page_size = 1024; pragma encoding = 'UTF-16le'; pragma auto_vacuum = incremental;"
+	as_native "$script" "pragma page_size = 2048; pragma encoding = 'UTF-16be'; pragma cache_size = 3;"
+	as_native "$script" "pragma page_size = 8192; pragma temp_store = memory; pragma secure_delete = off;"
+	as_native "$script" "pragma page_size = 16384; pragma auto_vacuum = incremental; pragma mmap_size = 0;"
+	as_native "$script" "pragma page_size = 32768; pragma journal_mode = memory; pragma cache_size = 10;"
+	as_native "$script" "pragma page_size = 65536; pragma auto_vacuum = full; pragma journal_mode = delete;"
+done
 
 # --- files, journals, page sizes ------------------------------------------------------
 

@@ -1,4 +1,4 @@
--- What SQLite can do. Run on a native database and on one in a pagestore (integration/test_sqlite_shell.sh): the answers must be
+-- What SQLite can do to a database. Run on a native one and on one in a pagestore (integration/test_sqlite_shell.sh): the answers must
 -- the same. @OTHER@ is the URI of another database of the same kind, @PLAIN@ that of a native one.
 .bail off
 .mode list
