@@ -169,7 +169,7 @@ int sq_commit(sq_file *f)
 	}
 	bool valid = sq_header_is_valid(&f->now);
 	if (!valid || !keeps_journal(f)) {
-		sqlite3_log(SQLITE_IOERR_WRITE, "pagestore: not committed: %s",
+		sq_tell(SQLITE_IOERR_WRITE, "not committed: %s",
 			valid ? "journal_mode is OFF" : "what was written is no database");
 		f->state = SQ_FAILED;
 		return SQLITE_IOERR_WRITE;

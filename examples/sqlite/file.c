@@ -39,7 +39,7 @@ int sq_fail(sq_file *file, int result, int io)
 {
 	int code = code_of(result, io);
 	if (code != SQLITE_OK && code != SQLITE_BUSY)
-		sqlite3_log(code, "pagestore: %s", file->error.message);
+		sq_tell(code, "%s", file->error.message);
 	return code;
 }
 

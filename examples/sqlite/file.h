@@ -5,6 +5,7 @@
  *   journal.c  rollback journals without images    commit.c   one commit of the store per transaction
  *   header.c   page 1's counters, kept apart       pragma.c   what SQL can ask
  *   pages.c    sets of pages                       tables.c   and in which tables
+ *   errors.c   why something failed
  */
 #ifndef SQ_FILE_H
 #define SQ_FILE_H
@@ -22,6 +23,14 @@ extern const sqlite3_api_routines *sqlite3_api;
 #endif
 
 #define SQ_VFS_NAME "pagestore"
+
+/* --- errors.c ------------------------------------------------------------------------------------- */
+
+/* Tell SQLite's log why something fails, and keep it for the thread. */
+void sq_tell(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+const char *sq_last_error(void); /* what this thread was told last; "" = nothing */
+/* Make pagestore_error() known to a connection. */
+int sq_error_function_create(sqlite3 *db);
 
 /* --- pages.c: sets of page numbers -------------------------------------------------------------- */
 
@@ -130,6 +139,7 @@ typedef struct sq_file {
 	sqlite3 **connection; /* told by SQLITE_FCNTL_PDB */
 	struct sq_file *next; /* of all that are open */
 	bool read_only;
+	int refused;          /* it could not be opened: the code that everything fails with (vfs.c); 0 = open */
 	pgs_txn_options at;   /* how its transactions begin, to read: what past state they show, and their timeout */
 	char *at_name;
 	int (*busy)(void *);  /* SQLITE_FCNTL_BUSYHANDLER */

@@ -129,7 +129,7 @@ static int not_ours(sq_file *f)
 {
 	snprintf(f->error.message, sizeof f->error.message, "database %s of the store holds something else than an SQLite "
 		"database", f->database->name);
-	sqlite3_log(SQLITE_NOTADB, "pagestore: %s", f->error.message);
+	sq_tell(SQLITE_NOTADB, "%s", f->error.message);
 	return SQLITE_NOTADB;
 }
 
@@ -197,7 +197,7 @@ static int begin_with_lock(sq_file *f)
 
 static int take_snapshot(sq_file *f)
 {
-	int result = use_database(f);
+	int result = f->refused ? f->refused : use_database(f);
 	f->seen = f->db ? f->seen : (sq_header){0};
 	if (result == SQLITE_OK && f->db)
 		result = f->has_turn ? begin_with_lock(f) : begin_reader(f);
@@ -246,7 +246,7 @@ static int refuse(sq_file *f, int code, const char *why)
 {
 	snprintf(f->conflict, sizeof f->conflict, "%s", why);
 	f->conflicts += code == SQLITE_BUSY_SNAPSHOT;
-	sqlite3_log(code, "pagestore: %s", why);
+	sq_tell(code, "%s", why);
 	return code;
 }
 

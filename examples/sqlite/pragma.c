@@ -198,7 +198,7 @@ int sq_pragma(sq_file *f, char **argument)
 	size_t i = 0, count = sizeof pragmas / sizeof *pragmas;
 	while (i < count && sqlite3_stricmp(argument[1], pragmas[i].name) != 0)
 		i++;
-	if (i == count)
+	if (i == count || f->refused)
 		return SQLITE_NOTFOUND;
 	pragma p = {.f = f, .value = argument[2], .out = sqlite3_str_new(NULL)};
 	int result = SQLITE_OK;

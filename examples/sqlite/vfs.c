@@ -28,11 +28,15 @@
 
 /* --- opening -------------------------------------------------------------------------------------------- */
 
-static int refuse(sq_file *f, const char *name, const char *why)
+/* A file that cannot be opened is opened all the same, and refuses everything: on_open(), where the connection is there
+ * to be told why, is only called then. */
+static int refuse(sq_file *f, int code, const char *name, const char *why)
 {
-	sqlite3_log(SQLITE_CANTOPEN, "pagestore: cannot open %s: %s", name, why);
-	sqlite3_free(f->at_name);
-	return SQLITE_CANTOPEN;
+	sq_tell(code, "cannot open %s: %s", name[0] ? name : "a database without a name", why);
+	f->refused = code;
+	f->read_only = true;
+	f->base.pMethods = &sq_file_methods;
+	return SQLITE_OK;
 }
 
 /* 2026-03-01T12:00:00Z, with or without a fraction and the Z; it is UTC. */
@@ -70,38 +74,60 @@ static bool take_at(sq_file *f, const char *at)
 	}
 	f->at.at_revision = strtoull(at, &end, 10);
 	if (*end == '\0')
-		return f->at.at_revision != 0;
+		return f->at.at_revision != 0 && at[0] != '-'; /* strtoull() takes a sign */
 	f->at.at_revision = 0;
 	return parse_time(at, &f->at.at_time_ms);
+}
+
+/* NULL, or why the name and its parameters cannot be meant. */
+static const char *take_parameters(sq_file *f, const char *name, const char *url)
+{
+	const char *cache = sqlite3_uri_parameter(name, "cache"); /* SQLite does not hand on SQLITE_OPEN_SHAREDCACHE */
+	if (!url)
+		return "no store is named; add store=URL to the file's URI, or set PAGESTORE_URL";
+	if (!name[0] || strlen(name) > PGS_DB_NAME_MAX)
+		return "a database's name has 1 to 255 bytes";
+	if (cache && strcmp(cache, "shared") == 0)
+		return "cache=shared is not possible: connections share the store's cache anyway";
+	if (!take_at(f, sqlite3_uri_parameter(name, "at")))
+		return "at= is a revision, a time as 2026-03-01T12:00:00Z, or @ and a snapshot's name";
+	f->at.timeout_ms = (uint32_t)sqlite3_uri_int64(name, "timeout", 0);
+	return NULL;
+}
+
+/* There is such a past state. */
+static bool can_begin(sq_file *f)
+{
+	pgs_txn *txn;
+	int result = pgs_begin(&txn, f->db, &f->at, &f->error);
+	pgs_abort(txn);
+	return result == PGS_OK;
 }
 
 static int open_database(sq_file *f, const char *name, int flags, int *out_flags)
 {
 	const char *url = sqlite3_uri_parameter(name, "store");
-	*f = (sq_file){.at = PGS_TXN_OPTIONS_INIT, .error = PGS_ERROR_INIT};
+	*f = (sq_file){.at = PGS_TXN_OPTIONS_INIT, .error = PGS_ERROR_INIT, .counter = 1};
 	f->read_only = flags & SQLITE_OPEN_READONLY;
-	if (!url)
-		url = getenv("PAGESTORE_URL");
-	if (!url)
-		return refuse(f, name, "no store is named; add store=URL to the file's URI, or set PAGESTORE_URL");
-	if (!name[0] || strlen(name) > PGS_DB_NAME_MAX)
-		return refuse(f, name, "a database's name has 1 to 255 bytes");
-	const char *cache = sqlite3_uri_parameter(name, "cache"); /* SQLite does not hand on SQLITE_OPEN_SHAREDCACHE */
-	if (cache && strcmp(cache, "shared") == 0)
-		return refuse(f, name, "cache=shared is not possible: connections share the store's cache anyway");
-	if (!take_at(f, sqlite3_uri_parameter(name, "at")))
-		return refuse(f, name, "at= is a revision, a time as 2026-03-01T12:00:00Z, or @ and a snapshot's name");
+	url = url ? url : getenv("PAGESTORE_URL");
+	if (sqlite3_uri_boolean(name, "nolock", 0) || sqlite3_uri_boolean(name, "immutable", 0)) {
+		/* SQLite would not even ask for the file's size, and take any file for an empty one. */
+		sq_tell(SQLITE_CANTOPEN, "cannot open %s: nolock and immutable are not possible: a lock begins a transaction, "
+					 "and keeps nobody waiting", name);
+		return SQLITE_CANTOPEN;
+	}
+	const char *why = take_parameters(f, name, url);
+	if (why)
+		return refuse(f, SQLITE_CANTOPEN, name, why);
 	int result = sq_database_enter(&f->database, url, name, flags & SQLITE_OPEN_READONLY,
 		flags & SQLITE_OPEN_CREATE, &f->error);
 	if (result != SQLITE_OK)
-		return refuse(f, name, f->error.message) == SQLITE_CANTOPEN ? result : SQLITE_CANTOPEN;
-	bool must_exist = !(flags & SQLITE_OPEN_CREATE) || f->at_name || f->at.at_revision || f->at.at_time_ms;
-	if (must_exist && (sq_database_open(f->database, &f->db, &f->error) != PGS_OK || !f->db)) {
-		sq_database_leave(f->database);
-		return refuse(f, name, f->error.message);
-	}
-	f->at.timeout_ms = (uint32_t)sqlite3_uri_int64(name, "timeout", 0);
-	f->counter = 1;
+		return refuse(f, result, name, f->error.message);
+	bool past = f->at_name || f->at.at_revision || f->at.at_time_ms, must_exist = past || !(flags & SQLITE_OPEN_CREATE);
+	if (must_exist && (sq_database_open(f->database, &f->db, &f->error) != PGS_OK || !f->db))
+		return refuse(f, SQLITE_CANTOPEN, name, f->error.message);
+	if (past && !can_begin(f))
+		return refuse(f, SQLITE_CANTOPEN, name, f->error.message);
 	f->base.pMethods = &sq_file_methods;
 	sq_files_add(f);
 	if (out_flags)
@@ -125,8 +151,7 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
 		return SQLITE_OK;
 	}
 	if (flags & (SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)) {
-		sqlite3_log(SQLITE_CANTOPEN, "pagestore: a transaction that changes a database in a pagestore cannot change "
-					     "another file, too");
+		sq_tell(SQLITE_CANTOPEN, "a transaction that changes a database in a pagestore cannot change another file, too");
 		return SQLITE_CANTOPEN;
 	}
 	return other->xOpen(other, name, file, flags, out_flags);
@@ -227,10 +252,17 @@ static sqlite3_vfs the_vfs = {
 static int on_open(sqlite3 *db, char **message, const struct sqlite3_api_routines *api)
 {
 	sqlite3_vfs *vfs = NULL;
-	(void)message, (void)api;
-	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) != SQLITE_OK || vfs != &the_vfs)
-		return SQLITE_OK;
-	int result = sqlite3_exec(db, "PRAGMA main.mmap_size = 1073741824", NULL, NULL, NULL);
+	sqlite3_file *file = NULL;
+	(void)api;
+	int result = sq_error_function_create(db);
+	if (result != SQLITE_OK || sqlite3_file_control(db, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) != SQLITE_OK ||
+	    vfs != &the_vfs)
+		return result;
+	if (sqlite3_file_control(db, "main", SQLITE_FCNTL_FILE_POINTER, &file) == SQLITE_OK && ((sq_file *)file)->refused) {
+		*message = sqlite3_mprintf("pagestore: %s", sq_last_error());
+		return ((sq_file *)file)->refused;
+	}
+	result = sqlite3_exec(db, "PRAGMA main.mmap_size = 1073741824", NULL, NULL, NULL);
 	return result == SQLITE_OK ? sq_tables_create(db) : result;
 }
 

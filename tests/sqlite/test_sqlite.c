@@ -549,18 +549,32 @@ static void test_sqlite_create__not_by_a_rollback(void **state)
 
 static void test_sqlite_create__refuses_what_it_cannot_do(void **state)
 {
-	static const char *const parameters[] = {"&cache=shared", "&at=0", "&at=tomorrow", "&at=2026-01-01", "&at=17x"};
+	static const struct {
+		const char *parameters, *why;
+	} cases[] = {
+		{"&cache=shared", "cache=shared is not possible"}, {"&at=0", "at= is a revision"},
+		{"&at=tomorrow", "at= is a revision"}, {"&at=2026-01-01", "at= is a revision"},
+		{"&at=17x", "at= is a revision"}, {"&at=-5", "at= is a revision"},
+		{"&at=999999", "revision 999999 is above"}, {"&at=@none", "no snapshot none"},
+		{"&at=1999-01-01T00:00:00Z", "no commit at or before"}, {"x", "no scheme that is known"},
+		{"&nolock=1", NULL}, {"&immutable=1", NULL}, /* SQLite would read an empty database */
+	};
 	fixture *f = *state;
-	char uri[150];
+	char uri[150], attach[200];
 	sqlite3 *db;
-	for (size_t i = 0; i < sizeof parameters / sizeof *parameters; i++) {
-		snprintf(uri, sizeof uri, "file:app?vfs=pagestore&store=%s%s", f->store.name, parameters[i]);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		snprintf(uri, sizeof uri, "file:app?vfs=pagestore&store=%s%s", f->store.name, cases[i].parameters);
 		assert_int_equal(sqlite3_open_v2(uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL), SQLITE_CANTOPEN);
+		if (cases[i].why && !strstr(sqlite3_errmsg(db), cases[i].why))
+			fail_msg("%s: %s, not %s", uri, sqlite3_errmsg(db), cases[i].why);
 		sqlite3_close(db);
+		snprintf(attach, sizeof attach, "attach '%s' as other", uri);
+		sql_expect(f->a, SQLITE_CANTOPEN, attach);
+		char *why = sql_text(f->a, "select pagestore_error()");
+		if (cases[i].why && !strstr(why, cases[i].why))
+			fail_msg("%s: %s, not %s", uri, why, cases[i].why);
+		sqlite3_free(why);
 	}
-	assert_int_equal(sqlite3_open_v2("file:app?vfs=pagestore&store=nonsense:", &db,
-					 SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL), SQLITE_CANTOPEN);
-	sqlite3_close(db);
 }
 
 /* What another engine keeps in the store is not taken for a database of SQLite's. */
