@@ -44,6 +44,7 @@ AT(pgs_kv_vtable, identity, 64);
 AT(pgs_kv_vtable, stat, 72);
 AT(pgs_kv_vtable, close, 80);
 AT(pgs_kv_vtable, operations, 88);
+AT(pgs_kv_vtable, changes, 96);
 
 /* The blob vtable. */
 AT(pgs_blob_vtable, version, 0);

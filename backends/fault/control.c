@@ -86,6 +86,14 @@ pgs_fault_kind pgs__fault_decide(pgs_fault *fault, const char *operation, uint64
 	return kind;
 }
 
+bool pgs__fault_is_stopped(pgs_fault *fault)
+{
+	pthread_mutex_lock(&fault->lock);
+	bool stopped = fault->stopped;
+	pthread_mutex_unlock(&fault->lock);
+	return stopped;
+}
+
 void pgs_fault_at(pgs_fault *fault, uint64_t nth, pgs_fault_kind kind)
 {
 	pthread_mutex_lock(&fault->lock);

@@ -20,6 +20,9 @@ typedef struct pgs__fault_delayed {
  * every call while stopped. */
 pgs_fault_kind pgs__fault_decide(pgs_fault *fault, const char *operation, uint64_t deadline_ms);
 
+/* Whether PGS_FAULT_STOP was met, and nothing has been resumed since. */
+bool pgs__fault_is_stopped(pgs_fault *fault);
+
 /* Keeps a deep copy of a txn call for pgs_fault_deliver(). PGS_OK or PGS_ENOMEM. */
 int pgs__fault_keep(pgs_fault *fault, pgs_kv *inner, const pgs_kv_txn *txns, size_t count);
 

@@ -173,6 +173,15 @@ static void fault_operations(pgs_kv *kv, pgs_operation_visitor visit, void *ctx)
 		inner->vtable->operations(inner, visit, ctx);
 }
 
+/* No call that could be lost; but who is cut off is not told that all is as it was. */
+static uint64_t fault_changes(pgs_kv *kv)
+{
+	pgs_kv *inner = wrapper_of(kv)->inner;
+	if (!PGS_KV_HAS(inner, changes) || pgs__fault_is_stopped(wrapper_of(kv)->fault))
+		return 0;
+	return inner->vtable->changes(inner);
+}
+
 static void fault_close(pgs_kv *kv)
 {
 	fault_kv *w = wrapper_of(kv);
@@ -195,6 +204,7 @@ static const pgs_kv_vtable fault_vtable = {
 	.stat = fault_stat,
 	.close = fault_close,
 	.operations = fault_operations,
+	.changes = fault_changes,
 };
 
 int pgs_fault_wrap_kv(pgs_kv **out, pgs_fault *fault, pgs_kv *inner, pgs_error *err)

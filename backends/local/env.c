@@ -80,7 +80,7 @@ int pgs__env_error(const pgs__env *env, int rc, const char *what, pgs_error *err
 
 int pgs__env_check(const pgs__env *env, pgs_error *err)
 {
-	if (env->pid == getpid())
+	if (env->forks == pgs__env_forks())
 		return PGS_OK;
 	return pgs__error(err, PGS_EINVAL, "the store in '%s' was opened before a fork: open it again in this process",
 		env->path);
@@ -143,6 +143,14 @@ static void free_reader_slots(pgs__env *env)
 		view_free(view);
 }
 
+static void note_seen(pgs__env *env, uint64_t id)
+{
+	uint64_t seen = atomic_load_explicit(&env->seen, memory_order_relaxed);
+	while (seen < id && !atomic_compare_exchange_weak_explicit(
+				    &env->seen, &seen, id, memory_order_release, memory_order_relaxed)) {
+	}
+}
+
 int pgs__env_view_begin(pgs__env *env, pgs__view **out, pgs_error *err)
 {
 	*out = NULL;
@@ -155,6 +163,7 @@ int pgs__env_view_begin(pgs__env *env, pgs__view **out, pgs_error *err)
 		pthread_rwlock_rdlock(&env->map_lock);
 		int rc = view_start(env, view);
 		if (!rc) {
+			note_seen(env, mdb_txn_id(view->txn));
 			*out = view;
 			return PGS_OK;
 		}
@@ -189,6 +198,28 @@ void pgs__env_view_end(pgs__env *env, pgs__view *view)
 	if (!keep)
 		view_free(view);
 	pthread_rwlock_unlock(&env->map_lock);
+}
+
+/* A transaction of LMDB's is written into the newer of two meta pages, whose number mdb_env_info() loads from the map,
+ * and only after that, while it may be waiting for the disk in between, told to readers by a number in the lock file.
+ * So the first number is never behind what readers see, but it may be ahead: it stands for what they see only if one of
+ * them has seen it. Else one begins, to find out; that renews a transaction of the pool. */
+uint64_t pgs__env_last_visible(pgs__env *env)
+{
+	MDB_envinfo info;
+	pgs__view *view;
+	uint64_t seen = atomic_load_explicit(&env->seen, memory_order_acquire);
+	if (pgs__env_check(env, NULL) || pthread_rwlock_tryrdlock(&env->map_lock))
+		return 0;
+	mdb_env_info(env->mdb, &info);
+	pthread_rwlock_unlock(&env->map_lock);
+	if (info.me_last_txnid == seen)
+		return seen;
+	if (pgs__env_view_begin(env, &view, NULL))
+		return 0;
+	uint64_t id = mdb_txn_id(view->txn);
+	pgs__env_view_end(env, view);
+	return id;
 }
 
 /* Handles of different durability share an environment, so that the choice is
@@ -314,7 +345,7 @@ void pgs__env_announce(pgs__env *env)
 void pgs__env_destroy(pgs__env *env)
 {
 	/* In a forked child LMDB must not be touched (L2): only our own memory goes, and the inherited map stays. */
-	if (env->mdb && env->pid == getpid()) {
+	if (env->mdb && env->forks == pgs__env_forks()) {
 		for (pgs__view *view; (view = pool_take(env));)
 			view_free(view);
 		mdb_env_close(env->mdb);

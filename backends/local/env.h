@@ -12,6 +12,7 @@
 #define PGS_LOCAL_ENV_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -24,7 +25,7 @@ typedef struct pgs__env {
 	unsigned users;
 	dev_t device;
 	ino_t inode;
-	pid_t pid;
+	unsigned forks; /* of this process, when it was opened */
 	bool read_only; /* LMDB itself was opened read-only */
 	char *path;
 
@@ -35,6 +36,8 @@ typedef struct pgs__env {
 	unsigned sync_flags; /* LMDB's; changed by whoever has the write transaction */
 	uint8_t identity[16];
 	pthread_rwlock_t map_lock;
+
+	_Atomic uint64_t seen; /* the last transaction of LMDB's that a read transaction was seen to begin after */
 
 	/* Read transactions, reset, ready to be renewed: each keeps a reader slot. */
 	pthread_mutex_t pool_lock;
@@ -72,9 +75,15 @@ void pgs__env_release(pgs__env *env);
 /* PGS_EINVAL in a process forked from the one that opened `env` (L2). */
 int pgs__env_check(const pgs__env *env, pgs_error *err);
 
+/* How often this process was forked from another since the first environment was opened. No system call. */
+unsigned pgs__env_forks(void);
+
 /* Begin and end a read transaction. */
 int pgs__env_view_begin(pgs__env *env, pgs__view **out, pgs_error *err);
 void pgs__env_view_end(pgs__env *env, pgs__view *view);
+
+/* The last transaction of LMDB's that a read transaction which begins now would see; 0 = not known. No system call. */
+uint64_t pgs__env_last_visible(pgs__env *env);
 
 /* Begin a write transaction. End it with commit or abort, in the same thread.
  * A failed commit says PGS_EUNKNOWN only when the disk may have it. */

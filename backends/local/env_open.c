@@ -35,6 +35,7 @@
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 static pgs__env *registry;
+static volatile unsigned forks; /* written in a child that has one thread */
 
 static void lock_registry(void)
 {
@@ -46,10 +47,21 @@ static void unlock_registry(void)
 	pthread_mutex_unlock(&registry_lock);
 }
 
+static void begin_child(void)
+{
+	forks++;
+	unlock_registry();
+}
+
+unsigned pgs__env_forks(void)
+{
+	return forks;
+}
+
 /* A fork while another thread holds the lock must not leave it locked in the child. */
 static void watch_forks(void)
 {
-	pthread_atfork(lock_registry, unlock_registry, unlock_registry);
+	pthread_atfork(lock_registry, unlock_registry, begin_child);
 }
 
 /* --- files --------------------------------------------------------------- */
@@ -378,7 +390,7 @@ int pgs__env_create(pgs__env **out, const char *path, const pgs_local_options *o
 	init_locks(env);
 	env->queue_last = &env->queue_first;
 	env->writer_fd = -1;
-	env->pid = getpid();
+	env->forks = forks;
 	env->users = 1;
 	env->path = pgs__strndup(path, strlen(path));
 	int status = env->path ? open_files(env, options, err) : pgs__error_nomem(err, "a path");
@@ -444,7 +456,7 @@ static int open_locked(pgs__env **out, const char *path, const pgs_local_options
 	if (!found && (options->read_only || options->must_exist))
 		return pgs__error(err, PGS_ENOTFOUND, "no pagestore store at '%s'", path);
 	for (pgs__env *env = registry; found && env; env = env->next)
-		if (env->device == st.st_dev && env->inode == st.st_ino && env->pid == getpid()) {
+		if (env->device == st.st_dev && env->inode == st.st_ino && env->forks == forks) {
 			*out = env;
 			return join_env(env, options, err);
 		}

@@ -68,6 +68,11 @@ static int local_stat(pgs_kv *base, pgs_kv_stat *out, uint64_t deadline_ms, pgs_
 	return status;
 }
 
+static uint64_t local_changes(pgs_kv *base)
+{
+	return pgs__env_last_visible(((pgs__local_kv *)base)->env);
+}
+
 static void local_close(pgs_kv *base)
 {
 	pgs__local_kv *kv = (pgs__local_kv *)base;
@@ -88,6 +93,7 @@ static const pgs_kv_vtable vtable = {
 	.identity = local_identity,
 	.stat = local_stat,
 	.close = local_close,
+	.changes = local_changes,
 };
 
 int pgs_kv_local_open(pgs_kv **out, const char *path, const pgs_local_options *options, pgs_error *err)

@@ -132,6 +132,13 @@ static int memory_stat(pgs_kv *kv, pgs_kv_stat *out, uint64_t deadline_ms, pgs_e
 	return PGS_OK;
 }
 
+/* A reader that finds the lock taken by who has just raised the revision waits for it, and so reads what the number
+ * stands for. Forgetting history changes nothing that is read at the latest revision. */
+static uint64_t memory_changes(pgs_kv *kv)
+{
+	return atomic_load_explicit(&store_of(kv)->revision, memory_order_acquire);
+}
+
 /* --- creation and end --------------------------------------------------- */
 
 static void free_store(pgs__mem_store *store)
@@ -171,6 +178,7 @@ static const pgs_kv_vtable memory_vtable = {
 	.identity = memory_identity,
 	.stat = memory_stat,
 	.close = memory_close,
+	.changes = memory_changes,
 };
 
 static int init_locks(pgs__mem_store *store)

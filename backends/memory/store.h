@@ -18,6 +18,7 @@
 #define PGS_MEMORY_STORE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include <pagestore/sys/kv.h>
@@ -40,7 +41,7 @@ typedef struct pgs__mem_store {
 	size_t log_end;
 	size_t log_capacity;
 
-	uint64_t revision;
+	_Atomic uint64_t revision; /* changed under the lock only */
 	uint64_t compacted;
 	uint64_t size_bytes;
 	pgs_kv_limits limits;

@@ -3,6 +3,7 @@
 
 #include "txn/changes.h"
 #include "txn/named.h"
+#include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -223,37 +224,67 @@ static int open_oldest(pgs__snapshot *out, uint64_t at, uint64_t deadline_ms, bo
 	return result;
 }
 
-static int open_at(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, bool *gone,
-		   pgs_error *err)
+/* Why the packs of a snapshot could not be had. */
+static int explain(const pgs__snapshot *s, int result, uint64_t deadline_ms, pgs_error *err)
 {
-	*out = (pgs__snapshot){.db = db};
-	bool known = false;
-	int result = PGS_OK;
-	if (at_revision == 0 && pgs__tip_is_steady(db))
-		result = read_known(out, &known, deadline_ms, err);
-	if (result == PGS_OK && !known)
-		result = read_numbers(out, at_revision, deadline_ms, err);
-	if (result == PGS_EOLDREV && at_revision)
+	if (result == PGS_EOLDREV)
+		return pgs__explain_old(s, deadline_ms, err);
+	return result == PGS_ENOTFOUND ? pgs__explain_missing(s, deadline_ms, err) : result;
+}
+
+static int open_past(pgs__snapshot *out, uint64_t at_revision, uint64_t deadline_ms, bool *gone, pgs_error *err)
+{
+	int result = read_numbers(out, at_revision, deadline_ms, err);
+	if (result == PGS_EOLDREV)
 		result = open_oldest(out, at_revision, deadline_ms, gone, err);
 	if (result != PGS_OK)
 		return result;
-	if (at_revision == 0)
-		catch_up_cache(out, deadline_ms);
-	result = pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
-	if (result == PGS_OK && at_revision == 0 && !known)
-		pgs__tip_learn(db, out);
-	if (result == PGS_EOLDREV)
-		return pgs__explain_old(out, deadline_ms, err);
-	return result == PGS_ENOTFOUND ? pgs__explain_missing(out, deadline_ms, err) : result;
+	result = pgs__pack_view_get(out->db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+	return explain(out, result, deadline_ms, err);
+}
+
+static int read_latest(pgs__snapshot *out, uint64_t deadline_ms, pgs_error *err)
+{
+	bool known = false;
+	int result = PGS_OK;
+	if (pgs__tip_is_steady(out->db))
+		result = read_known(out, &known, deadline_ms, err);
+	if (result == PGS_OK && !known)
+		result = read_numbers(out, 0, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
+	catch_up_cache(out, deadline_ms);
+	result = pgs__pack_view_get(out->db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+	if (result == PGS_OK && !known)
+		pgs__tip_learn(out->db, out);
+	return explain(out, result, deadline_ms, err);
+}
+
+static int open_latest(pgs__snapshot *out, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs_db *db = out->db;
+	uint64_t changes = pgs__tip_changes(db);
+	if (pgs__tip_latest(db, changes, out)) {
+		catch_up_cache(out, deadline_ms); /* where that failed before */
+		return PGS_OK;
+	}
+	int result = read_latest(out, deadline_ms, err);
+	if (PGS__BUG(CHANGES_AFTER))
+		changes = pgs__tip_changes(db);
+	if (result == PGS_OK)
+		pgs__tip_keep(db, changes, out);
+	return result;
 }
 
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
 {
 	bool gone = false;
 	int result;
-	do /* the latest, or the oldest, may be collected between two requests: then there is a later one */
-		result = open_at(out, db, at_revision, deadline_ms, &gone, err);
-	while (result == PGS_EOLDREV && !gone && !pgs__deadline_passed(deadline_ms));
+	do { /* the latest, or the oldest, may be collected between two requests: then there is a later one */
+		*out = (pgs__snapshot){.db = db};
+		result = at_revision ? open_past(out, at_revision, deadline_ms, &gone, err)
+				     : open_latest(out, deadline_ms, err);
+	} while (result == PGS_EOLDREV && !gone && !pgs__deadline_passed(deadline_ms));
 	return result;
 }
 

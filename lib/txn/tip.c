@@ -28,7 +28,8 @@ int pgs__tip_init(pgs__tip *tip)
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
 	pthread_cond_init(&tip->moved, &attributes);
 	pthread_condattr_destroy(&attributes);
-	return PGS_OK;
+	tip->latest = pgs__calloc(1, sizeof *tip->latest);
+	return tip->latest ? PGS_OK : PGS_ENOMEM;
 }
 
 void pgs__tip_free(pgs__tip *tip)
@@ -38,6 +39,9 @@ void pgs__tip_free(pgs__tip *tip)
 		pgs__free(tip->waiting);
 		tip->waiting = next;
 	}
+	if (tip->latest)
+		pgs__pack_view_release(tip->latest->packs);
+	pgs__free(tip->latest);
 	pthread_cond_destroy(&tip->moved);
 	pthread_mutex_destroy(&tip->lock);
 }
@@ -189,6 +193,41 @@ void pgs__tip_end_commit(pgs_db *db)
 }
 
 /* --- beginning -------------------------------------------------------------------------------- */
+
+uint64_t pgs__tip_changes(const pgs_db *db)
+{
+	pgs_kv *kv = pgs__db_backend(db)->kv;
+	return PGS_KV_HAS(kv, changes) ? kv->vtable->changes(kv) : 0;
+}
+
+bool pgs__tip_latest(pgs_db *db, uint64_t changes, pgs__snapshot *out)
+{
+	pgs__tip *tip = &db->tip;
+	if (changes == 0)
+		return false;
+	pthread_mutex_lock(&tip->lock);
+	bool kept = tip->changes == changes;
+	if (kept) {
+		*out = *tip->latest;
+		pgs__pack_view_retain(out->packs);
+	}
+	pthread_mutex_unlock(&tip->lock);
+	return kept;
+}
+
+void pgs__tip_keep(pgs_db *db, uint64_t changes, const pgs__snapshot *snapshot)
+{
+	pgs__tip *tip = &db->tip;
+	if (changes == 0)
+		return;
+	pgs__pack_view_retain(snapshot->packs);
+	pthread_mutex_lock(&tip->lock);
+	pgs__pack_view *before = tip->latest->packs;
+	tip->changes = changes;
+	*tip->latest = *snapshot;
+	pthread_mutex_unlock(&tip->lock);
+	pgs__pack_view_release(before);
+}
 
 bool pgs__tip_is_steady(pgs_db *db)
 {

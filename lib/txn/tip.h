@@ -5,6 +5,11 @@
  * finds the revision of a known state need not read the rest: beginning is one read of one key. A state holds from the
  * revision on at which the database was seen without packs (a fold may have ended after the commit, moving z).
  *
+ * Where the KV says whether anything has changed (its `changes`), the latest snapshot is kept with the number that was
+ * read before it. Finding that number again proves that reading would bring the same: t, z, e, g and every other key are
+ * as they were, so no one has committed, moved the floor, or dropped the database, here or anywhere, up to that look. The
+ * number has to be the older: one that is read after the snapshot may stand for a commit that the snapshot has missed.
+ *
  * Commits of one process run side by side, and their replies are met in any order. The cache moves from one commit to
  * the next; one that is met before its predecessor waits here until that has been met. A transaction that begins
  * behind such a commit waits for the ones on their way, rather than asking the changelog what they were.
@@ -56,12 +61,23 @@ typedef struct pgs__tip {
 	uint32_t steady;      /* how often in a row `t` was where it was expected */
 	size_t under_way;     /* commits of this process */
 	uint64_t ended;       /* commits that were */
+	uint64_t changes;             /* of the KV: `latest` is the latest snapshot while it stands; 0 = there is none */
+	struct pgs__snapshot *latest; /* its packs are retained */
 	struct pgs__waiting *waiting;
 	size_t waiting_count;
 } pgs__tip;
 
 int pgs__tip_init(pgs__tip *tip); /* PGS_OK or PGS_ENOMEM */
 void pgs__tip_free(pgs__tip *tip);
+
+/* The KV's number, to be asked for before a snapshot is read; 0 = it has none now. */
+uint64_t pgs__tip_changes(const struct pgs_db *db);
+
+/* True: the snapshot kept was read at that number; it is in *out. */
+bool pgs__tip_latest(struct pgs_db *db, uint64_t changes, struct pgs__snapshot *out);
+
+/* Keep the latest snapshot, which was read after the KV's number was asked for. */
+void pgs__tip_keep(struct pgs_db *db, uint64_t changes, const struct pgs__snapshot *snapshot);
 
 /* Whether reading `t` alone is likely to do. */
 bool pgs__tip_is_steady(struct pgs_db *db);

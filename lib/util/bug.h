@@ -40,7 +40,8 @@
 	X(PRUNE_ABOVE_FLOOR, "changelog entries above the floor are pruned")                       \
 	X(FOLD_NEWEST_FIRST, "the newest pack is folded first")                                    \
 	X(COMPACT_ABOVE_FLOOR, "the KV is compacted above the floor")                              \
-	X(SNAPSHOT_NOT_LIVE, "named snapshots are not in the live set")
+	X(SNAPSHOT_NOT_LIVE, "named snapshots are not in the live set")                            \
+	X(CHANGES_AFTER, "the KV's number of changes is asked for after the snapshot is read")
 
 typedef enum pgs__bug_name {
 #define PGS__BUG_NAME(name, what) PGS__BUG_##name,

@@ -60,7 +60,7 @@ int kv_suite_run(const kv_factory *factory)
 {
 	static const kv_suite_part *const parts[] = {
 		&kv_txn_part, &kv_error_part, &kv_history_part, &kv_watch_part, &kv_sharing_part,
-		&kv_operations_part};
+		&kv_operations_part, &kv_changes_part};
 	int failed = 0;
 	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
 		failed += run_part(factory, parts[i]);

@@ -54,6 +54,7 @@ extern const kv_suite_part kv_history_part;
 extern const kv_suite_part kv_watch_part;
 extern const kv_suite_part kv_sharing_part;
 extern const kv_suite_part kv_operations_part;
+extern const kv_suite_part kv_changes_part;
 
 #define KV_SUITE_PART(variable, title, tests)                                                                          \
 	const kv_suite_part variable = {title, tests, sizeof(tests) / sizeof *(tests)}

@@ -277,6 +277,85 @@ static void test_killed__writers_leave_what_they_acknowledged(void **state)
 	assert_true(number > rounds / 2);
 }
 
+/* --- in turn --------------------------------------------------------------------------------- */
+
+#define TURNS 6000
+
+/* The number in page 0 of the latest snapshot. */
+static bool latest_is(pgs_db *db, uint64_t number)
+{
+	pgs_txn *t;
+	uint64_t page[TEST_PAGE_SIZE / sizeof(uint64_t)];
+	if (pgs_begin(&t, db, NULL, NULL) != PGS_OK)
+		return false;
+	bool is = pgs_read(t, 0, page) == PGS_OK && page[0] == number;
+	pgs_abort(t);
+	return is;
+}
+
+static bool commit_number(pgs_db *db, uint64_t number)
+{
+	pgs_txn *t;
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	uint64_t page[TEST_PAGE_SIZE / sizeof(uint64_t)] = {number};
+	o.write = true;
+	if (pgs_begin(&t, db, &o, NULL) != PGS_OK)
+		return false;
+	if (pgs_write(t, 0, page) == PGS_OK)
+		return pgs_commit(t, NULL, NULL, NULL) == PGS_OK;
+	pgs_abort(t);
+	return false;
+}
+
+static bool is_told(int in, uint64_t number)
+{
+	uint64_t told;
+	struct pollfd wait = {.fd = in, .events = POLLIN};
+	return poll(&wait, 1, 60000) == 1 && read(in, &told, sizeof told) == sizeof told && told == number;
+}
+
+/* Whoever is told of a number begins, finds it, once or again, and commits the next. */
+static bool count_in_turn(int in, int out, uint64_t mine)
+{
+	pgs_store *store;
+	open_store(&store);
+	pgs_db *db = open_db(store, "db");
+	bool good = true;
+	for (uint64_t n = mine; good && n <= TURNS; n += 2) {
+		good = n == 1 || is_told(in, n - 1);
+		for (uint64_t look = 0; good && look < n % 7; look++)
+			good = latest_is(db, n - 1);
+		good = good && commit_number(db, n) && latest_is(db, n) && write(out, &n, sizeof n) == sizeof n;
+	}
+	pgs_db_close(db);
+	pgs_close(store);
+	return good;
+}
+
+static void test_processes__begin_at_what_the_other_has_committed(void **state)
+{
+	(void)state;
+	int to_child[2], to_parent[2], status;
+	pgs_store *store;
+	snprintf(url, sizeof url, "dir:%s?sync=off", folder);
+	open_store(&store);
+	pgs_db_close(create_db(store, "db", NULL));
+	pgs_close(store);
+	assert_int_equal(pipe(to_child), 0);
+	assert_int_equal(pipe(to_parent), 0);
+	pid_t child = fork();
+	if (child == 0)
+		_exit(count_in_turn(to_child[0], to_parent[1], 2) ? 0 : 1);
+	close(to_child[0]);
+	close(to_parent[1]);
+	bool good = count_in_turn(to_parent[0], to_child[1], 1);
+	close(to_child[1]);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	close(to_parent[0]);
+	assert_true(good);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -285,6 +364,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_processes__lose_no_transfer, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_processes__lose_no_transfer_under_snapshot_isolation, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(test_processes__begin_at_what_the_other_has_committed, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_killed__writers_leave_what_they_acknowledged, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

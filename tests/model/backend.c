@@ -244,6 +244,12 @@ static void observer_close(pgs_kv *kv)
 	inner->vtable->close(inner);
 }
 
+static uint64_t observer_changes(pgs_kv *kv)
+{
+	pgs_kv *inner = ((sim_kv *)kv)->inner;
+	return inner->vtable->changes(inner);
+}
+
 static const pgs_kv_vtable observer_vtable = {
 	.version = PGS_KV_VERSION,
 	.struct_size = sizeof(pgs_kv_vtable),
@@ -257,6 +263,7 @@ static const pgs_kv_vtable observer_vtable = {
 	.identity = observer_identity,
 	.stat = observer_stat,
 	.close = observer_close,
+	.changes = observer_changes,
 };
 
 /* --- fates -------------------------------------------------------------------------------- */
@@ -501,6 +508,20 @@ static void outer_close(pgs_kv *kv)
 	(void)kv; /* the link lives on: something may be under way */
 }
 
+/* No call that could fail. But others may run before and after it, as they may beside a load from memory. */
+static uint64_t outer_changes(pgs_kv *kv)
+{
+	sim_kv *o = (sim_kv *)kv;
+	sim_client *c = o->link->owner;
+	if (world.config.silent)
+		return 0;
+	if (!c->dead && !c->atomic)
+		sim_pass_baton();
+	uint64_t number = o->inner->vtable->changes(o->inner);
+	trace_note((uint64_t)c->index << 8, number, 8);
+	return number;
+}
+
 static const pgs_kv_vtable outer_vtable = {
 	.version = PGS_KV_VERSION,
 	.struct_size = sizeof(pgs_kv_vtable),
@@ -514,6 +535,7 @@ static const pgs_kv_vtable outer_vtable = {
 	.identity = outer_identity,
 	.stat = outer_stat,
 	.close = outer_close,
+	.changes = outer_changes,
 };
 
 /* --- the outer blob store ---------------------------------------------------------------------- */

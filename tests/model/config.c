@@ -215,6 +215,7 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 	pick_maintenance(out, &r);
 	if (!out->scanners && rng_below(&r, 5) < 2 && (troubles & SIM_MAINTENANCE))
 		pick_collector(out, &r);
+	out->silent = rng_below(&r, 2);
 	if (steps)
 		out->steps = steps;
 	if (out->clients > clients_max)

@@ -106,6 +106,7 @@ typedef struct sim_config {
 	uint32_t by_writers; /* PGS_MAINTENANCE_… */
 	uint32_t kv_history;
 	bool one_machine;
+	bool silent;         /* the KV does not tell whether anything has changed */
 } sim_config;
 
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps);

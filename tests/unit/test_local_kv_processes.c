@@ -22,7 +22,8 @@ static void test_fork__an_inherited_handle_is_refused(void **state)
 	if (child == 0) {
 		pgs_error err = PGS_ERROR_INIT;
 		pgs_kv_txn txn = {0};
-		bool refused = local_run(kv, &txn, &err) == PGS_EINVAL && strstr(err.message, "fork");
+		bool refused = local_run(kv, &txn, &err) == PGS_EINVAL && strstr(err.message, "fork") &&
+			       kv->vtable->changes(kv) == 0;
 		kv->vtable->release(kv, &txn, 1);
 		local_close(kv);
 		/* But the child may open the store itself. */
@@ -119,6 +120,53 @@ static void test_processes__count_together(void **state)
 	local_close(kv);
 }
 
+/* The number that tells of changes stands for what is read, also while another process is between writing a commit and
+ * telling readers of it; and who is told of a commit finds another number. Commits are synced, which makes that long. */
+static void test_processes__a_number_stands_for_what_is_read(void **state)
+{
+	(void)state;
+	enum { COUNT = 300 };
+	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
+	options.map_bytes = MAP_BYTES;
+	int told[2];
+	unsigned char n = 0;
+	assert_int_equal(pipe(told), 0);
+	pid_t child = fork();
+	if (child == 0) {
+		close(told[0]);
+		pgs_kv *kv = local_open_with("told", options);
+		for (int i = 1; i <= COUNT; i++) {
+			local_put(kv, "n", SLICE(i % 2 ? "1" : "2"));
+			if (write(told[1], &n, 1) != 1)
+				_exit(1);
+		}
+		local_close(kv);
+		_exit(0);
+	}
+	close(told[1]);
+	assert_int_equal(fcntl(told[0], F_SETFL, O_NONBLOCK), 0);
+	pgs_kv *kv = local_open_with("told", options);
+	uint64_t at = 0, stands_for = 0, reads = 0;
+	for (int64_t done = 0, seen; done < COUNT; reads++) {
+		for (ssize_t got; (got = read(told[0], &n, 1)) == 1;)
+			done++;
+		uint64_t number = kv->vtable->changes(kv);
+		seen = (int64_t)local_stat(kv).revision - 1;
+		if (number != kv->vtable->changes(kv) || number == 0)
+			continue;
+		assert_true(seen >= done);
+		if (number == at)
+			assert_int_equal(seen, stands_for);
+		at = number;
+		stands_for = (uint64_t)seen;
+	}
+	wait_for_child(child);
+	assert_int_equal(stands_for, COUNT);
+	assert_true(reads >= COUNT / 10);
+	local_close(kv);
+	close(told[0]);
+}
+
 static void test_processes__a_stopped_writer_does_not_stop_others_for_good(void **state)
 {
 	(void)state;
@@ -199,6 +247,7 @@ int main(void)
 		cmocka_unit_test(test_threads__share_commits_and_lose_none),
 		cmocka_unit_test(test_processes__follow_a_map_that_another_enlarged),
 		cmocka_unit_test(test_processes__count_together),
+		cmocka_unit_test(test_processes__a_number_stands_for_what_is_read),
 		cmocka_unit_test(test_processes__a_stopped_writer_does_not_stop_others_for_good),
 		cmocka_unit_test(test_crash__nothing_acknowledged_is_lost),
 	};

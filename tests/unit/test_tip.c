@@ -4,6 +4,7 @@
 
 #include <pagestore/backends.h>
 
+#include "support/kv_calls.h"
 #include "support/testing.h"
 #include "support/txn_stage.h"
 #include "txn/snapshot.h"
@@ -12,11 +13,20 @@
 
 #define T(n) PAGE_NOISE(n)
 
+/* Something changes in the store, but not in the database. */
+static void stir(stage *s)
+{
+	kv_put(s->kv, "elsewhere", "1");
+}
+
 /* Begins until the next one reads `t` alone. */
 static void be_steady(stage *s)
 {
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < 6; i++) {
+		stir(s);
 		pgs_abort(tx_read(s->db));
+	}
+	stir(s);
 	assert_true(pgs__tip_is_steady(s->db));
 }
 
@@ -97,8 +107,10 @@ static void test_tip__a_steady_begin_sees_what_a_new_one_sees(void **state)
 	be_steady(s);
 	tx_fill(s->db, s, 0, 300, T(1000)); /* nor packs, where there are limits */
 	expect_same(s);
-	for (int i = 0; i < 6; i++)
+	for (int i = 0; i < 6; i++) {
+		stir(s);
 		pgs_abort(tx_read(s->db));
+	}
 	expect_same(s);
 	stage_expect(s, 299, T(1299));
 }
@@ -109,8 +121,10 @@ static void test_tip__is_not_steady_with_packs(void **state)
 	stage *s = *state;
 	tx_fill(s->db, s, 0, 300, T(0));
 	bool packs = stage_keys_of(s, 'o') > 0;
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i < 8; i++) {
+		stir(s);
 		pgs_abort(tx_read(s->db));
+	}
 	assert_int_equal(pgs__tip_is_steady(s->db), !packs);
 	assert_int_equal(pgs_maintain(s->db, &(pgs_maintain_options){.struct_size = sizeof(pgs_maintain_options),
 								    .all = true}, NULL, NULL), PGS_OK);
@@ -128,6 +142,103 @@ static void test_tip__a_dropped_database_does_not_begin(void **state)
 	be_steady(s);
 	assert_int_equal(pgs_db_drop(s->store, "db", 2, NULL), PGS_OK);
 	assert_int_equal(pgs_begin(&t, s->db, NULL, &err), PGS_ENOTFOUND);
+}
+
+/* --- where nothing has changed -------------------------------------------------------------- */
+
+static bool tells_changes(stage *s)
+{
+	pgs_kv *kv = pgs__db_backend(s->db)->kv;
+	return PGS_KV_HAS(kv, changes) && kv->vtable->changes(kv);
+}
+
+static void test_tip__begins_without_a_call_where_nothing_has_changed(void **state)
+{
+	stage *s = *state;
+	tx_fill(s->db, s, 0, 300, T(0)); /* with packs, too */
+	uint64_t first = calls_of_begin(s), calls = tells_changes(s) ? 0 : first;
+	assert_true(first > 0);
+	for (int i = 0; i < 3; i++)
+		assert_true(calls_of_begin(s) <= calls);
+	stage_expect(s, 7, T(7));
+	assert_true(calls_of_begin(s) <= calls);
+	tx_one(s->db, s, 3, T(1000));
+	assert_true(calls_of_begin(s) > 0);
+	stage_expect(s, 3, T(1000));
+	assert_true(calls_of_begin(s) <= calls);
+	stir(s);
+	assert_true(calls_of_begin(s) > 0);
+	expect_same(s);
+	assert_true(calls_of_begin(s) <= calls);
+}
+
+static void test_tip__sees_what_others_committed(void **state)
+{
+	stage *s = *state;
+	pgs_db *other = stage_other(s);
+	tx_fill(s->db, s, 0, 20, T(0));
+	for (uint64_t i = 1; i < 200; i++) {
+		pgs_db *writer = i % 3 ? other : s->db, *reader = i % 2 ? other : s->db;
+		uint64_t at = tx_one(writer, s, i % 20, T(100 + i));
+		pgs_txn *t = tx_read(reader);
+		assert_int_equal(pgs_txn_revision(t), at);
+		tx_expect(t, s, i % 20, T(100 + i));
+		pgs_abort(t);
+	}
+	expect_same(s);
+}
+
+static void test_tip__maintenance_counts_as_a_change(void **state)
+{
+	stage *s = *state;
+	tx_fill(s->db, s, 0, 300, T(0));
+	pgs_abort(tx_read(s->db));
+	for (uint64_t i = 0; i < 3; i++) {
+		pgs_maintain_options o = PGS_MAINTAIN_OPTIONS_INIT;
+		o.all = true;
+		o.retention_ms = PGS_RETENTION_NONE;
+		assert_int_equal(pgs_maintain(stage_other(s), &o, NULL, NULL), PGS_OK);
+		expect_same(s);
+		stage_expect(s, 299, T(299));
+		tx_one(stage_other(s), s, 5, T(500 + i));
+		stage_expect(s, 5, T(500 + i));
+	}
+}
+
+static void test_tip__drops_by_others_are_met(void **state)
+{
+	stage *s = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *t;
+	tx_one(s->db, s, 1, T(1));
+	pgs_abort(tx_read(s->db));
+	pgs_abort(tx_read(s->db));
+	stage_other(s);
+	assert_int_equal(pgs_db_drop(s->other_store, "db", 2, NULL), PGS_OK);
+	assert_int_equal(pgs_begin(&t, s->db, NULL, &err), PGS_ENOTFOUND);
+	assert_int_equal(pgs_begin(&t, s->db, NULL, &err), PGS_ENOTFOUND);
+}
+
+static void cut_off(stage *s, const char *operation)
+{
+	(void)operation;
+	pgs_fault_at(s->fault, 1, PGS_FAULT_STOP);
+}
+
+static void test_tip__who_is_cut_off_is_told(void **state)
+{
+	stage *s = *state;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *t;
+	tx_one(s->db, s, 1, T(1));
+	pgs_abort(tx_read(s->db));
+	stir(s);
+	s->before = cut_off;
+	assert_int_equal(pgs_begin(&t, s->db, NULL, &err), PGS_EIO);
+	assert_int_equal(pgs_begin(&t, s->db, NULL, &err), PGS_EIO);
+	s->before = NULL;
+	pgs_fault_resume(s->fault);
+	stage_expect(s, 1, T(1));
 }
 
 /* A fold may have ended between the commit and when the database was seen without packs. */
@@ -243,6 +354,11 @@ int main(void)
 		TEST(test_tip__a_steady_begin_sees_what_a_new_one_sees),
 		TEST(test_tip__is_not_steady_with_packs),
 		TEST(test_tip__a_dropped_database_does_not_begin),
+		TEST(test_tip__begins_without_a_call_where_nothing_has_changed),
+		TEST(test_tip__sees_what_others_committed),
+		TEST(test_tip__maintenance_counts_as_a_change),
+		TEST(test_tip__drops_by_others_are_met),
+		TEST(test_tip__who_is_cut_off_is_told),
 		TEST(test_tip__a_state_does_not_tell_of_the_time_before),
 		TEST(test_tip__replies_in_any_order),
 		TEST(test_tip__overtaken_commits_do_not_stay),

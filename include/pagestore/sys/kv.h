@@ -239,6 +239,14 @@ typedef struct pgs_kv_vtable {
 	/* Visit what was counted since this handle was opened, by the rules and
 	 * names of pagestore/operations.h: numbers only grow. No I/O. */
 	void (*operations)(pgs_kv *kv, pgs_operation_visitor visit, void *ctx);
+
+	/* A number that stays while nothing changes. Where two calls on a handle return the same one, other than 0,
+	 * no transaction that changed something, of whatever handle or process, became visible from the return of
+	 * the first to the start of the second: all that was read in between (of the latest revision) is what would
+	 * be read now. One that returned before the second call, anywhere, was visible. A number never comes again
+	 * after another one; another one need not mean a change. 0: it cannot be told now. No I/O, no waiting: for
+	 * where it costs a few loads from memory. */
+	uint64_t (*changes)(pgs_kv *kv);
 } pgs_kv_vtable;
 
 /* The size of a vtable without optional slots, and whether one has such a slot. */
