@@ -210,6 +210,31 @@ typedef struct pgs_commit_options {
  * was changed. Since 0.1. */
 int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revision, pgs_error *err);
 
+#define PGS_COMMIT_MANY_MAX 16
+
+/* Commit transactions of several databases of one store together, and free them all, whatever is returned. On PGS_OK
+ * everything they wrote is durable and visible at *revision, in all of them at once; else nothing is, in any. txns[i] is committed with
+ * options[i] (NULL, as `options` itself: defaults), so each has its own token, and any of the tokens tells
+ * pgs_commit_status() what became of all. The databases must differ, and belong to one pgs_store.
+ *
+ * A transaction that changed nothing is not written to its database, so its token tells nothing; but what it read (a
+ * serializable writer), or relies on, is validated with the others: the outcome is as if all of it had been done at
+ * *revision. If none changed anything, nothing is validated, and *revision is the latest of their snapshots'.
+ *
+ * All share one transaction of the KV, and its limits: 128 operations are enough for 16 databases, but the more there
+ * are, the sooner large changes need requests ahead of it.
+ *
+ * Of writer locks (PGS_LOCK_…) that were taken before: begin in the same order everywhere, else two that hold one and
+ * want the other's wait until their timeouts. Locks that the commit itself takes are no such danger. The shortest
+ * timeout of the transactions bounds the call.
+ *
+ * count: 1 … PGS_COMMIT_MANY_MAX. *which (may be NULL): the index of the transaction that an error is about, `count`
+ * if it is about none in particular. Errors: as pgs_commit(); EINVAL also for two transactions of one database, or of
+ * different stores, and for a count that is out of range; ELIMIT also if the KV's limits are too small for so many.
+ * Since 0.1. */
+int pgs_commit_many(pgs_txn *const *txns, const pgs_commit_options *const *options, size_t count, size_t *which,
+		    uint64_t *revision, pgs_error *err);
+
 enum {
 	PGS_COMMIT_HAPPENED = 1,    /* it is committed, at *revision */
 	PGS_COMMIT_NOT_HAPPENED = 2 /* it is not, and can no longer happen */

@@ -8,6 +8,8 @@
  *                          └───────┴────────── mend ←───────────────────┘
  *                                  └─ conflict, floor passed, dropped ─→ not committed, or no longer known
  *
+ * Transactions of several databases go together, a part each: in one KV transaction (attempt.c), so all of them or none.
+ *
  * At most once (invariant 5): every attempt compares that x/<uuid> is absent and puts it. After an unknown attempt
  * a failure is answered only when that attempt can never land any more: the database was dropped, or "aborted" was put
  * at x/<uuid> (a conflict may go away: an attribute read as absent is absent again when it is removed). The rest is
@@ -30,8 +32,6 @@
 #include "util/random.h"
 
 #define LOG_ROUNDS_MAX 3
-#define LARGE_READ_SET 1000 /* in order=counter: proposes the very next number */
-#define COUNTER_SPREAD 10
 #define RESEND_PAUSE_MS 5
 #define CLEANUP_MS 250
 #define FIXED_OPS 3             /* t, x/<uuid>, and now and then e or z */
@@ -40,356 +40,46 @@
 #define PACKED_BYTES (2u << 20) /* but all of them no more than this: the rest is in blobs */
 #define QUIET_COMMITS 3 /* with nobody else's in between: then the next one counts on it */
 
-/* --- one attempt ------------------------------------------------------------------- */
-
-/* Places of the failure branch's reads. */
-enum { READ_T, READ_G, READ_Z, READ_E, READ_LOCK, READ_X, READ_M, READ_CHECKS }; /* where it asks */
-
-typedef struct keys {
-	pgs__key t, g, z, e, lock, x, m;
-} keys;
-
-typedef struct attempt {
-	pgs__commit *c;
-	pgs__arena arena;
-	keys keys;
-	pgs_kv_compare *compares;
-	size_t compare_count;
-	pgs_kv_op *success;
-	size_t success_count;
-	pgs_kv_op *reads;
-	size_t read_count;
-	uint8_t floor_bound[8];
-	uint8_t extent[PGS__NUMBER_SIZE];
-	uint8_t counter[PGS__NUMBER_SIZE];
-} attempt;
-
-static void make_keys(keys *k, const uint8_t *prefix, const uint8_t *uuid)
-{
-	k->t = pgs__key_single(prefix, 't');
-	k->g = pgs__key_single(prefix, 'g');
-	k->z = pgs__key_single(prefix, 'z');
-	k->e = pgs__key_single(prefix, 'e');
-	k->m = pgs__key_single(prefix, 'm');
-	k->lock = pgs__key_lock(prefix, "w");
-	k->x = pgs__key_uuid(prefix, 'x', uuid);
-}
-
-/* Whether the counter is what orders this commit. */
-static bool by_counter(const pgs__commit *c)
-{
-	return c->t->db->order == PGS_ORDER_COUNTER;
-}
-
-/* What must be as it was seen: the structure, the page count; by log, and by counter, t. */
-static size_t compare_state(const attempt *a, pgs_kv_compare *out)
-{
-	const pgs__commit *c = a->c;
-	size_t n = 0;
-	if (!PGS__BUG(COMMIT_IGNORES_EPOCH))
-		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.z), PGS_KV_EQUAL, c->epoch);
-	if (c->t->extent_checked)
-		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.e), PGS_KV_EQUAL, c->t->snapshot.extent_revision);
-	else if (c->put_extent)
-		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.e), (pgs_slice){a->extent, PGS__NUMBER_SIZE});
-	if (c->mode == PGS__CHECK_LOG)
-		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.t), PGS_KV_EQUAL, c->validated);
-	if (by_counter(c))
-		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.t), (pgs_slice){a->counter, PGS__NUMBER_SIZE});
-	return n;
-}
-
-static void fill_compares(attempt *a)
-{
-	const pgs__commit *c = a->c;
-	pgs_kv_compare *out = a->compares;
-	size_t n = 0;
-	out[n++] = pgs__if_absent(pgs__key_slice(&a->keys.x));
-	/* Invariant 7: floor <= B. The value begins with the floor, so it is less than B + 1 exactly then. And g is there
-	 * at all: the database was not dropped. */
-	bool forgets = PGS__BUG(RETRY_FORGETS_BASE) && c->unknown;
-	pgs__store_u64be(a->floor_bound, forgets ? UINT64_MAX : c->base_revision + 1);
-	if (!PGS__BUG(COMMIT_IGNORES_FLOOR))
-		out[n++] = pgs__if_value_less(pgs__key_slice(&a->keys.g), (pgs_slice){a->floor_bound, 8});
-	out[n++] = (pgs_kv_compare){.key = pgs__key_slice(&a->keys.lock),
-				    .target = PGS_KV_CREATE,
-				    .relation = PGS_KV_EQUAL,
-				    .number = c->lock.held};
-	if (!c->alone)
-		n += compare_state(a, out + n);
-	else if (!PGS__BUG(ALONE_UNCHECKED))
-		out[n++] = pgs__if_mod(pgs__key_slice(&a->keys.t), PGS_KV_EQUAL, c->t->snapshot.commit_revision);
-	a->compare_count = n;
-}
-
-static void fill_success(attempt *a)
-{
-	const pgs__commit *c = a->c;
-	size_t n = 0;
-	/* The commit before ours, read first: it tells whether the cache may move past us. Alone, it is the snapshot's. */
-	if (!c->alone)
-		a->success[n++] = pgs__op_get(pgs__key_slice(&a->keys.t), 0);
-	a->success[n++] = pgs__op_put(pgs__key_slice(&a->keys.t), (pgs_slice){a->counter, PGS__NUMBER_SIZE});
-	for (size_t i = 0; i < c->op_count; i++)
-		a->success[n++] = c->ops[i];
-	if (c->structural)
-		a->success[n++] = pgs__op_put(pgs__key_slice(&a->keys.z), (pgs_slice){c->uuid, sizeof c->uuid});
-	if (c->put_extent)
-		a->success[n++] = pgs__op_put(pgs__key_slice(&a->keys.e), (pgs_slice){a->extent, PGS__NUMBER_SIZE});
-	if (c->lock.held)
-		a->success[n++] = pgs__op_delete(pgs__key_slice(&a->keys.lock), (pgs_slice){0});
-	a->success_count = n;
-}
-
-static void fill_reads(attempt *a, size_t checks)
-{
-	const pgs__key *places[READ_CHECKS] = {
-		[READ_T] = &a->keys.t,	     [READ_G] = &a->keys.g, [READ_Z] = &a->keys.z, [READ_E] = &a->keys.e,
-		[READ_LOCK] = &a->keys.lock, [READ_X] = &a->keys.x, [READ_M] = &a->keys.m,
-	};
-	for (size_t i = 0; i < READ_CHECKS; i++)
-		a->reads[i] = pgs__op_get(pgs__key_slice(places[i]), 0);
-	a->read_count = READ_CHECKS + checks;
-}
-
-static int make_request(attempt *a)
-{
-	pgs__commit *c = a->c;
-	size_t checks = c->alone ? 0 : pgs__validate_count(c);
-	make_keys(&a->keys, pgs__db_prefix(c->t->db), c->uuid);
-	a->compares = pgs__arena_calloc(&a->arena, 9 + checks, sizeof *a->compares);
-	a->success = pgs__arena_calloc(&a->arena, 5 + c->op_count, sizeof *a->success);
-	if (c->asks)
-		a->reads = pgs__arena_calloc(&a->arena, READ_CHECKS + checks, sizeof *a->reads);
-	if (!a->compares || !a->success || (c->asks && !a->reads))
-		return pgs__error_nomem(c->err, "commit");
-	pgs__number_encode(c->t->page_count, a->extent);
-	pgs__number_encode(c->counter, a->counter);
-	fill_compares(a);
-	fill_success(a);
-	if (c->asks)
-		fill_reads(a, checks);
-	if (checks == 0)
-		return PGS_OK;
-	int result = pgs__validate_fill(c, &a->arena, a->compares + a->compare_count,
-					c->asks ? a->reads + READ_CHECKS : NULL);
-	a->compare_count += checks;
-	return result;
-}
-
-/* --- judging a failed attempt --------------------------------------------------------- */
-
-static const pgs_kv_pair *read_pair(const pgs_kv_txn *txn, size_t which)
-{
-	return pgs__got(txn, which);
-}
-
-/* x/<uuid> is there: an earlier attempt got through, or someone asked and was told it never will. */
-static int judge_entry(pgs__commit *c, const pgs_kv_pair *x, bool *done)
-{
-	pgs__change change;
-	int result = pgs__change_decode(x->value, &change);
-	if (result != PGS_OK)
-		return pgs__error(c->err, result, "the changelog entry of this commit is damaged");
-	if (change.kind == PGS__CHANGE_ABORTED)
-		return pgs__error(c->err, PGS_ECONFLICT,
-				  "the commit was given up: pgs_commit_status() was asked about it meanwhile");
-	c->final = true;
-	if (memcmp(change.digest, c->digest, sizeof c->digest) != 0)
-		return pgs__error(c->err, PGS_ECORRUPT, "another commit has this commit's identifier");
-	c->revision = x->mod_revision;
-	c->previous = UINT64_MAX;
-	c->lock.held = 0; /* that commit deleted it */
-	*done = true;
-	return PGS_OK;
-}
-
-/* Failures that no later state of the store can undo. */
-static int judge_final(pgs__commit *c, const pgs_kv_txn *txn)
-{
-	pgs__floor floor;
-	const pgs_kv_pair *g = read_pair(txn, READ_G);
-	if (!read_pair(txn, READ_M)) {
-		c->final = true;
-		return pgs__error(c->err, PGS_ENOTFOUND, "database %s was dropped", c->t->db->name);
-	}
-	if (!g || !read_pair(txn, READ_T) || !read_pair(txn, READ_Z))
-		return pgs__error(c->err, PGS_ECORRUPT, "database %s lacks a key it must have (%s)", c->t->db->name,
-				  !g ? "g, floor" : read_pair(txn, READ_T) ? "z, structure epoch" : "t, last write");
-	if (pgs__floor_decode(g->value, &floor) != PGS_OK)
-		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key g, floor, is damaged",
-				  c->t->db->name);
-	if (floor.floor <= c->base_revision)
-		return PGS_OK;
-	c->final = true;
-	if (c->unknown) /* an earlier attempt may have landed, and its entry been pruned since */
-		return PGS_EUNKNOWN;
-	return pgs__error(c->err, PGS_EOLDREV,
-			  "the transaction began at revision %llu, which is gone; the oldest readable is %llu",
-			  (unsigned long long)c->base_revision, (unsigned long long)floor.floor);
-}
-
-static int judge_extent(pgs__commit *c, const pgs_kv_txn *txn)
-{
-	const pgs_kv_pair *e = read_pair(txn, READ_E);
-	uint64_t extent;
-	if (!e || pgs__number_decode(e->value, &extent) != PGS_OK)
-		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key e, extent, is damaged",
-				  c->t->db->name);
-	if (c->t->extent_checked && e->mod_revision != c->t->snapshot.extent_revision)
-		return pgs__error(c->err, PGS_ECONFLICT, "the page count of database %s was changed by another transaction",
-				  c->t->db->name);
-	if (!c->t->extent_checked && c->put_extent && extent >= c->t->page_count)
-		c->put_extent = false; /* someone grew it further */
-	return PGS_OK;
-}
-
-/* Other commits got in between: learn what they changed, by log where the compares do not tell. */
-static int judge_moves(pgs__commit *c, const pgs_kv_txn *txn)
-{
-	const pgs_kv_pair *t = read_pair(txn, READ_T), *z = read_pair(txn, READ_Z);
-	uint64_t counter;
-	if (pgs__number_decode(t->value, &counter) != PGS_OK)
-		return pgs__error(c->err, PGS_ECORRUPT, "database %s: the value of key t, last write, is damaged",
-				  c->t->db->name);
-	bool lost = c->mode == PGS__CHECK_LOG && t->mod_revision != c->validated;
-	if (lost || z->mod_revision != c->epoch) {
-		int result = pgs__validate_log(c, t->mod_revision);
-		if (result != PGS_OK)
-			return result;
-		if (z->mod_revision != c->epoch && c->t->truncated && !c->packs_came) {
-			c->packs_came = true; /* deleting keys does not reach into a pack: a range does */
-			c->stale = true;
-		}
-		c->epoch = z->mod_revision;
-		c->log_rounds += lost && c->mode == PGS__CHECK_LOG;
-	}
-	if (by_counter(c) && counter >= c->counter)
-		c->counter = counter;
-	return PGS_OK;
-}
-
-/* What a failed attempt means: PGS_OK to go on (or *done), else why not. */
-static int judge(pgs__commit *c, const pgs_kv_txn *txn, bool *done)
-{
-	const pgs_kv_pair *x = read_pair(txn, READ_X), *lock = read_pair(txn, READ_LOCK);
-	if (x)
-		return judge_entry(c, x, done);
-	int result = judge_final(c, txn);
-	if (result == PGS_OK)
-		result = judge_extent(c, txn);
-	if (result == PGS_OK && c->mode == PGS__CHECK_KEYS)
-		result = pgs__validate_judge(c, txn->results + READ_CHECKS, txn->revision);
-	if (result == PGS_OK)
-		result = judge_moves(c, txn);
-	if (result != PGS_OK)
-		return result;
-	if (lock && lock->create_revision != c->lock.held) {
-		c->lock.held = 0; /* broken by someone, if it was ours */
-		result = pgs__writer_lock_wait(c->t->db, &c->lock, lock, c->deadline_ms, c->err);
-	} else if (!lock) {
-		c->lock.held = 0;
-	}
-	return result;
-}
-
 /* --- the loop ----------------------------------------------------------------------------- */
 
-/* The number put at t. In order=counter it must be above what is there when the commit gets through. */
-static int propose_counter(pgs__commit *c)
-{
-	uint8_t random = 0;
-	if (by_counter(c) && c->check_count < LARGE_READ_SET && pgs__random_bytes(&random, 1) != PGS_OK)
-		return pgs__error(c->err, PGS_EIO, "the system gives no random bytes");
-	c->counter += 1 + random % COUNTER_SPREAD;
-	return PGS_OK;
-}
-
-/* Nothing is known but that this attempt did nothing: the next one asks. */
-static void ask_next_time(pgs__commit *c)
-{
-	c->alone = false;
-	c->asks = true;
-}
-
 /* The first attempt, by how the commits before went. Where failing is likely, it asks at once. */
-static void choose_attempt(pgs__commit *c)
+static void choose_attempt(pgs__commit_group *g)
 {
-	const pgs_db *db = c->t->db;
-	c->alone = c->mode == PGS__CHECK_KEYS && atomic_load_explicit(&db->quiet, memory_order_relaxed) >= QUIET_COMMITS;
-	c->asks = !c->alone && (c->mode == PGS__CHECK_LOG || by_counter(c) ||
-				atomic_load_explicit(&db->contended, memory_order_relaxed));
+	for (size_t i = 0; i < g->count; i++) {
+		pgs__commit *c = &g->parts[i];
+		const pgs_db *db = c->t->db;
+		if (c->idle)
+			continue;
+		c->alone = c->mode == PGS__CHECK_KEYS &&
+			   atomic_load_explicit(&db->quiet, memory_order_relaxed) >= QUIET_COMMITS;
+		g->asks |= !c->alone && (c->mode == PGS__CHECK_LOG || db->order == PGS_ORDER_COUNTER ||
+					 atomic_load_explicit(&db->contended, memory_order_relaxed));
+	}
+	for (size_t i = 0; g->asks && i < g->count; i++)
+		g->parts[i].alone = false;
 }
 
 /* Written only when it changes: all threads that commit read it. */
 static void remember_how_it_went(const pgs__commit *c)
 {
 	pgs_db *db = c->t->db;
-	bool alone = c->previous == c->t->snapshot.commit_revision && !c->failed;
+	bool failed = c->group->failed, alone = c->previous == c->t->snapshot.commit_revision && !failed;
 	uint32_t quiet = atomic_load_explicit(&db->quiet, memory_order_relaxed);
 	uint32_t now = !alone ? 0 : quiet < QUIET_COMMITS ? quiet + 1 : quiet;
 	if (now != quiet)
 		atomic_store_explicit(&db->quiet, now, memory_order_relaxed);
-	if (atomic_load_explicit(&db->contended, memory_order_relaxed) != c->failed)
-		atomic_store_explicit(&db->contended, c->failed, memory_order_relaxed);
+	if (atomic_load_explicit(&db->contended, memory_order_relaxed) != failed)
+		atomic_store_explicit(&db->contended, failed, memory_order_relaxed);
 }
 
-/* The commit before this one, which has succeeded. */
-static uint64_t previous_of(const pgs__commit *c, const pgs_kv_txn *txn)
+static int unknown(pgs__commit_group *g)
 {
-	if (c->alone)
-		return c->t->snapshot.commit_revision;
-	return read_pair(txn, 0) ? read_pair(txn, 0)->mod_revision : UINT64_MAX;
-}
-
-static int send(pgs__commit *c, bool *done)
-{
-	const pgs__backend *backend = pgs__db_backend(c->t->db);
-	attempt a = {.c = c};
-	uint64_t counter = c->counter;
-	int result = propose_counter(c);
-	if (result == PGS_OK)
-		result = make_request(&a);
-	pgs_kv_txn txn = {
-		.compares = a.compares,
-		.compare_count = a.compare_count,
-		.success = a.success,
-		.success_count = a.success_count,
-		.failure = a.reads,
-		.failure_count = a.read_count,
-	};
-	if (result == PGS_OK) {
-		result = backend->kv->vtable->txn(backend->kv, &txn, 1, c->deadline_ms, c->err);
-		if (result == PGS_EUNKNOWN)
-			c->unknown = true;
-		if (result == PGS_OK && txn.succeeded) {
-			*done = true;
-			c->revision = txn.revision;
-			c->previous = previous_of(c, &txn);
-			c->lock.held = 0;
-		} else if (result == PGS_OK) {
-			c->counter = counter;
-			c->failed = true;
-			if (c->asks)
-				result = judge(c, &txn, done);
-			else
-				ask_next_time(c);
-		} else {
-			c->counter = counter;
-		}
-		backend->kv->vtable->release(backend->kv, &txn, 1);
-	}
-	pgs__arena_free(&a.arena);
-	return result;
-}
-
-static int unknown(pgs__commit *c)
-{
-	if (c->final)
-		return pgs__error(c->err, PGS_EUNKNOWN,
+	g->culprit = g->count;
+	if (g->final)
+		return pgs__error(g->err, PGS_EUNKNOWN,
 				  "the commit was sent and not confirmed, and the history that would tell what became of it "
 				  "has been collected");
-	return pgs__error_prefix(c->err, PGS_EUNKNOWN,
+	return pgs__error_prefix(g->err, PGS_EUNKNOWN,
 				 "the commit was sent and not confirmed; pgs_commit_status() tells whether it happened");
 }
 
@@ -400,61 +90,111 @@ static bool is_passing(int result)
 	       result == PGS_ENOSPC || result == PGS_ENOMEM;
 }
 
-/* This attempt failed for good, but one before it may still be on its way: make sure that it never lands. */
-static int settle(pgs__commit *c, int result, bool *done)
+/* This attempt failed for good, but one before it may still be on its way: make sure that it never lands. Any of the
+ * parts can tell, and keep all of them from landing. */
+static int settle(pgs__commit_group *g, int result)
 {
-	pgs_commit_token token = {.base_revision = c->base_revision};
-	int status;
-	uint64_t revision;
-	memcpy(token.uuid, c->uuid, sizeof token.uuid);
-	if (pgs__commit_status(c->t->db, &token, &status, &revision, c->deadline_ms, NULL) != PGS_OK)
-		return PGS_EUNKNOWN;
-	if (status == PGS_COMMIT_NOT_HAPPENED)
-		return result;
-	c->revision = revision;
-	c->previous = UINT64_MAX;
-	*done = true;
-	return PGS_OK;
+	for (size_t i = 0; i < g->count; i++) {
+		const pgs__commit *c = &g->parts[i];
+		pgs_commit_token token = {.base_revision = c->base_revision};
+		int status;
+		uint64_t revision;
+		memcpy(token.uuid, c->uuid, sizeof token.uuid);
+		if (c->nothing ||
+		    pgs__commit_status(c->t->db, &token, &status, &revision, g->deadline_ms, NULL) != PGS_OK)
+			continue;
+		if (status == PGS_COMMIT_NOT_HAPPENED)
+			return result;
+		pgs__commit_landed(g, revision);
+		return PGS_OK;
+	}
+	return PGS_EUNKNOWN;
+}
+
+/* The part whose database comes next after `last` in the order of prefixes; NULL: none does. */
+static pgs__commit *next_by_prefix(const pgs__commit_group *g, const pgs__commit *last)
+{
+	pgs__commit *next = NULL;
+	for (size_t i = 0; i < g->count; i++) {
+		pgs__commit *c = &g->parts[i];
+		const uint8_t *prefix = pgs__db_prefix(c->t->db);
+		bool after = !last || memcmp(prefix, pgs__db_prefix(last->t->db), PGS__PREFIX_SIZE) > 0;
+		if (after && (!next || memcmp(prefix, pgs__db_prefix(next->t->db), PGS__PREFIX_SIZE) < 0))
+			next = c;
+	}
+	return next;
+}
+
+/* All of them, in the order of prefixes, so that two commits do not wait for each other. One that is missing is taken
+ * only when those behind it, which another wait may have left held, are given back. */
+static int take_locks(pgs__commit_group *g)
+{
+	int result = PGS_OK;
+	for (pgs__commit *c = next_by_prefix(g, NULL); result == PGS_OK && c; c = next_by_prefix(g, c)) {
+		if (c->idle || c->lock.held)
+			continue;
+		for (pgs__commit *behind = next_by_prefix(g, c); behind; behind = next_by_prefix(g, behind))
+			if (behind->locked_here)
+				pgs__writer_lock_release(behind->t->db, &behind->lock, g->deadline_ms);
+		c->locked_here = true;
+		result = pgs__writer_lock_take(c->t->db, &c->lock, g->deadline_ms, g->err);
+		if (result != PGS_OK)
+			g->culprit = (size_t)(c - g->parts);
+	}
+	return result;
+}
+
+/* What an attempt needs: payloads that are not stale, and the locks, when others got in between too often. */
+static int get_ready(pgs__commit_group *g)
+{
+	bool lost = false;
+	int result = PGS_OK;
+	for (size_t i = 0; result == PGS_OK && i < g->count; i++) {
+		pgs__commit *c = &g->parts[i];
+		if (c->idle)
+			continue;
+		pgs__txn_keep(c->t, g->deadline_ms);
+		if (c->stale)
+			result = pgs__payload_build(c);
+		if (result != PGS_OK)
+			g->culprit = i;
+		lost |= c->mode == PGS__CHECK_LOG && c->log_rounds >= LOG_ROUNDS_MAX && !c->lock.held;
+	}
+	return result == PGS_OK && lost ? take_locks(g) : result;
 }
 
 /* Until it is committed, or certainly not, or the deadline. */
-static int send_until_done(pgs__commit *c)
+static int send_until_done(pgs__commit_group *g)
 {
-	bool done = false;
-	int result = PGS_OK;
-	while (!done) {
-		pgs__txn_keep(c->t, c->deadline_ms);
-		if (c->stale)
-			result = pgs__payload_build(c);
-		if (result == PGS_OK && c->mode == PGS__CHECK_LOG && c->log_rounds >= LOG_ROUNDS_MAX && !c->lock.held)
-			result = pgs__writer_lock_take(c->t->db, &c->lock, c->deadline_ms, c->err);
+	for (;;) {
+		int result = get_ready(g);
 		if (result == PGS_OK)
-			result = send(c, &done);
-		if (done)
+			result = pgs__attempt(g);
+		if (g->done)
 			return PGS_OK;
-		if (c->unknown && result == PGS_ENOSPC) { /* the next attempt will not do better */
-			result = settle(c, result, &done);
+		if (g->unknown && result == PGS_ENOSPC) { /* the next attempt will not do better */
+			result = settle(g, result);
 			if (result == PGS_EUNKNOWN)
-				return unknown(c);
-		} else if (c->unknown && is_passing(result)) {
+				return unknown(g);
+		} else if (g->unknown && is_passing(result)) {
 			result = PGS_EUNKNOWN;
 		}
-		if (c->unknown && !c->final && result != PGS_OK && result != PGS_EUNKNOWN)
-			result = settle(c, result, &done);
-		if (result == PGS_EUNKNOWN && !c->final && !pgs__deadline_passed(c->deadline_ms)) {
-			pgs__sleep_ms(RESEND_PAUSE_MS, c->deadline_ms);
-			result = PGS_OK;
+		if (g->unknown && !g->final && result != PGS_OK && result != PGS_EUNKNOWN)
+			result = settle(g, result);
+		if (g->done)
+			return PGS_OK;
+		if (result == PGS_EUNKNOWN && !g->final && !pgs__deadline_passed(g->deadline_ms)) {
+			pgs__sleep_ms(RESEND_PAUSE_MS, g->deadline_ms);
 			continue;
 		}
-		if (result == PGS_OK && pgs__deadline_passed(c->deadline_ms))
-			result = c->unknown ? PGS_EUNKNOWN
-					    : pgs__error(c->err, PGS_EBUSY,
+		if (result == PGS_OK && pgs__deadline_passed(g->deadline_ms))
+			result = g->unknown ? PGS_EUNKNOWN
+					    : pgs__error(g->err, PGS_EBUSY,
 							 "database %s: other commits kept this one out past the timeout",
-							 c->t->db->name);
+							 g->parts[0].t->db->name);
 		if (result != PGS_OK)
-			return result == PGS_EUNKNOWN ? unknown(c) : result;
+			return result == PGS_EUNKNOWN ? unknown(g) : result;
 	}
-	return PGS_OK;
 }
 
 /* --- around it -------------------------------------------------------------------------------- */
@@ -554,13 +294,14 @@ static int check_options(const pgs_commit_options *o, pgs_error *err)
 
 /* What is cleaned up after a commit may take a moment past its deadline; what is not is left to its lease, or to the
  * collector. */
-static uint64_t cleanup_deadline(const pgs__commit *c)
+static uint64_t cleanup_deadline(const pgs__commit_group *g)
 {
 	uint64_t soon = pgs__now_ms() + CLEANUP_MS;
-	return c->deadline_ms > soon ? c->deadline_ms : soon;
+	return g->deadline_ms > soon ? g->deadline_ms : soon;
 }
 
-static int run(pgs__commit *c)
+/* Where the contents go; what there is to do at all. */
+static int place(pgs__commit *c)
 {
 	pgs_txn *t = c->t;
 	int result = pgs__txn_admit(t, c->deadline_ms, c->err);
@@ -568,84 +309,227 @@ static int run(pgs__commit *c)
 		result = pgs__txn_place(t, false, c->deadline_ms, c->err);
 	if (result == PGS_OK)
 		result = pgs__upload_finish(t, c->deadline_ms, c->err); /* invariant 6 */
-	if (result != PGS_OK || changes_nothing(t)) {
-		c->nothing = true;
-		c->revision = c->previous = t->snapshot.commit_revision;
-		return result;
-	}
+	bool relies = t->reads.count || t->attr_read_count || t->extent_checked || c->relied;
+	c->nothing = changes_nothing(t);
+	c->idle = c->nothing && (!relies || PGS__BUG(OTHERS_READS_UNCHECKED));
+	c->revision = c->previous = t->snapshot.commit_revision;
+	return result;
+}
+
+/* What is put, and what is compared. */
+static int prepare(pgs__commit *c)
+{
+	pgs_txn *t = c->t;
 	c->counter = t->snapshot.counter;
 	c->put_extent = t->truncated || t->page_count != t->snapshot.extent;
 	if (t->isolation == PGS_SNAPSHOT && !c->put_extent && !t->extent_set)
 		t->extent_checked = false; /* the first to change the page count wins; who only read it does not mind */
-	result = pgs__payload_prepare(c);
-	if (result == PGS_OK)
+	int result = pgs__payload_prepare(c);
+	if (result == PGS_OK && !c->nothing)
 		result = pgs__payload_build(c);
+	return result == PGS_OK ? pgs__validate_prepare(c) : result;
+}
+
+/* It has ended, one way or the other. */
+static void account(pgs__commit *c, int result)
+{
+	if (c->nothing)
+		return;
+	remember_how_it_went(c);
 	if (result == PGS_OK)
-		result = pgs__validate_prepare(c);
-	if (result == PGS_OK) {
-		pgs__tip_begin_commit(t->db);
-		choose_attempt(c);
-		result = send_until_done(c);
-		remember_how_it_went(c);
-		if (result == PGS_OK)
-			update_caches(c);
-		pgs__tip_end_commit(t->db);
-	}
-	pgs__room_note(t->db->store, c->kv_bytes + (c->op_count + FIXED_OPS) * PGS__ROOM_OP_BYTES);
+		update_caches(c);
+	pgs__tip_end_commit(c->t->db);
 	if (result == PGS_OK)
 		note_load(c);
-	c->deadline_ms = cleanup_deadline(c);
-	if (result != PGS_OK)
-		pgs__payload_discard(c);
+}
+
+static int send_all(pgs__commit_group *g)
+{
+	for (size_t i = 0; i < g->count; i++)
+		if (!g->parts[i].nothing)
+			pgs__tip_begin_commit(g->parts[i].t->db);
+	choose_attempt(g);
+	int result = send_until_done(g);
+	for (size_t i = 0; i < g->count; i++)
+		account(&g->parts[i], result);
 	return result;
 }
 
-static int begin_commit(pgs__commit *c, pgs_txn *t, const pgs_commit_options *o, pgs_error *err)
+static int for_each(pgs__commit_group *g, int (*step)(pgs__commit *c), bool idle_too)
 {
-	*c = (pgs__commit){.t = t, .options = o, .err = err, .base_revision = t->snapshot.kv_revision, .lock = t->lock};
+	int result = PGS_OK;
+	for (size_t i = 0; result == PGS_OK && i < g->count; i++) {
+		if (idle_too || !g->parts[i].idle)
+			result = step(&g->parts[i]);
+		if (result != PGS_OK)
+			g->culprit = i;
+	}
+	return result;
+}
+
+static bool all_nothing(const pgs__commit_group *g)
+{
+	for (size_t i = 0; i < g->count; i++)
+		if (!g->parts[i].nothing)
+			return false;
+	return true;
+}
+
+static int run(pgs__commit_group *g)
+{
+	int result = for_each(g, place, true);
+	if (result != PGS_OK || all_nothing(g))
+		return result;
+	result = pgs__payload_share(g);
+	if (result == PGS_OK)
+		result = for_each(g, prepare, false);
+	if (result == PGS_OK)
+		result = send_all(g);
+	g->deadline_ms = cleanup_deadline(g);
+	for (size_t i = 0; i < g->count; i++) {
+		pgs__commit *c = &g->parts[i];
+		if (!c->nothing)
+			pgs__room_note(c->t->db->store, c->kv_bytes + (c->op_count + FIXED_OPS) * PGS__ROOM_OP_BYTES);
+		c->deadline_ms = g->deadline_ms;
+		if (result != PGS_OK)
+			pgs__payload_discard(c);
+	}
+	return result;
+}
+
+static int begin_part(pgs__commit *c, pgs__commit_group *g, pgs_txn *t, const pgs_commit_options *o)
+{
+	*c = (pgs__commit){.group = g,
+			   .t = t,
+			   .options = o,
+			   .err = g->err,
+			   .base_revision = t->snapshot.kv_revision,
+			   .lock = t->lock};
 	t->lock.held = 0;
-	int result = check_options(o, err);
+	int result = check_options(o, g->err);
 	if (result == PGS_OK && pgs__uuid7(c->uuid) != PGS_OK)
-		result = pgs__error(err, PGS_EIO, "the system gives no random bytes");
+		result = pgs__error(g->err, PGS_EIO, "the system gives no random bytes");
 	if (result == PGS_OK && o->token) {
 		memcpy(o->token->uuid, c->uuid, sizeof c->uuid);
 		o->token->base_revision = c->base_revision;
 	}
 	c->relied = o->relied;
-	c->deadline_ms = pgs__txn_deadline(t);
 	return result;
 }
 
 /* What the caller is told of the commit. */
 static void report(const pgs__commit *c, uint64_t *revision)
 {
-	if (revision)
+	if (revision && (*revision < c->revision))
 		*revision = c->revision;
 	if (c->options->previous_revision)
 		*c->options->previous_revision = c->previous == UINT64_MAX ? 0 : c->previous;
 }
 
+static void end_part(pgs__commit *c, int result)
+{
+	const pgs__commit_group *g = c->group;
+	pgs_txn *t = c->t;
+	pgs_db *db = t->db;
+	bool happened = result == PGS_OK && !c->nothing;
+	pgs__writer_lock_release(db, &c->lock, cleanup_deadline(g));
+	pgs__arena_free(&c->arena);
+	pgs__free(c->ops);
+	pgs__free(c->writes);
+	pgs__free(c->checks);
+	pgs__free(c->runs);
+	if (!happened && !g->unknown)
+		pgs__txn_remove_files(t, cleanup_deadline(g)); /* else they are registered, or may be */
+	pgs__pin_release(&t->keeper.pin, cleanup_deadline(g));
+	pgs__txn_free(t);
+	if (happened && db->store->help)
+		db->store->help(db, false); /* whatever becomes of that: the commit has happened */
+}
+
+/* Begin all, for the shortest of their deadlines. */
+static int begin_parts(pgs__commit_group *g, pgs_txn *const *txns, const pgs_commit_options *const *options)
+{
+	static const pgs_commit_options defaults = PGS_COMMIT_OPTIONS_INIT;
+	int result = PGS_OK;
+	for (size_t i = 0; i < g->count; i++) {
+		const pgs_commit_options *o = options && options[i] ? options[i] : &defaults;
+		uint64_t deadline = pgs__txn_deadline(txns[i]);
+		int began = begin_part(&g->parts[i], g, txns[i], o);
+		if (i == 0 || deadline < g->deadline_ms)
+			g->deadline_ms = deadline;
+		if (result == PGS_OK && began != PGS_OK)
+			g->culprit = i;
+		result = result == PGS_OK ? began : result;
+	}
+	for (size_t i = 0; i < g->count; i++)
+		g->parts[i].deadline_ms = g->deadline_ms;
+	return result;
+}
+
+static int commit_group(pgs__commit_group *g, pgs_txn *const *txns, const pgs_commit_options *const *options,
+			uint64_t *revision)
+{
+	int result = begin_parts(g, txns, options);
+	if (result == PGS_OK)
+		result = run(g);
+	if (result == PGS_OK && revision)
+		*revision = 0;
+	for (size_t i = 0; i < g->count && result == PGS_OK; i++)
+		report(&g->parts[i], revision);
+	for (size_t i = 0; i < g->count; i++)
+		end_part(&g->parts[i], result);
+	return result;
+}
+
 int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revision, pgs_error *err)
 {
-	const pgs_commit_options defaults = PGS_COMMIT_OPTIONS_INIT;
-	pgs_db *db = txn->db;
-	pgs__commit c;
-	int result = begin_commit(&c, txn, options ? options : &defaults, err);
+	pgs__commit part;
+	pgs__commit_group g = {.parts = &part, .count = 1, .err = err};
+	return commit_group(&g, &txn, &options, revision);
+}
+
+/* One database each, of one store. */
+static int check_together(pgs_txn *const *txns, size_t count, pgs_error *err)
+{
+	if (count == 0 || count > PGS_COMMIT_MANY_MAX)
+		return pgs__error(err, PGS_EINVAL, "%zu transactions cannot be committed together, only 1 to %d", count,
+				  PGS_COMMIT_MANY_MAX);
+	for (size_t i = 1; i < count; i++)
+		for (size_t j = 0; j < i; j++) {
+			const pgs_db *a = txns[i]->db, *b = txns[j]->db;
+			if (a == b)
+				return pgs__error(err, PGS_EINVAL,
+						  "two transactions of database %s cannot be committed together", a->name);
+			if (a->store != b->store)
+				return pgs__error(err, PGS_EINVAL,
+						  "databases %s and %s are not of one store: they cannot be committed together",
+						  a->name, b->name);
+		}
+	return PGS_OK;
+}
+
+static void abort_all(pgs_txn *const *txns, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		size_t first = 0;
+		while (txns[first] != txns[i])
+			first++;
+		if (first == i) /* not given twice */
+			pgs_abort(txns[i]);
+	}
+}
+
+int pgs_commit_many(pgs_txn *const *txns, const pgs_commit_options *const *options, size_t count, size_t *which,
+		    uint64_t *revision, pgs_error *err)
+{
+	pgs__commit parts[PGS_COMMIT_MANY_MAX];
+	pgs__commit_group g = {.parts = parts, .count = count, .culprit = count, .err = err};
+	int result = check_together(txns, count, err);
 	if (result == PGS_OK)
-		result = run(&c);
-	pgs__writer_lock_release(db, &c.lock, cleanup_deadline(&c));
-	if (result == PGS_OK)
-		report(&c, revision);
-	pgs__arena_free(&c.arena);
-	pgs__free(c.ops);
-	pgs__free(c.writes);
-	pgs__free(c.checks);
-	pgs__free(c.runs);
-	if ((result != PGS_OK || c.nothing) && !c.unknown)
-		pgs__txn_remove_files(txn, cleanup_deadline(&c)); /* else they are registered, or may be */
-	pgs__pin_release(&txn->keeper.pin, cleanup_deadline(&c));
-	pgs__txn_free(txn);
-	if (result == PGS_OK && !c.nothing && db->store->help)
-		db->store->help(db, false); /* whatever becomes of that: the commit has happened */
+		result = commit_group(&g, txns, options, revision);
+	else
+		abort_all(txns, count);
+	if (which)
+		*which = g.culprit;
 	return result;
 }

@@ -1,4 +1,7 @@
-/* A commit under way: shared by commit.c, payload.c and validate.c. */
+/* A commit under way: shared by commit.c, attempt.c, payload.c and validate.c.
+ *
+ * Several databases of a store may be committed together: then there is a part for each, and one KV transaction has the
+ * compares and the puts of all of them. Mostly there is one part. */
 #ifndef PGS_TXN_COMMIT_H
 #define PGS_TXN_COMMIT_H
 
@@ -25,7 +28,16 @@ typedef enum pgs__check_mode {
 	PGS__CHECK_LOG   /* read the changelog here, compare that nobody committed since */
 } pgs__check_mode;
 
+/* Operations and bytes of one KV transaction. */
+typedef struct pgs__budget {
+	size_t ops, bytes;
+} pgs__budget;
+
+typedef struct pgs__commit_group pgs__commit_group;
+
+/* One database's part. */
 typedef struct pgs__commit {
+	const pgs__commit_group *group;
 	pgs_txn *t;
 	const pgs_commit_options *options;
 	pgs_error *err;
@@ -33,6 +45,10 @@ typedef struct pgs__commit {
 	uint8_t uuid[16];
 	uint8_t digest[16];
 	uint64_t base_revision; /* B */
+	bool nothing;           /* there is nothing to put; what was read may have to be compared all the same, */
+	bool idle;              /* or not even that */
+	pgs__budget room;       /* its share of the KV transaction, beside what every commit has; */
+	size_t most_compares;   /* and of the compares */
 
 	/* payload.c: what is put, the same in every attempt until `stale` */
 	pgs__write **writes; /* ready, in page order */
@@ -59,21 +75,39 @@ typedef struct pgs__commit {
 	uint64_t counter;    /* what is put at t */
 	bool put_extent;
 	bool alone;          /* this attempt compares that nobody committed since the snapshot, instead of what was seen */
-	bool asks;           /* this attempt, if it fails, reads why */
-	bool failed;         /* an attempt has failed for what it compared */
 	size_t log_rounds;   /* lost to other commits */
 	pgs__writer_lock lock;
+	bool locked_here;    /* by the commit, not by the transaction's beginning */
 
-	bool nothing;        /* there was nothing to commit */
-	bool unknown;        /* an attempt may have been, or may yet be, applied */
-	bool final;          /* the failure is for ever, whatever may still be on its way */
 	uint64_t revision;   /* out */
 	uint64_t previous;   /* out: the commit before, or UINT64_MAX when not known */
 } pgs__commit;
 
+struct pgs__commit_group {
+	pgs__commit *parts;  /* as the caller has them */
+	size_t count;
+	pgs_error *err;
+	uint64_t deadline_ms;
+	bool asks;           /* this attempt, if it fails, reads why */
+	bool failed;         /* an attempt has failed for what it compared */
+	bool unknown;        /* an attempt may have been, or may yet be, applied */
+	bool final;          /* the failure is for ever, whatever may still be on its way */
+	bool done;           /* committed */
+	size_t culprit;      /* the part that the failure is about; count: none in particular */
+};
+
+/* One KV transaction, and what it means if it fails. PGS_OK: `done`, or to be sent again. Else as pgs_commit(). */
+int pgs__attempt(pgs__commit_group *g);
+
+/* It is known to have happened at this revision. */
+void pgs__commit_landed(pgs__commit_group *g, uint64_t revision);
+
 /* pgs_commit_status() until a deadline. */
 int pgs__commit_status(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t *revision, uint64_t deadline_ms,
 		       pgs_error *err);
+
+/* Give each part its share of the KV's limits. Errors: ELIMIT (too many parts for them). */
+int pgs__payload_share(pgs__commit_group *g);
 
 /* Sort the ready writes and compute the digest. PGS_OK or PGS_ENOMEM. */
 int pgs__payload_prepare(pgs__commit *c);

@@ -22,6 +22,7 @@
 #include "util/error.h"
 
 #define FIXED_OPS 6                  /* read t, put t, z, e, x, delete the lock */
+#define PART_OPS 7                   /* of a part, at least: compares, and reads that tell which failed */
 #define INLINE_CONTENT_MAX (1u << 20) /* bytes of c/ values that ride in the commit itself */
 #define PACK_VALUE_MAX (1u << 20)
 #define CHANGELOG_RUNS_MAX (64u << 10)
@@ -490,22 +491,48 @@ static int add_changelog(pgs__commit *c, size_t runs_max)
 
 /* --- all together ---------------------------------------------------------------------------------- */
 
-/* What one transaction of this backend takes, beside what every commit has. */
-typedef struct budget {
-	size_t ops, bytes;
-} budget;
-
-static budget make_budget(const pgs__commit *c)
+/* What a part has besides pages: what every commit has, its attributes, and its files. */
+static pgs__budget fixed_of(const pgs__commit *c)
 {
-	const pgs__backend *backend = pgs__db_backend(c->t->db);
-	budget b = {pgs__max_ops(backend), pgs__max_bytes(backend)};
-	size_t fixed = FIXED_OPS + c->t->file_count + c->t->attr_write_count;
-	size_t bytes = OVERHEAD_BYTES + c->t->attr_write_count * (PGS_ATTR_SIZE_MAX + PGS__KEY_MAX);
-	for (size_t i = 0; i < c->t->file_count; i++)
-		bytes += c->t->files[i].value.size + PGS__KEY_MAX;
-	b.ops = b.ops > fixed ? b.ops - fixed : 0;
-	b.bytes = b.bytes > bytes ? b.bytes - bytes : 0;
+	const pgs_txn *t = c->t;
+	pgs__budget b = {FIXED_OPS + t->file_count + t->attr_write_count,
+			 OVERHEAD_BYTES + t->attr_write_count * (PGS_ATTR_SIZE_MAX + PGS__KEY_MAX)};
+	for (size_t i = 0; i < t->file_count; i++)
+		b.bytes += t->files[i].value.size + PGS__KEY_MAX;
 	return b;
+}
+
+static size_t less(size_t a, size_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+/* What is left of the limits is divided evenly; a part that wants more makes a pack of its pages. */
+int pgs__payload_share(pgs__commit_group *g)
+{
+	const pgs__backend *backend = pgs__db_backend(g->parts[0].t->db);
+	const pgs__budget whole = {pgs__max_ops(backend), pgs__max_bytes(backend)};
+	pgs__budget fixed = {0, 0};
+	size_t sharing = 0;
+	for (size_t i = 0; i < g->count; i++) {
+		pgs__budget b = fixed_of(&g->parts[i]);
+		if (g->parts[i].idle)
+			continue;
+		fixed.ops += b.ops;
+		fixed.bytes += b.bytes;
+		sharing++;
+	}
+	if (sharing > 1 && (fixed.ops > whole.ops || fixed.bytes > whole.bytes || sharing * PART_OPS > whole.ops))
+		return pgs__error(g->err, PGS_ELIMIT,
+				  "%zu databases are too many for one transaction of this KV, or have too many attributes: it "
+				  "takes %zu operations and %zu bytes",
+				  sharing, whole.ops, whole.bytes);
+	for (size_t i = 0; i < g->count; i++) {
+		pgs__commit *c = &g->parts[i];
+		c->room = (pgs__budget){less(whole.ops, fixed.ops) / sharing, less(whole.bytes, fixed.bytes) / sharing};
+		c->most_compares = whole.ops / sharing;
+	}
+	return PGS_OK;
 }
 
 static size_t smaller(size_t a, size_t b)
@@ -514,7 +541,7 @@ static size_t smaller(size_t a, size_t b)
 }
 
 /* Pointers and truncation, as keys or as a pack. */
-static int add_pages(pgs__commit *c, budget *b)
+static int add_pages(pgs__commit *c, pgs__budget *b)
 {
 	const pgs_txn *t = c->t;
 	bool packs_exist = c->packs_came || pgs__pack_view_count(t->snapshot.packs) > 0;
@@ -544,7 +571,7 @@ int pgs__payload_build(pgs__commit *c)
 	c->op_count = 0;
 	c->kv_bytes = c->blob_bytes = 0;
 	c->stale = true; /* until it is whole: in part it must not be sent */
-	budget b = make_budget(c);
+	pgs__budget b = c->room;
 	int result = add_attrs(c);
 	if (result == PGS_OK)
 		result = add_files(c);
@@ -567,7 +594,7 @@ void pgs__payload_discard(pgs__commit *c)
 	char *names[] = {c->index_blob, c->changelog_blob};
 	for (size_t i = 0; i < 2; i++) {
 		/* An attempt of unknown outcome may refer to it, now or later. */
-		if (names[i][0] && !c->unknown)
+		if (names[i][0] && !c->group->unknown)
 			blob->vtable->remove(blob, names[i], c->deadline_ms, NULL);
 		names[i][0] = '\0';
 	}

@@ -7,9 +7,9 @@
  *   load.c        pages past the cache                   read_ahead.c  what is read in order
  *   upload.c      full contents ahead of the commit
  *   write.c       buffered writes, truncate, attributes  place.c    where a page's new content goes
- *   commit.c      the KV transaction and its outcome     payload.c  what it puts
- *   validate.c    what it compares                       lock.c     the writer lock
- *   status.c      what became of an unknown commit
+ *   commit.c      commits and their outcomes             attempt.c  their KV transaction, and why it failed
+ *   validate.c    what it compares                       payload.c  what it puts
+ *   lock.c        the writer lock                        status.c   what became of an unknown commit
  */
 #ifndef PGS_TXN_TXN_H
 #define PGS_TXN_TXN_H

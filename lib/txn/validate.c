@@ -93,8 +93,7 @@ static size_t make_runs(const pgs__commit *c, pgs__check_run *out)
 
 static size_t most_keys(const pgs__commit *c)
 {
-	size_t limit = pgs__max_ops(pgs__db_backend(c->t->db));
-	limit = limit > KEYS_MAX ? KEYS_MAX : limit;
+	size_t limit = c->most_compares > KEYS_MAX ? KEYS_MAX : c->most_compares;
 	return limit > FIXED_COMPARES ? limit - FIXED_COMPARES : 0;
 }
 

@@ -10,38 +10,40 @@
 
 /* X(name, what it breaks) */
 #define PGS__BUGS(X)                                                                               \
-	X(NONE, "nothing")                                                                         \
-	X(LIVE_WITHOUT_BASES, "bases of deltas are not in the live set")                           \
-	X(COMMIT_IGNORES_FLOOR, "a commit does not compare the floor")                             \
-	X(BIRTH_AGAINST_FLOOR, "births are held against the floor, not the previous floor")        \
-	X(FLOOR_BELOW_PUBLISH, "a new floor is below the revision that published the last one")    \
-	X(DELTA_PAGE_UNCHECKED, "a delta's page is not compared unchanged")                        \
-	X(COMMIT_REUSES_CONTENT, "a commit refers to content it merely saw before")                \
-	X(RETRY_FORGETS_BASE, "a commit sent again forgets its base revision B")                   \
-	X(BIRTH_LOST_IN_MERGE, "a merge gives contents the birth 1")                               \
-	X(FLUSH_UNCOMPARED, "c/ is deleted without comparing its mod revision")                    \
-	X(UNREGISTER_FIRST, "a file is unregistered before the new one is registered")             \
-	X(MERGE_IGNORES_FLOOR, "a move or merge does not compare the floor")                       \
-	X(COMMIT_IGNORES_EPOCH, "a commit does not compare z")                                     \
-	X(ALONE_UNCHECKED, "a commit that counts on being alone does not compare t")              \
-	X(PACK_KEEPS_EPOCH, "a pack is put without rewriting z")                                   \
-	X(FOLD_IGNORES_AGE, "folding puts pointers over younger ones")                             \
-	X(PACK_DELETED_UNFOLDED, "a pack is deleted before it is folded")                          \
-	X(WORKER_UNFENCED, "a worker's steps do not compare its claim")                            \
-	X(TOMBSTONE_ENDS_SEARCH, "a tombstone ends a search")                                      \
-	X(PIN_IGNORED, "publishing a floor does not look at pins")                                 \
-	X(STATUS_WITHOUT_FENCE, "commit status says no without making it so")                      \
-	X(STATUS_AFTER_FLOOR, "commit status says no after the floor passed")                      \
-	X(DROPPED_WRITE_UNREAD, "a write that changes nothing does not join the read set")         \
-	X(ORPHAN_WITHOUT_BASE, "orphans are removed whatever base revision their name has")        \
-	X(INDEX_FILE_REMOVED, "a folded pack's index file is removed while it is retained")        \
-	X(SNAPSHOT_IGNORES_FLOOR, "a named snapshot is registered without comparing its pin and the floor")    \
-	X(LOG_MISSES_ATTRS, "changelog validation does not look at attributes")                    \
-	X(PRUNE_ABOVE_FLOOR, "changelog entries above the floor are pruned")                       \
-	X(FOLD_NEWEST_FIRST, "the newest pack is folded first")                                    \
-	X(COMPACT_ABOVE_FLOOR, "the KV is compacted above the floor")                              \
-	X(SNAPSHOT_NOT_LIVE, "named snapshots are not in the live set")                            \
-	X(CHANGES_AFTER, "the KV's number of changes is asked for after the snapshot is read")
+	X(NONE, "nothing")                                                                  \
+	X(LIVE_WITHOUT_BASES, "bases of deltas are not in the live set")                    \
+	X(COMMIT_IGNORES_FLOOR, "a commit does not compare the floor")                      \
+	X(BIRTH_AGAINST_FLOOR, "births are held against the floor, not the previous floor") \
+	X(FLOOR_BELOW_PUBLISH, "a new floor is below the revision that published the last one") \
+	X(DELTA_PAGE_UNCHECKED, "a delta's page is not compared unchanged")                 \
+	X(COMMIT_REUSES_CONTENT, "a commit refers to content it merely saw before")         \
+	X(RETRY_FORGETS_BASE, "a commit sent again forgets its base revision B")            \
+	X(BIRTH_LOST_IN_MERGE, "a merge gives contents the birth 1")                        \
+	X(FLUSH_UNCOMPARED, "c/ is deleted without comparing its mod revision")             \
+	X(UNREGISTER_FIRST, "a file is unregistered before the new one is registered")      \
+	X(MERGE_IGNORES_FLOOR, "a move or merge does not compare the floor")                \
+	X(COMMIT_IGNORES_EPOCH, "a commit does not compare z")                              \
+	X(ALONE_UNCHECKED, "a commit that counts on being alone does not compare t")        \
+	X(PACK_KEEPS_EPOCH, "a pack is put without rewriting z")                            \
+	X(FOLD_IGNORES_AGE, "folding puts pointers over younger ones")                      \
+	X(PACK_DELETED_UNFOLDED, "a pack is deleted before it is folded")                   \
+	X(WORKER_UNFENCED, "a worker's steps do not compare its claim")                     \
+	X(TOMBSTONE_ENDS_SEARCH, "a tombstone ends a search")                               \
+	X(PIN_IGNORED, "publishing a floor does not look at pins")                          \
+	X(STATUS_WITHOUT_FENCE, "commit status says no without making it so")               \
+	X(STATUS_AFTER_FLOOR, "commit status says no after the floor passed")               \
+	X(DROPPED_WRITE_UNREAD, "a write that changes nothing does not join the read set")  \
+	X(ORPHAN_WITHOUT_BASE, "orphans are removed whatever base revision their name has") \
+	X(INDEX_FILE_REMOVED, "a folded pack's index file is removed while it is retained") \
+	X(SNAPSHOT_IGNORES_FLOOR, "a named snapshot is registered without comparing its pin and the floor") \
+	X(LOG_MISSES_ATTRS, "changelog validation does not look at attributes")             \
+	X(PRUNE_ABOVE_FLOOR, "changelog entries above the floor are pruned")                \
+	X(FOLD_NEWEST_FIRST, "the newest pack is folded first")                             \
+	X(COMPACT_ABOVE_FLOOR, "the KV is compacted above the floor")                       \
+	X(SNAPSHOT_NOT_LIVE, "named snapshots are not in the live set")                     \
+	X(CHANGES_AFTER, "the KV's number of changes is asked for after the snapshot is read") \
+	X(OTHERS_UNCHECKED, "of several databases committed together only the first one's compares are sent") \
+	X(OTHERS_READS_UNCHECKED, "of several, one that was only read is not compared")
 
 typedef enum pgs__bug_name {
 #define PGS__BUG_NAME(name, what) PGS__BUG_##name,
