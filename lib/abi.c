@@ -23,6 +23,7 @@ AT(pgs_db_options, struct_size, 0);
 AT(pgs_db_stat, struct_size, 0);
 AT(pgs_txn_options, struct_size, 0);
 AT(pgs_commit_options, struct_size, 0);
+AT(pgs_cost, struct_size, 0);
 AT(pgs_log_options, struct_size, 0);
 AT(pgs_verify_options, struct_size, 0);
 AT(pgs_verify_report, struct_size, 0);
@@ -148,6 +149,17 @@ AT(pgs_operation_stat, bytes_received, 56);
 AT(pgs_operation_stat, p50_us, 64);
 AT(pgs_operation_stat, p99_us, 72);
 AT(pgs_operation_stat, max_us, 80);
+
+AT(pgs_cost, kv_requests, 8);
+AT(pgs_cost, kv_bytes_sent, 16);
+AT(pgs_cost, kv_bytes_received, 24);
+AT(pgs_cost, blob_gets, 32);
+AT(pgs_cost, blob_bytes_received, 40);
+AT(pgs_cost, blob_puts, 48);
+AT(pgs_cost, blob_bytes_sent, 56);
+AT(pgs_cost, cache_hits, 64);
+AT(pgs_cost, cache_misses, 72);
+AT(pgs_cost, pages_ahead, 80);
 
 /* Options of the backends, and the plain structs of the API that have no size field. */
 AT(pgs_local_options, struct_size, 0);

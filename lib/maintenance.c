@@ -130,7 +130,9 @@ static void help_by_writing(pgs_db *db, bool urgent)
 	bool idle = false;
 	if (!is_due(db, urgent) || !atomic_compare_exchange_strong(&db->store->helping, &idle, true))
 		return;
+	pgs_cost *before = pgs__charge(NULL); /* it is nobody's transaction */
 	run_once(db, NULL);
+	pgs__charge(before);
 	atomic_store(&db->store->helping, false);
 }
 

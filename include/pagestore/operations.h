@@ -66,6 +66,31 @@ typedef struct pgs_operation_stat {
  * `stat` is borrowed for the call. Must not close the store. */
 typedef void (*pgs_operation_visitor)(void *ctx, const pgs_operation_stat *stat);
 
+/* What transactions cost: give one to pgs_txn_options, and to as many
+ * transactions as it is to count together. Each call on them, pgs_begin() and
+ * pgs_commit() among them, adds what it asked for before it returns; what went
+ * on beside the caller is added when the caller meets it, at the latest by the
+ * transaction's end. Background maintenance counts nowhere, nor does what a
+ * backend sends again by itself.
+ *
+ * Threads: the transactions that share one belong to one thread at a time. */
+typedef struct pgs_cost {
+	uint32_t struct_size;
+	uint64_t kv_requests;
+	uint64_t kv_bytes_sent;       /* of keys and values */
+	uint64_t kv_bytes_received;
+	uint64_t blob_gets;           /* ranges */
+	uint64_t blob_bytes_received;
+	uint64_t blob_puts;
+	uint64_t blob_bytes_sent;
+	uint64_t cache_hits;          /* pages read that were in memory, */
+	uint64_t cache_misses;        /* and that were not, or not yet. Own writes, and pages past the page count, are
+				       * neither. */
+	uint64_t pages_ahead;         /* loaded before they were read: prefetched, or guessed by reads in order */
+} pgs_cost;
+
+#define PGS_COST_INIT { sizeof(pgs_cost), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
 /* Visit the operations of the KV, then those of the blob store. Backends of
  * the caller's that do not count are passed over. No I/O. Errors: EINVAL (no
  * store or visitor). Since 0.1. */

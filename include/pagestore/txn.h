@@ -40,6 +40,7 @@
 #include <stdint.h>
 
 #include <pagestore/error.h>
+#include <pagestore/operations.h>
 #include <pagestore/store.h>
 
 #ifdef __cplusplus
@@ -65,9 +66,11 @@ typedef struct pgs_txn_options {
 				  * at_… at most one is set. */
 	size_t at_snapshot_size;
 	uint32_t lock;        /* PGS_LOCK_…; for writers */
+	pgs_cost *cost;       /* what the transaction asks for is added here (pagestore/operations.h), as long as it lives,
+			       * a pgs_begin() that fails included; NULL = not counted */
 } pgs_txn_options;
 
-#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0, 0, 0, 0 }
+#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* The database's writer lock. It is taken before the snapshot; until the transaction ends no other one commits, in any
  * process, so that it finds no conflict: the others wait in pgs_commit(), until their timeouts. Transactions that take
@@ -90,8 +93,8 @@ int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_err
 
 /* Begin a transaction on the snapshot of `of`, without a round trip: as if it
  * had begun then. What `of` reads and writes is not seen, nor does it count;
- * either may end first. Of the options only write, isolation and timeout_ms
- * may be set; NULL options read. *out is NULL on failure. Errors: EINVAL
+ * either may end first. Of the options only write, isolation, timeout_ms and
+ * cost may be set; NULL options read. *out is NULL on failure. Errors: EINVAL
  * (options; a writer on a past revision; `of` is at a named snapshot),
  * EREADONLY, EBUSY (maintenance is behind), ENOMEM. Since 0.1. */
 int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, pgs_error *err);
@@ -134,6 +137,21 @@ void pgs_unpin(pgs_txn *txn, const void *page);
  * set. What cannot be fetched is left for the read to report, but for ENOMEM.
  * Since 0.1. */
 int pgs_prefetch(pgs_txn *txn, const uint64_t *page_nos, size_t count);
+
+/* Say which pages are likely to be read next: they are fetched into the cache
+ * beside the caller, as pgs_prefetch() does; who reads one that is under way
+ * waits for it. Of the first *taken pages nothing is left to do: in memory,
+ * under way, or the transaction's own. It is less than `count` where a part is
+ * as much as the cache should take at once, and 0 where several calls' pages
+ * are under way, and where pgs_prefetch_is_useful() says no. (Of a named
+ * snapshot they are fetched before the call returns.) Until they are there the
+ * transaction does not guess by itself what is read next. Errors: EINVAL (a
+ * page number), ENOMEM. Since 0.1. */
+int pgs_prefetch_start(pgs_txn *txn, const uint64_t *page_nos, size_t count, size_t *taken);
+
+/* Whether reads of pages that are not in memory wait for a network, so that
+ * it is worth finding out before what they will be. Constant. Since 0.1. */
+bool pgs_prefetch_is_useful(const pgs_db *db);
 
 /* Write page `page_no` from `src` (page size bytes, copied); raises the page
  * count to page_no + 1 if it was lower. Past the write buffer's size, pages

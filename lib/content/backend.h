@@ -72,6 +72,22 @@ static inline const pgs_kv_pair *pgs__got(const pgs_kv_txn *txn, size_t op)
 	return op < txn->result_count && txn->results[op].count ? &txn->results[op].pairs[0] : NULL;
 }
 
+/* --- requests, and who pays ----------------------------------------------------------------------
+ *
+ * What goes through here is charged to the cost (pagestore/operations.h) that the calling thread works for. */
+
+/* Work for `cost` (NULL = nobody) from now on; returns for whom it was. Whoever calls this puts that back. */
+pgs_cost *pgs__charge(pgs_cost *cost);
+
+/* Add the numbers of one cost to another. */
+void pgs__cost_add(pgs_cost *to, const pgs_cost *more);
+
+/* The vtables' txn(), of one transaction, get() and put(). */
+int pgs__kv_send(pgs_kv *kv, pgs_kv_txn *txn, uint64_t deadline_ms, pgs_error *err);
+int pgs__blob_get(pgs_blob *blob, pgs_blob_range *ranges, size_t count, uint64_t deadline_ms, pgs_error *err);
+int pgs__blob_put(pgs_blob *blob, const char *name, uint64_t size_bytes, pgs_blob_source source, void *ctx,
+		  uint64_t deadline_ms, pgs_error *err);
+
 /* Run operations without compares that may run twice: reads, and deletes of what nobody needs. A lost reply is asked
  * for again, so the result is never PGS_EUNKNOWN. The caller releases *txn, also after an error. */
 int pgs__kv_read(const pgs__backend *b, pgs_kv_txn *txn, const pgs_kv_op *ops, size_t count, uint64_t deadline_ms,

@@ -171,7 +171,7 @@ static int read_one(pgs__fetch *f, pgs__job **jobs, size_t at, void *buffer)
 	pgs__job *j = jobs[at];
 	pgs_error local = PGS_ERROR_INIT, why = PGS_ERROR_INIT;
 	pgs_blob_range range = {.name = j->file->blob_name, .offset = j->offset, .size = j->length, .buffer = buffer};
-	int result = backend->blob->vtable->get(backend->blob, &range, 1, f->deadline_ms, &local);
+	int result = pgs__blob_get(backend->blob, &range, 1, f->deadline_ms, &local);
 	if (result == PGS_OK || result == PGS_ENOTFOUND)
 		return open_span(f, jobs, &(content_span){at, at + 1}, &range);
 	if (result != PGS_ECORRUPT)
@@ -211,7 +211,7 @@ static int read_spans(pgs__fetch *f, pgs__job **jobs, const content_span *spans,
 	}
 	if (result == PGS_OK) {
 		pgs_error local = PGS_ERROR_INIT;
-		backend->blob->vtable->get(backend->blob, ranges, count, f->deadline_ms, &local);
+		pgs__blob_get(backend->blob, ranges, count, f->deadline_ms, &local);
 		for (size_t i = 0; i < count && result == PGS_OK; i++) {
 			int status = ranges[i].status;
 			if (status == PGS_OK || status == PGS_ENOTFOUND)

@@ -141,7 +141,7 @@ static int read_span(pgs__fetch *f, pgs__file *file, const slice_span *span)
 		.buffer = bytes,
 	};
 	pgs_error local = PGS_ERROR_INIT;
-	int result = backend->blob->vtable->get(backend->blob, &range, 1, f->deadline_ms, &local);
+	int result = pgs__blob_get(backend->blob, &range, 1, f->deadline_ms, &local);
 	if (result == PGS_OK)
 		result = search_span(f, file, span, bytes);
 	else if (result == PGS_ENOTFOUND || result == PGS_ECORRUPT)
@@ -168,7 +168,7 @@ static void load_filter(pgs__fetch *f, pgs__file *file, size_t slices)
 		.size = size + PGS__FILTER_CHECK_SIZE,
 		.buffer = bits,
 	};
-	int result = backend->blob->vtable->get(backend->blob, &range, 1, f->deadline_ms, NULL);
+	int result = pgs__blob_get(backend->blob, &range, 1, f->deadline_ms, NULL);
 	bool good = result == PGS_OK && pgs__sorted_filter_check((pgs_slice){bits, range.size});
 	if (good) {
 		pgs__filters_keep(file->filters, &file->filter, bits, size);

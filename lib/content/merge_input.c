@@ -27,7 +27,7 @@ static int read_range(const pgs__merge_input *input, const pgs__merge_reader *re
 		return result;
 	pgs_blob_range range = {.name = input->file->blob_name, .offset = offset, .size = size, .buffer = buffer};
 	uint64_t deadline_ms = reader->timeout_ms ? pgs__now_ms() + reader->timeout_ms : 0;
-	result = reader->blob->vtable->get(reader->blob, &range, 1, deadline_ms, reader->err);
+	result = pgs__blob_get(reader->blob, &range, 1, deadline_ms, reader->err);
 	return result == PGS_OK ? PGS_OK : pgs__error_prefix(reader->err, result, "merging %s", input->file->blob_name);
 }
 

@@ -419,7 +419,7 @@ static int put_blob(run *r, const pgs__sorted_file *file)
 	uint64_t timeout_ms = (uint64_t)r->reader.timeout_ms * (1 + file->size / PUT_STEP);
 	pgs_error local = PGS_ERROR_INIT;
 	r->source_result = PGS_OK;
-	int result = blob->vtable->put(blob, file->blob_name, file->size, read_source, r,
+	int result = pgs__blob_put(blob, file->blob_name, file->size, read_source, r,
 				       timeout_ms ? pgs__now_ms() + timeout_ms : 0, &local);
 	if (r->source_result != PGS_OK && result != PGS_OK)
 		return r->source_result; /* the reader has said why */

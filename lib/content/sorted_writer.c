@@ -121,7 +121,7 @@ int pgs__sorted_put_prepare(pgs__sorted_put *put, const pgs__sorted_target *targ
 
 int pgs__sorted_put_run(pgs__sorted_put *put, uint64_t deadline_ms, pgs_error *err)
 {
-	return put->blob->vtable->put(put->blob, put->blob_name, put->size, read_source, put, deadline_ms, err);
+	return pgs__blob_put(put->blob, put->blob_name, put->size, read_source, put, deadline_ms, err);
 }
 
 void pgs__sorted_put_free(pgs__sorted_put *put)

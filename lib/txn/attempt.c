@@ -411,7 +411,7 @@ static int send(attempt *a)
 		.failure = a->reads,
 		.failure_count = a->read_count,
 	};
-	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, g->deadline_ms, g->err);
+	int result = pgs__kv_send(backend->kv, &txn, g->deadline_ms, g->err);
 	g->unknown |= result == PGS_EUNKNOWN;
 	if (result == PGS_OK && txn.succeeded) {
 		succeeded(a, &txn);

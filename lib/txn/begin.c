@@ -10,6 +10,8 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 {
 	if (o->struct_size != sizeof *o)
 		return pgs__error(err, PGS_EINVAL, "pgs_txn_options: struct_size is not set; use PGS_TXN_OPTIONS_INIT");
+	if (o->cost && o->cost->struct_size != sizeof *o->cost)
+		return pgs__error(err, PGS_EINVAL, "pgs_cost: struct_size is not set; use PGS_COST_INIT");
 	if (o->lock > PGS_LOCK_TRY || (o->lock && !o->write))
 		return pgs__error(err, PGS_EINVAL, "lock %u: not one of PGS_LOCK_…, or the transaction is read only",
 				  o->lock);
@@ -63,19 +65,15 @@ static pgs_txn *new_txn(pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 	t->isolation = o->isolation;
 	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
 	t->timeout_ms = o->timeout_ms;
+	t->cost = o->cost;
 	t->error = (pgs_error)PGS_ERROR_INIT;
 	t->ahead.missed = t->ahead.next = PGS_NO_PAGE;
 	return t;
 }
 
-int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_error *err)
+static int begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 {
-	const pgs_txn_options defaults = PGS_TXN_OPTIONS_INIT;
-	const pgs_txn_options *o = options ? options : &defaults;
-	*out = NULL;
-	int result = check_options(db, o, err);
-	if (result == PGS_OK && o->write)
-		result = pgs__upkeep_admit(db, pgs__db_deadline(db, o->timeout_ms), err);
+	int result = o->write ? pgs__upkeep_admit(db, pgs__db_deadline(db, o->timeout_ms), err) : PGS_OK;
 	if (result != PGS_OK)
 		return result;
 	pgs_txn *t = new_txn(db, o, err);
@@ -96,6 +94,20 @@ int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_err
 	t->page_count = t->snapshot.extent;
 	*out = t;
 	return PGS_OK;
+}
+
+int pgs_begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *options, pgs_error *err)
+{
+	const pgs_txn_options defaults = PGS_TXN_OPTIONS_INIT;
+	const pgs_txn_options *o = options ? options : &defaults;
+	*out = NULL;
+	int result = check_options(db, o, err);
+	if (result != PGS_OK)
+		return result;
+	pgs_cost *before = pgs__charge(o->cost);
+	result = begin(out, db, o, err);
+	pgs__charge(before);
+	return result;
 }
 
 int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, pgs_error *err)
@@ -172,10 +184,12 @@ void pgs_abort(pgs_txn *txn)
 {
 	if (!txn)
 		return;
+	pgs_cost *before = pgs__charge(txn->cost);
 	pgs__txn_remove_files(txn, pgs__txn_deadline(txn));
 	pgs__writer_lock_release(txn->db, &txn->lock, pgs__txn_deadline(txn));
 	pgs__pin_release(&txn->keeper.pin, pgs__txn_deadline(txn));
 	pgs__txn_free(txn);
+	pgs__charge(before);
 }
 
 uint64_t pgs_txn_revision(const pgs_txn *txn)

@@ -32,7 +32,7 @@ static int fetch_runs(pgs_db *db, const pgs__change *change, uint64_t deadline_m
 		return pgs__error_nomem(err, "changelog");
 	pgs_blob *blob = pgs__db_backend(db)->blob;
 	pgs_blob_range range = {.name = blob_name, .size = size, .buffer = *file};
-	int result = blob->vtable->get(blob, &range, 1, deadline_ms, err);
+	int result = pgs__blob_get(blob, &range, 1, deadline_ms, err);
 	if (result == PGS_OK) {
 		result = pgs__runs_file_decode((pgs_slice){*file, size}, runs);
 		if (result != PGS_OK)

@@ -469,6 +469,7 @@ static int begin_parts(pgs__commit_group *g, pgs_txn *const *txns, const pgs_com
 static int commit_group(pgs__commit_group *g, pgs_txn *const *txns, const pgs_commit_options *const *options,
 			uint64_t *revision)
 {
+	pgs_cost *before = pgs__charge(txns[0]->cost);
 	int result = begin_parts(g, txns, options);
 	if (result == PGS_OK)
 		result = run(g);
@@ -478,6 +479,7 @@ static int commit_group(pgs__commit_group *g, pgs_txn *const *txns, const pgs_co
 		report(&g->parts[i], revision);
 	for (size_t i = 0; i < g->count; i++)
 		end_part(&g->parts[i], result);
+	pgs__charge(before);
 	return result;
 }
 

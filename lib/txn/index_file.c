@@ -12,7 +12,7 @@ static int read_blob(const pgs__index_file *file, const pgs__backend *backend, u
 		     size_t size, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs_blob_range range = {.name = file->blob_name, .offset = offset, .size = size, .buffer = buffer};
-	int result = backend->blob->vtable->get(backend->blob, &range, 1, deadline_ms, err);
+	int result = pgs__blob_get(backend->blob, &range, 1, deadline_ms, err);
 	return result == PGS_ENOTFOUND ? pgs__error(err, result, "index file %s is missing", file->blob_name) : result;
 }
 

@@ -34,6 +34,7 @@ typedef struct load {
 	pgs__arena arena;
 	uint64_t deadline_ms;
 	bool tracked; /* the pages join the read set */
+	size_t hits, missed; /* pages that memory had, and did not */
 	pgs_error *err;
 } load;
 
@@ -86,6 +87,10 @@ static int load_known(load *l, item *i)
 	} else {
 		i->needs_pointer = true; /* a delta's bytes are not cached */
 	}
+	if (i->needs_pointer || i->needs_content)
+		l->missed++;
+	else
+		l->hits++;
 	if (!i->needs_pointer && l->tracked)
 		return pgs__txn_note_read(l->t, i->page_no, i->ref.key_revision);
 	return PGS_OK;
@@ -268,20 +273,42 @@ static int load_all(load *l, const uint64_t *page_nos, size_t count, void *const
 	return result;
 }
 
-int pgs__load_pages(pgs_txn *t, const uint64_t *page_nos, size_t count, void *const *dst, bool tracked)
+/* What was not in memory, ahead of time. */
+static void count_ahead(pgs_cost *cost, const load *l)
 {
+	if (cost)
+		cost->pages_ahead += l->missed;
+}
+
+int pgs__load_pages(pgs_txn *t, const uint64_t *page_nos, size_t count, void *const *dst, pgs__load_use use)
+{
+	const bool tracked = use != PGS__LOAD_AHEAD && t->tracks_reads;
 	load l = {.snapshot = &t->snapshot, .t = t, .tracked = tracked, .err = &t->error};
 	for (size_t i = 0; i < count; i++) {
 		int result = pgs__txn_check_page(t, page_nos[i]);
 		if (result != PGS_OK)
 			return result;
 	}
-	return load_all(&l, page_nos, count, dst);
+	pgs_cost *before = pgs__charge(t->cost);
+	int result = load_all(&l, page_nos, count, dst);
+	pgs__charge(before);
+	if (use == PGS__LOAD_AHEAD)
+		count_ahead(t->cost, &l);
+	if (use == PGS__LOAD_COUNTED && t->cost) {
+		t->cost->cache_hits += l.hits;
+		t->cost->cache_misses += l.missed;
+	}
+	return result;
 }
 
-int pgs__load_ahead(const pgs__snapshot *snapshot, const uint64_t *page_nos, size_t count, uint64_t deadline_ms)
+int pgs__load_ahead(const pgs__snapshot *snapshot, const uint64_t *page_nos, size_t count, uint64_t deadline_ms,
+		    pgs_cost *cost)
 {
 	pgs_error ignored = PGS_ERROR_INIT;
 	load l = {.snapshot = snapshot, .deadline_ms = deadline_ms, .err = &ignored};
-	return load_all(&l, page_nos, count, NULL);
+	pgs_cost *before = pgs__charge(cost);
+	int result = load_all(&l, page_nos, count, NULL);
+	pgs__charge(before);
+	count_ahead(cost, &l);
+	return result;
 }

@@ -39,7 +39,7 @@ static int try_take(pgs_db *db, pgs__writer_lock *lock, pgs_slice value, on_held
 			  .failure = reads,
 			  .failure_count = 2};
 	const pgs__backend *backend = pgs__db_backend(db);
-	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	int result = pgs__kv_send(backend->kv, &txn, deadline_ms, err);
 	if (result == PGS_OK && txn.succeeded) {
 		lock->held = txn.revision;
 	} else if (result == PGS_OK && !pgs__got(&txn, 1)) {
@@ -91,7 +91,7 @@ void pgs__writer_lock_renew(pgs_db *db, pgs__writer_lock *lock, uint64_t deadlin
 		const pgs_kv_op put = pgs__op_put(pgs__key_slice(&key), pgs__buffer_slice(&value));
 		pgs_kv_txn txn = {.compares = &ours, .compare_count = 1, .success = &put, .success_count = 1};
 		const pgs__backend *backend = pgs__db_backend(db);
-		if (backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL) == PGS_OK && !txn.succeeded)
+		if (pgs__kv_send(backend->kv, &txn, deadline_ms, NULL) == PGS_OK && !txn.succeeded)
 			lock->held = 0;
 		backend->kv->vtable->release(backend->kv, &txn, 1);
 	}
@@ -123,7 +123,7 @@ static int break_lock(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms,
 	const pgs_kv_op delete = pgs__op_delete(pair->key, (pgs_slice){0});
 	pgs_kv_txn txn = {.compares = &same, .compare_count = 1, .success = &delete, .success_count = 1};
 	const pgs__backend *backend = pgs__db_backend(db);
-	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	int result = pgs__kv_send(backend->kv, &txn, deadline_ms, err);
 	backend->kv->vtable->release(backend->kv, &txn, 1);
 	if (result == PGS_OK)
 		pgs__log(db->store, PGS_LOG_WARN, "database %s: broke the writer lock of a dead or stuck writer",
@@ -179,7 +179,7 @@ void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock, uint64_t deadl
 	int result = PGS_EIO;
 	/* What is left there keeps all others out until its lease ends. */
 	for (int i = 0; result != PGS_OK && i < RELEASE_TRIES && (i == 0 || !pgs__deadline_passed(deadline_ms)); i++) {
-		result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL);
+		result = pgs__kv_send(backend->kv, &txn, deadline_ms, NULL);
 		backend->kv->vtable->release(backend->kv, &txn, 1);
 	}
 	lock->held = 0;

@@ -233,7 +233,7 @@ static int read_attrs_blob(const pgs__snapshot *s, uint64_t deadline_ms, pgs_err
 	if (!bytes)
 		return pgs__error_nomem(err, "attributes of a snapshot");
 	pgs_blob_range range = {.name = blob_name, .size = size, .buffer = bytes};
-	int result = blob->vtable->get(blob, &range, 1, deadline_ms, err);
+	int result = pgs__blob_get(blob, &range, 1, deadline_ms, err);
 	if (result == PGS_OK)
 		result = pgs__attrs_file_decode((pgs_slice){bytes, size}, &n->attrs);
 	else if (result == PGS_ENOTFOUND)

@@ -197,10 +197,10 @@ static int put_frames_now(pgs__commit *c, pgs__write **writes, size_t count)
 	const pgs__backend *backend = pgs__db_backend(db);
 	if (result == PGS_OK) {
 		/* Contents may be put twice: a lost reply is no more than a reason to send again. */
-		result = backend->kv->vtable->txn(backend->kv, &txn, 1, c->deadline_ms, c->err);
+		result = pgs__kv_send(backend->kv, &txn, c->deadline_ms, c->err);
 		if (result == PGS_EUNKNOWN) {
 			backend->kv->vtable->release(backend->kv, &txn, 1);
-			result = backend->kv->vtable->txn(backend->kv, &txn, 1, c->deadline_ms, c->err);
+			result = pgs__kv_send(backend->kv, &txn, c->deadline_ms, c->err);
 		}
 		if (result == PGS_EUNKNOWN)
 			result = pgs__error(c->err, PGS_EIO, "the KV does not confirm contents put ahead of the commit");
@@ -278,7 +278,7 @@ static int upload(pgs__commit *c, char kind, pgs__buffer *bytes, char file_name[
 	if (pgs__file_name_new(file_name, kind, c->base_revision) != PGS_OK)
 		return pgs__error(c->err, PGS_EIO, "the system gives no random bytes");
 	pgs__blob_name(blob_name, pgs__db_prefix(c->t->db), file_name);
-	int result = blob->vtable->put(blob, blob_name, bytes->size, read_buffer, bytes, c->deadline_ms, c->err);
+	int result = pgs__blob_put(blob, blob_name, bytes->size, read_buffer, bytes, c->deadline_ms, c->err);
 	if (result == PGS_OK)
 		c->blob_bytes += bytes->size;
 	return result;

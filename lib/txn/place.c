@@ -386,7 +386,7 @@ static int read_own_file(pgs_txn *t, const pgs__write *w, void *page, pgs__workb
 	if (!bytes)
 		return pgs__error_nomem(&t->error, "reading a spilled page");
 	range.buffer = bytes;
-	result = blob->vtable->get(blob, &range, 1, deadline_ms, &t->error);
+	result = pgs__blob_get(blob, &range, 1, deadline_ms, &t->error);
 	pgs__want want = {.page_no = w->page_no, .id = w->pointer.id, .page = page};
 	if (result == PGS_OK)
 		result = pgs__content_open(&t->db->contents, bench, (pgs_slice){bytes, w->frame_size}, &want,

@@ -9,17 +9,30 @@
 
 /* --- the API ------------------------------------------------------------------------ */
 
+static inline void count_hit(const pgs_txn *t)
+{
+	if (t->cost)
+		t->cost->cache_hits++;
+}
+
+static inline void count_miss(const pgs_txn *t)
+{
+	if (t->cost)
+		t->cost->cache_misses++;
+}
+
 static int read_slow(pgs_txn *t, uint64_t page_no, void *dst)
 {
+	count_miss(t);
 	if (pgs__read_ahead(t, page_no) == PGS_ENOMEM)
 		return PGS_ENOMEM; /* other errors are for the page's own read to meet */
-	return pgs__load_pages(t, &page_no, 1, &dst, t->tracks_reads);
+	return pgs__load_pages(t, &page_no, 1, &dst, PGS__LOAD_READ);
 }
 
 int pgs_read(pgs_txn *txn, uint64_t page_no, void *dst)
 {
 	if (page_no >= txn->page_count || pgs__txn_is_blank(txn, page_no) || pgs__txn_find_write(txn, page_no))
-		return pgs__load_pages(txn, &page_no, 1, &dst, txn->tracks_reads);
+		return pgs__load_pages(txn, &page_no, 1, &dst, PGS__LOAD_COUNTED);
 	if (page_no == txn->ahead.next)
 		pgs__read_ahead_reached(txn);
 	pgs__page_ref ref;
@@ -27,6 +40,7 @@ int pgs_read(pgs_txn *txn, uint64_t page_no, void *dst)
 	pgs__cache *cache = txn->db->contents.cache;
 	if (pgs__cache_lookup(cache, page_no, txn->snapshot.cache_revision, &ref, &data) != PGS__CACHE_CONTENT)
 		return read_slow(txn, page_no, dst);
+	count_hit(txn);
 	memcpy(dst, data, pgs__txn_page_size(txn));
 	pgs__cache_unpin(cache, data);
 	return txn->tracks_reads ? pgs__txn_note_read(txn, page_no, ref.key_revision) : PGS_OK;
@@ -34,13 +48,29 @@ int pgs_read(pgs_txn *txn, uint64_t page_no, void *dst)
 
 int pgs_read_many(pgs_txn *txn, const uint64_t *page_nos, size_t count, void *const *dst)
 {
-	return pgs__load_pages(txn, page_nos, count, dst, txn->tracks_reads);
+	return pgs__load_pages(txn, page_nos, count, dst, PGS__LOAD_COUNTED);
 }
 
 int pgs_prefetch(pgs_txn *txn, const uint64_t *page_nos, size_t count)
 {
-	int result = pgs__load_pages(txn, page_nos, count, NULL, false);
+	int result = pgs__load_pages(txn, page_nos, count, NULL, PGS__LOAD_AHEAD);
 	return result == PGS_ENOMEM || result == PGS_EINVAL ? result : PGS_OK;
+}
+
+int pgs_prefetch_start(pgs_txn *txn, const uint64_t *page_nos, size_t count, size_t *taken)
+{
+	*taken = 0;
+	for (size_t i = 0; i < count; i++) {
+		int result = pgs__txn_check_page(txn, page_nos[i]);
+		if (result != PGS_OK)
+			return result;
+	}
+	return pgs__read_ahead_hint(txn, page_nos, count, taken);
+}
+
+bool pgs_prefetch_is_useful(const pgs_db *db)
+{
+	return pgs__read_ahead_is_useful(db);
 }
 
 /* --- pins ------------------------------------------------------------------------------ */
@@ -63,7 +93,7 @@ static int pin_copy(pgs_txn *t, uint64_t page_no, const void **page)
 	void *copy = pgs__malloc(pgs__txn_page_size(t));
 	if (!copy)
 		return pgs__error_nomem(&t->error, "pin");
-	int result = pgs__load_pages(t, &page_no, 1, &copy, t->tracks_reads);
+	int result = pgs__load_pages(t, &page_no, 1, &copy, PGS__LOAD_READ);
 	if (result == PGS_OK)
 		result = add_pin(t, copy, OWN_BUFFER | 1);
 	if (result != PGS_OK) {
@@ -103,11 +133,14 @@ int pgs_pin(pgs_txn *txn, uint64_t page_no, const void **page)
 	if (page_no == txn->ahead.next)
 		pgs__read_ahead_reached(txn);
 	result = pin_cached(txn, page_no, page);
-	if (result != PGS_ENOTFOUND)
+	if (result != PGS_ENOTFOUND) {
+		count_hit(txn);
 		return result;
+	}
+	count_miss(txn);
 	if (pgs__read_ahead(txn, page_no) == PGS_ENOMEM)
 		return PGS_ENOMEM;
-	result = pgs__load_pages(txn, &page_no, 1, NULL, txn->tracks_reads);
+	result = pgs__load_pages(txn, &page_no, 1, NULL, PGS__LOAD_READ);
 	if (result == PGS_OK)
 		result = pin_cached(txn, page_no, page);
 	return result == PGS_ENOTFOUND ? pin_copy(txn, page_no, page) : result;

@@ -86,7 +86,7 @@ static int send_pin(pgs__pin *pin, pgs_slice value, uint64_t deadline_ms, pgs_er
 			  .success_count = 1,
 			  .failure = reads,
 			  .failure_count = READ_COUNT};
-	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	int result = pgs__kv_send(backend->kv, &txn, deadline_ms, err);
 	if (result == PGS_OK && txn.succeeded) {
 		pin->held = pin->held ? pin->held : txn.revision;
 	} else if (result == PGS_OK) {

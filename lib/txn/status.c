@@ -69,7 +69,7 @@ static int ask(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t 
 			  .failure = reads,
 			  .failure_count = READ_COUNT};
 	const pgs__backend *backend = pgs__db_backend(db);
-	int result = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, err);
+	int result = pgs__kv_send(backend->kv, &txn, deadline_ms, err);
 	*answered = result == PGS_OK;
 	if (result == PGS_OK && txn.succeeded)
 		*status = PGS_COMMIT_NOT_HAPPENED;
@@ -89,7 +89,7 @@ static int look(pgs_db *db, const pgs_commit_token *token, int *status, uint64_t
 	const pgs_kv_op read = pgs__op_get(pgs__key_slice(&x), 0);
 	pgs_kv_txn txn = {.success = &read, .success_count = 1};
 	int result = PGS_ENOSPC;
-	*answered = backend->kv->vtable->txn(backend->kv, &txn, 1, deadline_ms, NULL) == PGS_OK && pgs__got(&txn, READ_X);
+	*answered = pgs__kv_send(backend->kv, &txn, deadline_ms, NULL) == PGS_OK && pgs__got(&txn, READ_X);
 	if (*answered)
 		result = judge(db, &txn, status, revision, err);
 	backend->kv->vtable->release(backend->kv, &txn, 1);

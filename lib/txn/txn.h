@@ -56,9 +56,10 @@ typedef struct pgs__attr_read {
 	uint64_t seen_revision; /* 0 = absent */
 } pgs__attr_read;
 
-#define PGS__AHEAD_WINDOWS 2 /* under way at once */
+#define PGS__AHEAD_WINDOWS 2 /* under way at once, */
+#define PGS__AHEAD_HINTS 4   /* and beside them */
 
-/* What is read in order (read_ahead.c). */
+/* What is read in order, and what the caller says will be (read_ahead.c). */
 typedef struct pgs__window pgs__window;
 typedef struct pgs__ahead {
 	uint64_t missed;     /* the page after those that were read when one was missed */
@@ -67,6 +68,8 @@ typedef struct pgs__ahead {
 	uint64_t end;        /* where the next window begins */
 	size_t count;
 	pgs__window *windows[PGS__AHEAD_WINDOWS]; /* the oldest first */
+	size_t hint_count;
+	pgs__window *hints[PGS__AHEAD_HINTS];
 } pgs__ahead;
 
 typedef struct pgs__upload pgs__upload;
@@ -79,6 +82,7 @@ struct pgs_txn {
 	bool tracks_reads;      /* serializable writer */
 	uint32_t isolation;
 	uint32_t timeout_ms;
+	pgs_cost *cost;         /* the caller's, or NULL. What reaches the backends is charged to it (content/backend.h) */
 	pgs_error error;
 	pgs__arena arena;
 
@@ -150,6 +154,13 @@ int pgs__read_ahead(pgs_txn *t, uint64_t page_no);
 
 /* The reader got to ahead.next. */
 void pgs__read_ahead_reached(pgs_txn *t);
+
+/* Whether reads wait for a network, so that it is worth knowing them before. */
+bool pgs__read_ahead_is_useful(const pgs_db *db);
+
+/* Load pages, whose numbers are valid, beside the caller. *taken: of the first so many nothing is left to do. PGS_OK,
+ * ENOMEM. */
+int pgs__read_ahead_hint(pgs_txn *t, const uint64_t *page_nos, size_t count, size_t *taken);
 
 /* Wait for what is read ahead: at most until the deadlines of what is under way. */
 void pgs__read_ahead_stop(pgs_txn *t);

@@ -22,6 +22,7 @@ struct pgs__upload {
 	pgs__sorted_put put;
 	uint64_t deadline_ms;
 	int status;
+	pgs_cost cost; /* the task's */
 	size_t count;
 	pgs__sorted_item items[];
 };
@@ -77,6 +78,7 @@ static void point_at_file(pgs_txn *t, pgs__write **writes, size_t *next, const p
 static void *run(void *ctx)
 {
 	pgs__upload *u = ctx;
+	pgs__charge(&u->cost);
 	u->status = pgs__sorted_put_run(&u->put, u->deadline_ms, NULL);
 	return NULL;
 }
@@ -87,6 +89,15 @@ static void upload_free(pgs__upload *u, bool with_frames)
 		pgs__free((void *)u->items[i].bytes);
 	pgs__sorted_put_free(&u->put);
 	pgs__free(u);
+}
+
+/* Wait for what is under way. */
+static void join(pgs_txn *t, pgs__upload *u)
+{
+	pgs__task_join(&u->task);
+	if (t->cost)
+		pgs__cost_add(t->cost, &u->cost);
+	u->cost = (pgs_cost){0};
 }
 
 /* How large the next file's table may be that rides in the commit. The other files have fences. */
@@ -155,7 +166,7 @@ int pgs__upload_finish(pgs_txn *t, uint64_t deadline_ms, pgs_error *err)
 	pgs__upload *u = t->upload;
 	if (!u)
 		return PGS_OK;
-	pgs__task_join(&u->task);
+	join(t, u);
 	if (u->status != PGS_OK)
 		u->status = pgs__sorted_put_run(&u->put, deadline_ms, err);
 	if (u->status != PGS_OK)
@@ -171,7 +182,7 @@ void pgs__upload_stop(pgs_txn *t)
 	if (!u)
 		return;
 	u->put.cancelled = true;
-	pgs__task_join(&u->task);
+	join(t, u);
 	t->upload = NULL;
 	upload_free(u, true);
 }

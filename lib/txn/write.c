@@ -56,8 +56,12 @@ static uint64_t buffer_bytes(const pgs_txn *t)
 static int spill(pgs_txn *t)
 {
 	uint64_t deadline = pgs__txn_deadline(t);
+	pgs_cost *before = pgs__charge(t->cost);
 	int result = pgs__txn_admit(t, deadline, &t->error);
-	return result == PGS_OK ? pgs__txn_place(t, true, deadline, &t->error) : result;
+	if (result == PGS_OK)
+		result = pgs__txn_place(t, true, deadline, &t->error);
+	pgs__charge(before);
+	return result;
 }
 
 int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
@@ -182,8 +186,7 @@ static int not_found(pgs_txn *t, pgs_slice name)
 			  pgs__printable(text, sizeof text, name.data, name.size));
 }
 
-/* Read the attribute at the snapshot; tracked, the commit compares it unchanged. */
-static int read_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size_t capacity, size_t *size)
+static int read_stored_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size_t capacity, size_t *size)
 {
 	pgs__key key = pgs__key_attr(pgs__db_prefix(t->db), name.data, name.size);
 	pgs_kv_op op = pgs__op_get(pgs__key_slice(&key), t->snapshot.kv_revision);
@@ -223,6 +226,16 @@ static int read_named_attr(pgs_txn *t, pgs_slice name, void *value, size_t capac
 	return found ? copy_value(stored, value, capacity, size) : not_found(t, name);
 }
 
+/* Read the attribute at the snapshot; tracked, the commit compares it unchanged. */
+static int read_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size_t capacity, size_t *size)
+{
+	pgs_cost *before = pgs__charge(t->cost);
+	int result = t->snapshot.named ? read_named_attr(t, name, value, capacity, size)
+				       : read_stored_attr(t, name, tracked, value, capacity, size);
+	pgs__charge(before);
+	return result;
+}
+
 int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, size_t capacity, size_t *size)
 {
 	pgs_slice slice = {name, name_size};
@@ -233,8 +246,6 @@ int pgs_attr_get(pgs_txn *txn, const void *name, size_t name_size, void *value, 
 	const pgs__attr_write *own = find_attr_write(txn, slice);
 	if (own)
 		return own->removed ? not_found(txn, slice) : copy_value(own->value, value, capacity, size);
-	if (txn->snapshot.named)
-		return read_named_attr(txn, slice, value, capacity, size);
 	return read_attr(txn, slice, txn->tracks_reads, value, capacity, size);
 }
 

@@ -176,3 +176,30 @@ bool pgs__kv_mutates(const pgs_kv_txn *txn)
 {
 	return mutates(txn->success, txn->success_count) || mutates(txn->failure, txn->failure_count);
 }
+
+/* --- how much it is -------------------------------------------------------------- */
+
+static uint64_t bytes_of_ops(const pgs_kv_op *ops, size_t op_count)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < op_count; i++)
+		bytes += ops[i].key.size + ops[i].range_end.size + ops[i].value.size;
+	return bytes;
+}
+
+uint64_t pgs__kv_bytes_sent(const pgs_kv_txn *txn)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < txn->compare_count; i++)
+		bytes += txn->compares[i].key.size + txn->compares[i].range_end.size + txn->compares[i].value.size;
+	return bytes + bytes_of_ops(txn->success, txn->success_count) + bytes_of_ops(txn->failure, txn->failure_count);
+}
+
+uint64_t pgs__kv_bytes_received(const pgs_kv_txn *txn)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; txn->status == PGS_OK && i < txn->result_count; i++)
+		for (size_t k = 0; k < txn->results[i].count; k++)
+			bytes += txn->results[i].pairs[k].key.size + txn->results[i].pairs[k].value.size;
+	return bytes;
+}

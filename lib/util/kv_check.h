@@ -13,6 +13,10 @@ int pgs__kv_check(const pgs_kv_txn *txn, const pgs_kv_limits *limits, pgs_error 
 /* Whether either branch has a put or a delete. */
 bool pgs__kv_mutates(const pgs_kv_txn *txn);
 
+/* Bytes of keys and values, of both branches as limits count them, and of the answer. */
+uint64_t pgs__kv_bytes_sent(const pgs_kv_txn *txn);
+uint64_t pgs__kv_bytes_received(const pgs_kv_txn *txn);
+
 /* True for PGS_KV_TO_END. */
 static inline bool pgs__kv_is_to_end(pgs_slice range_end)
 {

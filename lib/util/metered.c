@@ -27,31 +27,6 @@ static pgs__metered_kv *kv_of(pgs_kv *kv)
 	return (pgs__metered_kv *)kv;
 }
 
-static uint64_t bytes_of_ops(const pgs_kv_op *ops, size_t op_count)
-{
-	uint64_t bytes = 0;
-	for (size_t i = 0; i < op_count; i++)
-		bytes += ops[i].key.size + ops[i].range_end.size + ops[i].value.size;
-	return bytes;
-}
-
-static uint64_t bytes_of_request(const pgs_kv_txn *txn)
-{
-	uint64_t bytes = 0;
-	for (size_t i = 0; i < txn->compare_count; i++)
-		bytes += txn->compares[i].key.size + txn->compares[i].range_end.size + txn->compares[i].value.size;
-	return bytes + bytes_of_ops(txn->success, txn->success_count) + bytes_of_ops(txn->failure, txn->failure_count);
-}
-
-static uint64_t bytes_of_response(const pgs_kv_txn *txn)
-{
-	uint64_t bytes = 0;
-	for (size_t i = 0; txn->status == PGS_OK && i < txn->result_count; i++)
-		for (size_t k = 0; k < txn->results[i].count; k++)
-			bytes += txn->results[i].pairs[k].key.size + txn->results[i].pairs[k].value.size;
-	return bytes;
-}
-
 static bool is_timed(const pgs__metered_kv *m)
 {
 	if (m->timed_every == 1)
@@ -70,7 +45,7 @@ static int metered_txn(pgs_kv *kv, pgs_kv_txn *txns, size_t txn_count, uint64_t 
 	uint64_t us = timed ? pgs__now_us() - start_us : 0;
 	for (size_t i = 0; i < txn_count; i++) {
 		pgs__meter *meter = pgs__kv_mutates(&txns[i]) ? &m->txn : &m->read;
-		count(meter, txns[i].status, bytes_of_request(&txns[i]), bytes_of_response(&txns[i]));
+		count(meter, txns[i].status, pgs__kv_bytes_sent(&txns[i]), pgs__kv_bytes_received(&txns[i]));
 		if (timed)
 			pgs__meter_time(meter, us);
 	}

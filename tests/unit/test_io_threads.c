@@ -557,6 +557,220 @@ static void test_ahead__allocations_failing(void **state)
 	failing_alloc_uninstall();
 }
 
+/* --- hints ------------------------------------------------------------------------------------- */
+
+/* So many pages, far from each other, from `first` on. */
+static void far_pages(uint64_t *pages, size_t count, uint64_t first)
+{
+	for (size_t i = 0; i < count; i++)
+		pages[i] = (first + i * 997) % LARGE;
+}
+
+static pgs_txn *begin_counted(world *w, pgs_cost *cost)
+{
+	pgs_txn *t;
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	o.write = true;
+	o.cost = cost;
+	assert_int_equal(pgs_begin(&t, w->db, &o, NULL), PGS_OK);
+	return t;
+}
+
+static void test_hint__pages_are_fetched_beside_the_reader(void **state)
+{
+	(void)state;
+	world w;
+	uint64_t pages[60];
+	size_t taken;
+	pgs_cost cost = PGS_COST_INIT;
+	fill_large(&w);
+	pgs_txn *t = begin_counted(&w, &cost);
+	assert_true(pgs_prefetch_is_useful(w.db));
+	far_pages(pages, 60, 5);
+	assert_int_equal(pgs_prefetch_start(t, pages, 30, &taken), PGS_OK);
+	assert_int_equal(taken, 30);
+	assert_int_equal(pgs_prefetch_start(t, pages, 60, &taken), PGS_OK); /* the first 30 are under way */
+	assert_int_equal(taken, 60);
+	for (size_t i = 0; i < 60; i++)
+		read_range(t, pages[i], pages[i] + 1, first_seed);
+	assert_true(get_calls < 30); /* of 60: two fetches, of tables and contents */
+	assert_int_equal(cost.cache_hits + cost.cache_misses, 60);
+	assert_true(cost.cache_misses <= 2); /* who waits for a fetch misses once */
+	unsigned before = get_calls;
+	assert_int_equal(pgs_prefetch_start(t, pages, 60, &taken), PGS_OK); /* all are in memory */
+	assert_int_equal(taken, 60);
+	pgs_abort(t);
+	assert_int_equal(get_calls, before);
+	assert_int_equal(cost.pages_ahead, 60);
+	world_close(&w);
+}
+
+static void test_hint__only_so_many_are_under_way(void **state)
+{
+	(void)state;
+	world w;
+	uint64_t pages[8];
+	size_t taken, refused = 0;
+	fill_large(&w);
+	for (uint64_t round = 0; round < 20 && !refused; round++) {
+		world_reopen(&w);
+		pgs_txn *t = begin_write(w.db);
+		for (uint64_t i = 0; i < 20; i++) {
+			far_pages(pages, 8, i * 31 + 1);
+			assert_int_equal(pgs_prefetch_start(t, pages, 8, &taken), PGS_OK);
+			assert_true(taken == 0 || taken == 8);
+			refused += taken == 0;
+		}
+		pgs_abort(t);
+	}
+	assert_true(refused > 0);
+	assert_true(most_gets <= 4);
+	world_close(&w);
+}
+
+static void test_hint__what_is_not_there_is_not_fetched(void **state)
+{
+	(void)state;
+	world w;
+	size_t taken;
+	fill_large(&w);
+	pgs_txn *t = begin_write(w.db);
+	const uint64_t past[] = {LARGE, LARGE + 5, ((uint64_t)1 << 40) - 1}, bad = PGS_NO_PAGE - 1;
+	assert_int_equal(pgs_prefetch_start(t, past, 3, &taken), PGS_OK);
+	assert_int_equal(taken, 3);
+	assert_int_equal(pgs_prefetch_start(t, &bad, 1, &taken), PGS_EINVAL);
+	assert_int_equal(taken, 0);
+	assert_int_equal(write_seed(t, 7, 1), PGS_OK);
+	unsigned before = get_calls;
+	const uint64_t own = 7;
+	assert_int_equal(pgs_prefetch_start(t, &own, 1, &taken), PGS_OK);
+	assert_int_equal(pgs_prefetch_start(t, &own, 0, &taken), PGS_OK);
+	pgs_abort(t);
+	assert_int_equal(get_calls, before);
+	world_close(&w);
+}
+
+/* Nor do these pages count as read. */
+static void test_hint__does_not_join_the_read_set(void **state)
+{
+	(void)state;
+	world w;
+	uint64_t pages[10];
+	size_t taken;
+	pgs_error err = PGS_ERROR_INIT;
+	fill_large(&w);
+	pgs_txn *t = begin_write(w.db);
+	far_pages(pages, 10, 3);
+	assert_int_equal(pgs_prefetch_start(t, pages, 10, &taken), PGS_OK);
+	read_range(t, pages[0], pages[0] + 1, first_seed);
+	pgs_txn *other = begin_write(w.db);
+	put_range(other, pages[5], pages[5] + 1, second_seed);
+	commit_ok(other);
+	put_range(t, LARGE, LARGE + 1, second_seed);
+	expect_code(pgs_commit(t, NULL, NULL, &err), PGS_OK, &err, "pgs_commit");
+	t = begin_write(w.db);
+	assert_int_equal(pgs_prefetch_start(t, pages, 10, &taken), PGS_OK);
+	read_range(t, pages[1], pages[1] + 1, first_seed);
+	other = begin_write(w.db);
+	put_range(other, pages[1], pages[1] + 1, second_seed);
+	commit_ok(other);
+	put_range(t, LARGE, LARGE + 1, first_seed);
+	assert_int_equal(pgs_commit(t, NULL, NULL, NULL), PGS_ECONFLICT); /* that one was read */
+	world_close(&w);
+}
+
+static void test_hint__failures_are_met_by_the_reader(void **state)
+{
+	(void)state;
+	world w;
+	uint64_t pages[50];
+	size_t taken, failed = 0;
+	fill_large(&w);
+	pgs_txn *t = begin_write(w.db);
+	far_pages(pages, 50, 9);
+	failing_gets_one_in = 2;
+	assert_int_equal(pgs_prefetch_start(t, pages, 50, &taken), PGS_OK);
+	for (size_t i = 0; i < 50;) {
+		int result = read_seed(t, pages[i], first_seed(pages[i]));
+		assert_true(result == PGS_OK || result == PGS_EIO);
+		failed += result != PGS_OK;
+		i += result == PGS_OK;
+	}
+	assert_true(failed < 100);
+	pgs_abort(t);
+	world_close(&w);
+}
+
+static void test_hint__of_a_named_snapshot_is_fetched_at_once(void **state)
+{
+	(void)state;
+	world w;
+	uint64_t pages[20];
+	size_t taken;
+	pgs_txn *t;
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	pgs_cost cost = PGS_COST_INIT;
+	fill_large(&w);
+	assert_int_equal(pgs_snapshot_create(w.db, "s", 1, NULL, NULL), PGS_OK);
+	o.at_snapshot = "s";
+	o.at_snapshot_size = 1;
+	o.cost = &cost;
+	assert_int_equal(pgs_begin(&t, w.db, &o, NULL), PGS_OK);
+	far_pages(pages, 20, 2);
+	assert_int_equal(pgs_prefetch_start(t, pages, 20, &taken), PGS_OK);
+	assert_int_equal(taken, 20);
+	assert_int_equal(cost.pages_ahead, 20);
+	unsigned before = get_calls;
+	for (size_t i = 0; i < 20; i++)
+		read_range(t, pages[i], pages[i] + 1, first_seed);
+	assert_int_equal(get_calls, before);
+	assert_int_equal(cost.cache_hits, 20);
+	pgs_abort(t);
+	world_close(&w);
+}
+
+static void test_hint__allocations_failing(void **state)
+{
+	(void)state;
+	failing_alloc_install();
+	world w;
+	bool failed = true;
+	uint64_t pages[40];
+	size_t taken;
+	fill_large(&w);
+	far_pages(pages, 40, 1);
+	for (size_t nth = 1; failed; nth++) {
+		world_reopen(&w);
+		pgs_txn *t = begin_write(w.db);
+		failing_alloc_begin(nth);
+		int result = pgs_prefetch_start(t, pages, 40, &taken);
+		assert_true(result == PGS_OK || result == PGS_ENOMEM);
+		pgs__sleep_ms(5, 0);
+		failed = failing_alloc_end();
+		pgs_abort(t);
+	}
+	world_close(&w);
+	assert_int_equal(failing_alloc_live(), 0);
+	failing_alloc_uninstall();
+}
+
+/* Who reads in order but for pages it has elsewhere is read ahead for all the same. */
+static void test_ahead__goes_on_over_pages_left_out(void **state)
+{
+	(void)state;
+	world w;
+	fill_large(&w);
+	pgs_txn *t = begin_write(w.db);
+	for (uint64_t i = 0; i < LARGE; i++)
+		if (i % 64 != 0 && i % 512 != 1)
+			read_range(t, i, i + 1, first_seed);
+	pgs_abort(t);
+	assert_true(most_gets > 1);
+	assert_true(get_calls < 200);
+	assert_true(get_bytes < 24 * MIB * 2);
+	world_close(&w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -575,6 +789,14 @@ int main(void)
 		cmocka_unit_test(test_ahead__may_be_left_at_any_time),
 		cmocka_unit_test(test_ahead__beside_commits),
 		cmocka_unit_test(test_ahead__allocations_failing),
+		cmocka_unit_test(test_ahead__goes_on_over_pages_left_out),
+		cmocka_unit_test(test_hint__pages_are_fetched_beside_the_reader),
+		cmocka_unit_test(test_hint__only_so_many_are_under_way),
+		cmocka_unit_test(test_hint__what_is_not_there_is_not_fetched),
+		cmocka_unit_test(test_hint__does_not_join_the_read_set),
+		cmocka_unit_test(test_hint__failures_are_met_by_the_reader),
+		cmocka_unit_test(test_hint__of_a_named_snapshot_is_fetched_at_once),
+		cmocka_unit_test(test_hint__allocations_failing),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
