@@ -173,6 +173,7 @@ typedef struct sq_file {
 	bool merged;          /* others had committed since the snapshot */
 
 	uint8_t *scratch;     /* a page */
+	pgs_cost cost;        /* of all its transactions, since it was opened or set to zero */
 	uint64_t conflicts;
 	char conflict[PGS_ERROR_MESSAGE_SIZE + 64]; /* the last one's reason */
 	pgs_error error;      /* of the last call that failed */

@@ -181,6 +181,7 @@ static pgs_txn_options to_write(const sq_file *f)
 	o.write = true;
 	o.isolation = PGS_SNAPSHOT;
 	o.timeout_ms = f->at.timeout_ms;
+	o.cost = f->at.cost;
 	return o;
 }
 

@@ -174,6 +174,26 @@ static int show_stat(pragma *p)
 	return SQLITE_OK;
 }
 
+static int show_cost(pragma *p)
+{
+	pgs_cost *c = &p->f->cost;
+	if (p->value && sqlite3_stricmp(p->value, "reset") != 0)
+		return bad(p, "pagestore_cost tells what this connection has cost, pagestore_cost=reset begins anew");
+	add_number(p->out, "kv_requests", c->kv_requests);
+	add_number(p->out, "kv_bytes_sent", c->kv_bytes_sent);
+	add_number(p->out, "kv_bytes_received", c->kv_bytes_received);
+	add_number(p->out, "blob_gets", c->blob_gets);
+	add_number(p->out, "blob_bytes_received", c->blob_bytes_received);
+	add_number(p->out, "blob_puts", c->blob_puts);
+	add_number(p->out, "blob_bytes_sent", c->blob_bytes_sent);
+	add_number(p->out, "cache_hits", c->cache_hits);
+	add_number(p->out, "cache_misses", c->cache_misses);
+	add_number(p->out, "pages_ahead", c->pages_ahead);
+	if (p->value)
+		*c = (pgs_cost)PGS_COST_INIT;
+	return SQLITE_OK;
+}
+
 /* --- which ---------------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -190,6 +210,7 @@ static const struct {
 	{"pagestore_snapshot", snapshot, true},
 	{"pagestore_snapshot_drop", snapshot_drop, true},
 	{"pagestore_stat", show_stat, true},
+	{"pagestore_cost", show_cost, false},
 };
 
 /* argument[0] is for the answer, [1] the name, [2] the value. */

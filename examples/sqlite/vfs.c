@@ -107,7 +107,8 @@ static bool can_begin(sq_file *f)
 static int open_database(sq_file *f, const char *name, int flags, int *out_flags)
 {
 	const char *url = sqlite3_uri_parameter(name, "store");
-	*f = (sq_file){.at = PGS_TXN_OPTIONS_INIT, .error = PGS_ERROR_INIT, .counter = 1};
+	*f = (sq_file){.at = PGS_TXN_OPTIONS_INIT, .error = PGS_ERROR_INIT, .counter = 1, .cost = PGS_COST_INIT};
+	f->at.cost = &f->cost;
 	f->read_only = flags & SQLITE_OPEN_READONLY;
 	url = url ? url : getenv("PAGESTORE_URL");
 	if (sqlite3_uri_boolean(name, "nolock", 0) || sqlite3_uri_boolean(name, "immutable", 0)) {

@@ -231,9 +231,10 @@ int pgs_commit(pgs_txn *txn, const pgs_commit_options *options, uint64_t *revisi
 #define PGS_COMMIT_MANY_MAX 16
 
 /* Commit transactions of several databases of one store together, and free them all, whatever is returned. On PGS_OK
- * everything they wrote is durable and visible at *revision, in all of them at once; else nothing is, in any. txns[i] is committed with
- * options[i] (NULL, as `options` itself: defaults), so each has its own token, and any of the tokens tells
- * pgs_commit_status() what became of all. The databases must differ, and belong to one pgs_store.
+ * everything they wrote is durable and visible at *revision, in all of them at once; else nothing is, in any. txns[i] is
+ * committed with options[i] (NULL, as `options` itself: defaults), so each has its own token, and any of the tokens tells
+ * pgs_commit_status() what became of all. The databases must differ, and belong to one pgs_store. What is sent counts
+ * for the cost of txns[0].
  *
  * A transaction that changed nothing is not written to its database, so its token tells nothing; but what it read (a
  * serializable writer), or relies on, is validated with the others: the outcome is as if all of it had been done at

@@ -1,5 +1,6 @@
 /* examples/sqlite: transactions, and the places where SQLite's ideas of files and a store of snapshots meet. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "sqlite/sql.h"
@@ -626,12 +627,40 @@ static void test_sqlite_blob__in_parts(void **state)
 	assert_int_equal(sqlite3_blob_close(blob), SQLITE_OK);
 }
 
+/* --- cost -------------------------------------------------------------------------------------------- */
+
+static long long cost_of(sqlite3 *db, const char *name)
+{
+	char *text = sql_text(db, "pragma pagestore_cost"), *line = text ? strstr(text, name) : NULL;
+	assert_non_null(line);
+	long long number = strtoll(line + strlen(name), NULL, 10);
+	sqlite3_free(text);
+	return number;
+}
+
+static void test_sqlite_cost__is_the_connections(void **state)
+{
+	fixture *f = *state;
+	sqlite3_free(sql_text(f->a, "pragma pagestore_cost=reset"));
+	sqlite3_free(sql_text(f->b, "pragma pagestore_cost=reset"));
+	assert_int_equal(cost_of(f->a, "kv_requests "), 0);
+	sql_do(f->a, "update t set n = n + 1 where id = 7");
+	assert_true(cost_of(f->a, "kv_requests ") >= 2);
+	assert_true(cost_of(f->a, "kv_bytes_sent ") > 0);
+	assert_true(cost_of(f->a, "cache_hits ") + cost_of(f->a, "cache_misses ") > 0);
+	assert_int_equal(cost_of(f->b, "kv_requests "), 0);
+	sqlite3_free(sql_text(f->a, "pragma pagestore_cost=reset"));
+	assert_int_equal(cost_of(f->a, "kv_requests "), 0);
+	sql_expect(f->a, SQLITE_ERROR, "pragma pagestore_cost=never");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(test_sqlite_commit__conflict_rolls_back),
+		TEST(test_sqlite_cost__is_the_connections),
 		TEST(test_sqlite_commit__disjoint_writers_both_win),
 		TEST(test_sqlite_commit__allocation_is_no_conflict_for_others),
 		TEST(test_sqlite_commit__relies_on_what_the_transaction_used),
