@@ -4,7 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
-void sql_store_offer(sql_store *s)
+static void before_call(void *ctx, uint64_t call, const char *operation)
+{
+	sql_store *s = ctx;
+	(void)operation;
+	if (s->last_call && call > s->last_call)
+		pgs_fault_at(s->fault, 1, PGS_FAULT_STOP);
+}
+
+int sql_store_try_offer(sql_store *s)
 {
 	pgs_kv *kv, *faulty_kv;
 	pgs_blob *blob, *faulty_blob;
@@ -12,16 +20,24 @@ void sql_store_offer(sql_store *s)
 	assert_int_equal(pgs_blob_memory_share(&blob, s->blob, NULL), PGS_OK);
 	assert_int_equal(pgs_fault_wrap_kv(&faulty_kv, s->fault, kv, NULL), PGS_OK);
 	assert_int_equal(pgs_fault_wrap_blob(&faulty_blob, s->fault, blob, NULL), PGS_OK);
-	assert_int_equal(pagestore_sqlite_offer(s->name, faulty_kv, faulty_blob), SQLITE_OK);
+	return pagestore_sqlite_offer(s->name, faulty_kv, faulty_blob);
+}
+
+void sql_store_offer(sql_store *s)
+{
+	assert_int_equal(sql_store_try_offer(s), SQLITE_OK);
 }
 
 void sql_store_start(sql_store *s)
 {
 	static int number;
+	pgs_fault_options options = PGS_FAULT_OPTIONS_INIT;
+	options.before = before_call;
+	options.before_ctx = s;
 	assert_int_equal(pagestore_sqlite_register(), SQLITE_OK);
 	*s = (sql_store){0};
 	snprintf(s->name, sizeof s->name, "test%d", ++number);
-	assert_int_equal(pgs_fault_new(&s->fault, NULL, NULL), PGS_OK);
+	assert_int_equal(pgs_fault_new(&s->fault, &options, NULL), PGS_OK);
 	assert_int_equal(pgs_kv_memory_new(&s->kv, NULL, NULL), PGS_OK);
 	assert_int_equal(pgs_blob_memory_new(&s->blob, NULL), PGS_OK);
 	sql_store_offer(s);

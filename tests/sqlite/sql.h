@@ -20,10 +20,12 @@ typedef struct sql_store {
 	pgs_fault *fault;
 	pgs_kv *kv; /* the same, without faults: keeps the contents when the last connection is closed */
 	pgs_blob *blob;
+	uint64_t last_call; /* all after it fail, as if the store were gone; 0 = none does */
 } sql_store;
 
 void sql_store_start(sql_store *s);
 void sql_store_offer(sql_store *s); /* again, after its last connection was closed */
+int sql_store_try_offer(sql_store *s); /* the same where it may fail: an SQLite code */
 void sql_store_stop(sql_store *s);  /* after its last connection was closed */
 
 sqlite3 *sql_open_uri(const char *uri);                         /* must work */

@@ -50,12 +50,19 @@ static bool is_error(int code)
 	       primary == SQLITE_NOMEM || primary == SQLITE_ABORT;
 }
 
-/* After a failure: undo what may be open, and find the database as it was before the transaction or after it. */
-static void recover(sql_store *s, sqlite3 **db, const char *before, const char *after, const char *what)
+/* No more of them; what was on its way arrives. */
+static void heal(sql_store *s)
 {
+	s->last_call = 0;
 	pgs_fault_at(s->fault, 0, PGS_FAULT_NONE);
 	pgs_fault_resume(s->fault);
 	pgs_fault_deliver(s->fault);
+}
+
+/* After a failure: undo what may be open, and find the database as it was before the transaction or after it. */
+static void recover(sql_store *s, sqlite3 **db, const char *before, const char *after, const char *what)
+{
+	heal(s);
 	if (!sqlite3_get_autocommit(*db))
 		sql_try(*db, "rollback");
 	sqlite3 *fresh = sql_open(s, "");
@@ -73,38 +80,50 @@ static void recover(sql_store *s, sqlite3 **db, const char *before, const char *
 }
 
 /* Without faults. */
-static sqlite3 *reopen(sql_store *s, sqlite3 *db)
+static sqlite3 *reopen(sql_store *s, sqlite3 *db, const char *parameters)
 {
-	pgs_fault_at(s->fault, 0, PGS_FAULT_NONE);
+	heal(s);
 	sql_close(db);
 	sql_store_offer(s);
-	return sql_open(s, "");
+	return sql_open(s, parameters);
+}
+
+typedef struct plan {
+	pgs_fault_kind kind;
+	bool gone; /* and after that call nothing works any more */
+} plan;
+
+static void arm(sql_store *s, plan p, uint64_t nth)
+{
+	pgs_fault_at(s->fault, nth, p.kind);
+	s->last_call = p.gone ? pgs_fault_calls(s->fault) + nth : 0;
 }
 
 /* The work with one fault at the nth call. True if it was met. */
-static bool run_with(uint64_t nth, pgs_fault_kind kind)
+static bool run_with(uint64_t nth, plan p)
 {
 	sql_store store;
 	char what[300];
 	sql_store_start(&store);
-	sqlite3 *db = sql_open(&store, ""), *model = sql_native();
+	const char *parameters = p.gone ? "&timeout=50" : "";
+	sqlite3 *db = sql_open(&store, parameters), *model = sql_native();
 	make(db);
 	make(model);
 	char *before = sql_text(model, digest);
 	uint64_t last = pgs_fault_calls(store.fault) + nth;
-	pgs_fault_at(store.fault, nth, kind);
+	arm(&store, p, nth);
 	bool met = false;
 	for (int i = 0; i < WORK && !met; i++) {
 		if (!work[i]) {
 			uint64_t left = last - pgs_fault_calls(store.fault);
-			db = reopen(&store, db);
+			db = reopen(&store, db, parameters);
 			last = pgs_fault_calls(store.fault) + left;
-			pgs_fault_at(store.fault, left, kind);
+			arm(&store, p, left);
 			continue;
 		}
 		int result = sql_try(db, work[i]);
 		met = pgs_fault_calls(store.fault) >= last;
-		snprintf(what, sizeof what, "kind %d at call %llu, %s: %d %s", (int)kind, (unsigned long long)nth, work[i],
+		snprintf(what, sizeof what, "kind %d at call %llu, %s: %d %s", (int)p.kind, (unsigned long long)nth, work[i],
 			 result, sqlite3_errmsg(db));
 		if (result != SQLITE_OK && !is_error(result))
 			fail_msg("%s", what);
@@ -126,10 +145,10 @@ static bool run_with(uint64_t nth, pgs_fault_kind kind)
 	return met;
 }
 
-static void sweep(pgs_fault_kind kind)
+static void sweep(plan p)
 {
 	uint64_t nth = 1;
-	while (run_with(nth, kind))
+	while (run_with(nth, p))
 		nth++;
 	assert_true(nth > 40);
 }
@@ -137,25 +156,141 @@ static void sweep(pgs_fault_kind kind)
 static void test_sqlite_faults__errors(void **state)
 {
 	(void)state;
-	sweep(PGS_FAULT_ERROR);
+	sweep((plan){PGS_FAULT_ERROR, false});
 }
 
 static void test_sqlite_faults__lost_replies(void **state)
 {
 	(void)state;
-	sweep(PGS_FAULT_LOSE_REPLY);
+	sweep((plan){PGS_FAULT_LOSE_REPLY, false});
 }
 
 static void test_sqlite_faults__late_requests(void **state)
 {
 	(void)state;
-	sweep(PGS_FAULT_DELAY);
+	sweep((plan){PGS_FAULT_DELAY, false});
 }
 
 static void test_sqlite_faults__a_store_that_is_gone(void **state)
 {
 	(void)state;
-	sweep(PGS_FAULT_STOP);
+	sweep((plan){PGS_FAULT_STOP, false});
+}
+
+/* The store goes before it can be asked. */
+static void test_sqlite_faults__outcomes_that_stay_unknown(void **state)
+{
+	(void)state;
+	sweep((plan){PGS_FAULT_LOSE_REPLY, true});
+	sweep((plan){PGS_FAULT_DELAY, true});
+}
+
+/* --- opening and looking ---------------------------------------------------------------------------------------- */
+
+/* @ is a revision before the last one; what is to be answered, or NULL: anything. */
+static const struct {
+	const char *sql, *answer;
+} looks[] = {
+	{"select count(*), sum(length(pad)) from t", "300|300000"},
+	{"select n from t where id = 77", "77"},
+	{"pragma page_count", NULL},
+	{"pragma pagestore_revision", NULL},
+	{"pragma pagestore_log", NULL},
+	{"pragma pagestore_stat", NULL},
+	{"pragma pagestore_conflict", NULL},
+	{"select count(*) from pagestore_log where pages > 0", "3"},
+	{"select count(*) > 0 from pagestore_changes(@, (select max(revision) from pagestore_log))", "1"},
+	{"pragma pagestore_snapshot = kept", NULL},
+	{"pragma pagestore_snapshots", NULL},
+	{"attach 'file:app?store=%&at=@' as past", ""},
+	{"select count(*) from past.t where n > 0", "0"},
+	{"detach past", ""},
+	{"pragma pagestore_snapshot_drop = kept", NULL},
+	{"pragma integrity_check", "ok"},
+};
+
+enum { LOOKS = sizeof looks / sizeof *looks };
+
+/* With @ and % for a revision and the store's name. */
+static void fill_in(char *out, size_t size, const char *sql, const sql_store *s, int64_t revision)
+{
+	sqlite3_str *text = sqlite3_str_new(NULL);
+	for (; *sql; sql++) {
+		if (*sql == '@')
+			sqlite3_str_appendf(text, "%lld", (long long)revision);
+		else if (*sql == '%')
+			sqlite3_str_appendall(text, s->name);
+		else
+			sqlite3_str_appendchar(text, 1, *sql);
+	}
+	char *all = sqlite3_str_finish(text);
+	snprintf(out, size, "%s", all);
+	sqlite3_free(all);
+}
+
+static void look(sqlite3 *db, const sql_store *s, int64_t revision)
+{
+	char sql[200];
+	for (int i = 0; i < LOOKS; i++) {
+		fill_in(sql, sizeof sql, looks[i].sql, s, revision);
+		char *answer = sql_text(db, sql);
+		int code = answer ? SQLITE_OK : sqlite3_extended_errcode(db);
+		/* Pragmas, tables and ATTACH have a code for all; without its database a name in a statement is unknown. */
+		if (!answer && !is_error(code) && code != SQLITE_ERROR)
+			fail_msg("%s: %d %s", sql, code, sqlite3_errmsg(db));
+		if (answer && looks[i].answer && strcmp(answer, looks[i].answer) != 0)
+			fail_msg("%s: %s, not %s", sql, answer, looks[i].answer);
+		sqlite3_free(answer);
+	}
+}
+
+/* A fault at the nth call from before the store is opened. True if it was met. */
+static bool look_with(sql_store *s, int64_t revision, uint64_t nth, plan p)
+{
+	char uri[100];
+	sqlite3 *db = NULL;
+	uint64_t last = pgs_fault_calls(s->fault) + nth;
+	snprintf(uri, sizeof uri, "file:app?vfs=pagestore&store=%s%s", s->name, p.gone ? "&timeout=50" : "");
+	arm(s, p, nth);
+	if (sql_store_try_offer(s) == SQLITE_OK) {
+		int result = sqlite3_open_v2(uri, &db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL);
+		if (result == SQLITE_OK)
+			look(db, s, revision);
+		else
+			assert_true(is_error(result));
+	}
+	bool met = pgs_fault_calls(s->fault) >= last;
+	heal(s);
+	sqlite3_close(db);
+	return met;
+}
+
+static void look_sweep(plan p)
+{
+	sql_store store;
+	uint64_t nth = 1;
+	sql_store_start(&store);
+	sqlite3 *db = sql_open(&store, "");
+	sql_do(db, "create table t(id integer primary key, n, pad);"
+		   "with recursive i(i) as (select 1 union all select i + 1 from i where i < 300)"
+		   "	insert into t select i, 0, zeroblob(1000) from i");
+	int64_t revision = sql_number(db, "pragma pagestore_revision");
+	sql_do(db, "update t set n = id");
+	sql_close(db);
+	while (look_with(&store, revision, nth, p))
+		nth++;
+	assert_true(nth > 20);
+	sql_store_stop(&store);
+}
+
+static void test_sqlite_faults__opening_and_looking(void **state)
+{
+	(void)state;
+	look_sweep((plan){PGS_FAULT_ERROR, false});
+	look_sweep((plan){PGS_FAULT_LOSE_REPLY, false});
+	look_sweep((plan){PGS_FAULT_LOSE_REPLY, true});
+	look_sweep((plan){PGS_FAULT_DELAY, true});
+	look_sweep((plan){PGS_FAULT_STOP, false});
 }
 
 int main(void)
@@ -165,6 +300,8 @@ int main(void)
 		cmocka_unit_test(test_sqlite_faults__lost_replies),
 		cmocka_unit_test(test_sqlite_faults__late_requests),
 		cmocka_unit_test(test_sqlite_faults__a_store_that_is_gone),
+		cmocka_unit_test(test_sqlite_faults__outcomes_that_stay_unknown),
+		cmocka_unit_test(test_sqlite_faults__opening_and_looking),
 	};
 	return cmocka_run_group_tests_name("sqlite_faults", tests, NULL, NULL);
 }
