@@ -91,7 +91,7 @@ static void run_reads(pgs__local_kv *kv, pgs_kv_txn *txns, size_t count, pgs_err
 
 static int begin_writing(pgs__env *env, pgs_sync sync, pgs__run *run, pgs_error *err)
 {
-	*run = (pgs__run){.env = env};
+	*run = (pgs__run){.env = env, .keeps_puts = sync == PGS_SYNC_FULL && env->redo_offset};
 	int status = pgs__env_write_begin(env, sync, &run->txn, err);
 	if (status)
 		return status;
@@ -107,13 +107,13 @@ static int begin_writing(pgs__env *env, pgs_sync sync, pgs__run *run, pgs_error 
 /* Commit, or abort when there is nothing to commit. */
 static int end_writing(pgs__run *run, pgs_error *err)
 {
-	bool changed = run->changed;
-	pgs__run_end(run);
-	if (!changed) {
+	int status = PGS_OK;
+	if (run->changed)
+		status = pgs__env_write_commit(run->env, run->txn, run->keeps_puts ? &run->puts : NULL, err);
+	else
 		pgs__env_write_abort(run->env, run->txn);
-		return PGS_OK;
-	}
-	return pgs__env_write_commit(run->env, run->txn, err);
+	pgs__run_end(run);
+	return status;
 }
 
 static void fail_item(item *it, int status, const pgs_error *why)

@@ -223,7 +223,7 @@ static int run_locked(pgs__local_kv *kv, sweep *s, uint64_t revision, uint64_t d
 	if (status)
 		pgs__env_write_abort(kv->env, txn);
 	else
-		status = pgs__env_write_commit(kv->env, txn, err);
+		status = pgs__env_write_commit(kv->env, txn, NULL, err);
 	/* Deleting is what leaves pages unwritten at the file's end. */
 	if (!status && s)
 		status = pgs__env_extend(kv->env, err);

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "redo.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -227,7 +228,8 @@ uint64_t pgs__env_last_visible(pgs__env *env)
  * them when it commits, and only one transaction writes at a time.
  *
  * Full: the pages are synced, then the meta page that points to them is written
- * and synced. Lazy: the meta page is left to the kernel, to be synced with the
+ * and synced; or the pages and a record of what they say are synced together,
+ * and the meta page is left as by lazy (redo.c). Lazy: the meta page is left to the kernel, to be synced with the
  * next commit's pages or by itself: a crash of the machine may lose the last
  * commits, and what remains is the store as it was after an earlier one. Off:
  * nothing is synced, so a meta page may reach the disk before the pages it
@@ -295,10 +297,31 @@ static int commit_failed(pgs__env *env, int rc, pgs_error *err)
 		mdb_strerror(rc));
 }
 
-int pgs__env_write_commit(pgs__env *env, MDB_txn *txn, pgs_error *err)
+/* The record of a commit that failed is wiped; should the machine stop before that is on the disk, it would come back. */
+static int take_back(pgs__env *env, size_t id, int status, pgs_error *err)
 {
-	int rc = mdb_txn_commit(txn);
+	int fd;
+	if (pgs__redo_forget(env, id) && !mdb_env_get_fd(env->mdb, &fd) && !fdatasync(fd))
+		return status;
+	return pgs__error_prefix(err, PGS_EUNKNOWN, "if the machine stops now the commit may turn out to have happened");
+}
+
+int pgs__env_write_commit(pgs__env *env, MDB_txn *txn, pgs__buffer *puts, pgs_error *err)
+{
+	size_t id = mdb_txn_id(txn);
+	bool recorded = puts && pgs__redo_write(env, id, puts);
+	int rc = 0;
+	if (recorded)
+		rc = choose_sync(env, PGS_SYNC_LAZY);
+	else if (!pgs__redo_forget(env, id))
+		rc = EIO;
+	if (rc)
+		mdb_txn_abort(txn);
+	else
+		rc = mdb_txn_commit(txn);
 	int status = rc ? commit_failed(env, rc, err) : PGS_OK;
+	if (status && recorded && status != PGS_EUNKNOWN)
+		status = take_back(env, id, status, err);
 	pthread_rwlock_unlock(&env->map_lock);
 	return status;
 }

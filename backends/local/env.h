@@ -20,6 +20,8 @@
 #include <lmdb.h>
 #include <pagestore/backends.h>
 
+#include "util/cursor.h"
+
 typedef struct pgs__env {
 	struct pgs__env *next; /* in the registry, whose lock guards it and `users` */
 	unsigned users;
@@ -35,6 +37,7 @@ typedef struct pgs__env {
 	MDB_dbi meta;
 	unsigned sync_flags; /* LMDB's; changed by whoever has the write transaction */
 	uint8_t identity[16];
+	uint64_t redo_offset; /* of the redo record in the data file (redo.c); 0 = none, commits are synced twice */
 	pthread_rwlock_t map_lock;
 
 	_Atomic uint64_t seen; /* the last transaction of LMDB's that a read transaction was seen to begin after */
@@ -86,9 +89,10 @@ void pgs__env_view_end(pgs__env *env, pgs__view *view);
 uint64_t pgs__env_last_visible(pgs__env *env);
 
 /* Begin a write transaction. End it with commit or abort, in the same thread.
- * A failed commit says PGS_EUNKNOWN only when the disk may have it. */
+ * `puts` is all that it puts, to be synced once (redo.c); NULL: it is synced as
+ * LMDB does. A failed commit says PGS_EUNKNOWN only when the disk may have it. */
 int pgs__env_write_begin(pgs__env *env, pgs_sync sync, MDB_txn **out, pgs_error *err);
-int pgs__env_write_commit(pgs__env *env, MDB_txn *txn, pgs_error *err);
+int pgs__env_write_commit(pgs__env *env, MDB_txn *txn, pgs__buffer *puts, pgs_error *err);
 void pgs__env_write_abort(pgs__env *env, MDB_txn *txn);
 
 /* Keep out the writers of other processes, waiting until the deadline. LMDB

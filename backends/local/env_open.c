@@ -2,7 +2,7 @@
  *
  *    pgs__env_open ── in the registry? ──yes── enlarge_map ── users + 1
  *                            │no
- *                     pgs__env_create ── open_files ── check_length ── open_tables
+ *                     pgs__env_create ── open_files ── check_length ── open_tables ── pgs__redo_open
  *
  * The registry's lock is held all the way, so that L1 holds. */
 #include "env.h"
@@ -16,6 +16,7 @@
 
 #include "dir.h"
 #include "record.h"
+#include "redo.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -269,6 +270,8 @@ static int write_tables(pgs__env *env, MDB_txn *txn, pgs_error *err)
 		rc = put_meta(txn, env->meta, "format", PGS__LOCAL_FORMAT, strlen(PGS__LOCAL_FORMAT));
 	if (!rc)
 		rc = put_meta(txn, env->meta, "identity", env->identity, sizeof env->identity);
+	if (!rc)
+		rc = pgs__redo_make(env, txn);
 	return rc ? pgs__env_error(env, rc, "cannot make the store", err) : PGS_OK;
 }
 
@@ -313,7 +316,7 @@ static int make_tables(pgs__env *env, const pgs_local_options *options, pgs_erro
 	if (status)
 		pgs__env_write_abort(env, txn);
 	else
-		status = pgs__env_write_commit(env, txn, err);
+		status = pgs__env_write_commit(env, txn, NULL, err);
 	pgs__env_unlock_writers(env);
 	if (!status && options->sync != PGS_SYNC_OFF)
 		status = pgs__sync_directory(env->path, err);
@@ -402,6 +405,8 @@ int pgs__env_create(pgs__env **out, const char *path, const pgs_local_options *o
 		status = check_length(env, err);
 	if (!status)
 		status = open_tables(env, options, err);
+	if (!status)
+		status = pgs__redo_open(env, !options->read_only && options->sync == PGS_SYNC_FULL, err);
 	if (status) {
 		pgs__env_destroy(env);
 		return status;

@@ -2,6 +2,7 @@
  *
  *   kv.c        open, close, limits, stat
  *   run.c       run one request in an LMDB transaction
+ *   redo.c      commits with one sync
  *   commit.c    which LMDB transaction: reads, writes, and writes of several threads together
  *   watch.c     history, then what comes
  *   compact.c   forgetting
@@ -35,6 +36,8 @@ typedef struct pgs__run {
 	bool changed;           /* a request of this transaction changed something */
 	bool dirty;             /* LMDB's transaction may have been touched by a request that failed */
 	pgs__buffer log_record; /* keys the current request changed */
+	pgs__buffer puts;       /* what all of them put, for a commit with one sync (redo.c), */
+	bool keeps_puts;        /* if it is to be kept */
 	pgs_kv_pair *pairs;     /* scratch of range reads */
 	size_t pair_capacity;
 } pgs__run;

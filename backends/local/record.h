@@ -6,6 +6,7 @@
  *   meta      "format"                             "pagestore kv 1\n"
  *             "identity"                           16 random bytes
  *             "compacted"                          revision (8, big endian); absent = never compacted
+ *             "redo"                               what the last two transactions put (redo.c); in older stores absent
  *
  * Every put and every delete of a key is one record in `versions`, the newest
  * of a key first (hence the inverted revision). Keys are of any length and any

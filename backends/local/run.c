@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "redo.h"
 #include "scan.h"
 #include "util/alloc.h"
 #include "util/error.h"
@@ -145,6 +146,8 @@ static int add_version(pgs__run *run, pgs_slice key, uint64_t create, uint64_t v
 	memcpy(v.mv_data, header, header_size);
 	if (value.size)
 		memcpy((char *)v.mv_data + header_size, value.data, value.size);
+	if (run->keeps_puts)
+		pgs__redo_note(&run->puts, PGS__REDO_VERSIONS, &k, (pgs_slice){header, header_size}, value);
 	return PGS_OK;
 }
 
@@ -267,6 +270,8 @@ static int end_revision(pgs__run *run, pgs_error *err)
 	int rc = mdb_cursor_put(run->log, &key, &value, MDB_APPEND);
 	if (rc)
 		return pgs__env_error(run->env, rc, "cannot write the log", err);
+	if (run->keeps_puts)
+		pgs__redo_note(&run->puts, PGS__REDO_LOG, &key, pgs__buffer_slice(&run->log_record), (pgs_slice){NULL, 0});
 	run->revision++;
 	run->changed = true;
 	return PGS_OK;
@@ -319,6 +324,7 @@ int pgs__run_begin(pgs__run *run, pgs_error *err)
 void pgs__run_end(pgs__run *run)
 {
 	pgs__buffer_free(&run->log_record);
+	pgs__buffer_free(&run->puts);
 	pgs__free(run->pairs);
 	run->pairs = NULL;
 	run->pair_capacity = 0;

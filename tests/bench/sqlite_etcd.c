@@ -53,7 +53,7 @@ static double insert(void *ctx)
 		bench_sql_run(a->on.statement);
 		a->times[i] = (bench_seconds() - since) * 1e6;
 	}
-	a->bytes = (size_t)(a->counted.kv_put_bytes - before) / a->count;
+	a->bytes = (size_t)((double)(a->counted.kv_put_bytes - before) / a->count);
 	return bench_median(a->times, a->count);
 }
 

@@ -18,13 +18,15 @@
 
 /* These take the place of libc's for LMDB's shared library. */
 static unsigned sync_count;
-static bool fail_syncs;
+static unsigned meta_sync_count; /* meta pages written through a descriptor that syncs */
+static unsigned fail_syncs;      /* so many to come */
 static bool fail_meta_writes;
 
 int fdatasync(int fd)
 {
 	__atomic_fetch_add(&sync_count, 1, __ATOMIC_RELAXED);
 	if (fail_syncs) {
+		fail_syncs--;
 		errno = EIO;
 		return -1;
 	}
@@ -38,6 +40,8 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset)
 		errno = EIO;
 		return -1;
 	}
+	if (offset < 8192 && size < 4096 && (fcntl(fd, F_GETFL) & O_DSYNC))
+		__atomic_fetch_add(&meta_sync_count, 1, __ATOMIC_RELAXED);
 	return syscall(SYS_pwrite64, fd, data, size, offset);
 }
 
@@ -247,7 +251,7 @@ static void test_full__the_disk_says_so_and_loses_nothing(void **state)
 
 static unsigned syncs_of_a_put(pgs_kv *kv)
 {
-	sync_count = 0;
+	sync_count = meta_sync_count = 0;
 	assert_true(local_put(kv, "a", SLICE("1")) > 0);
 	return sync_count;
 }
@@ -281,10 +285,13 @@ static void test_sync__that_fails_applies_nothing(void **state)
 	(void)state;
 	pgs_kv *kv = local_open("nosync");
 	assert_int_equal(local_put(kv, "a", SLICE("1")), 2);
-	fail_syncs = true;
-	int64_t failed = local_put(kv, "a", SLICE("2"));
-	fail_syncs = false;
-	assert_int_equal(failed, PGS_EIO);
+	fail_syncs = 1;
+	assert_int_equal(local_put(kv, "a", SLICE("2")), PGS_EIO);
+	local_close(kv);
+	kv = local_open("nosync"); /* and puts nothing again (J3) */
+	assert_int_equal(local_get(kv, "a"), 1);
+	fail_syncs = 2; /* and that of wiping its redo record */
+	assert_int_equal(local_put(kv, "a", SLICE("2")), PGS_EUNKNOWN);
 	assert_int_equal(local_get(kv, "a"), 1);
 	assert_int_equal(local_put(kv, "a", SLICE("3")), 3);
 	local_close(kv);
@@ -312,6 +319,169 @@ static void test_sync__a_failed_last_write_is_unknown(void **state)
 	local_close(kv);
 }
 
+/* --- commits with one sync (redo.c) ------------------------------------------ */
+
+#define METAS 8192 /* the meta pages, which say where everything is */
+
+static void read_metas(const char *path, uint8_t metas[METAS])
+{
+	int fd = open(scratch_path(path), O_RDONLY);
+	assert_true(fd >= 0 && pread(fd, metas, METAS, 0) == METAS);
+	close(fd);
+}
+
+static void write_at(const char *path, const void *bytes, size_t size, off_t offset)
+{
+	int fd = open(scratch_path(path), O_WRONLY);
+	assert_true(fd >= 0 && pwrite(fd, bytes, size, offset) == (ssize_t)size);
+	close(fd);
+}
+
+/* Where the record is in the data file, and where its two slots are. */
+static off_t find_record(const char *path)
+{
+	char block[16];
+	int fd = open(scratch_path(path), O_RDONLY);
+	assert_true(fd >= 0);
+	for (off_t at = 16;; at += 4096) {
+		assert_int_equal(pread(fd, block, sizeof block, at), sizeof block);
+		if (memcmp(block, "pagestore redo 1", sizeof block) == 0) {
+			close(fd);
+			return at;
+		}
+	}
+}
+
+#define SLOTS 4080
+#define SLOT 65536
+
+/* A store in which "a" is 1, with the meta pages of then; and in it "a" becomes 2. */
+static void make_two_states(const char *name, const char *path, uint8_t metas[METAS])
+{
+	pgs_kv *kv = local_open(name);
+	assert_true(local_put(kv, "a", SLICE("1")) > 0);
+	assert_true(local_put(kv, "b", SLICE("7")) > 0);
+	local_close(kv);
+	read_metas(path, metas);
+	const pgs_kv_op ops[] = {{.kind = PGS_KV_PUT, .key = SLICE("a"), .value = SLICE("2")},
+				 {.kind = PGS_KV_DELETE, .key = SLICE("b")}};
+	pgs_kv_txn txn = {.success = ops, .success_count = 2};
+	kv = local_open(name);
+	assert_int_equal(local_run(kv, &txn, NULL), PGS_OK);
+	kv->vtable->release(kv, &txn, 1);
+	local_close(kv);
+}
+
+static void test_redo__a_commit_is_there_without_its_meta_page(void **state)
+{
+	(void)state;
+	uint8_t metas[METAS];
+	make_two_states("redo", "redo/data.mdb", metas);
+	write_at("redo/data.mdb", metas, METAS, 0);
+	pgs_kv *kv = local_open("redo");
+	assert_int_equal(local_get(kv, "a"), 2);
+	assert_int_equal(local_get(kv, "b"), -1);
+	assert_int_equal(local_stat(kv).revision, 4);
+	assert_int_equal(local_put(kv, "a", SLICE("3")), 5);
+	local_close(kv);
+	kv = local_open("redo");
+	assert_int_equal(local_get(kv, "a"), 3);
+	local_close(kv);
+}
+
+static void test_redo__the_last_two_commits_are(void **state)
+{
+	(void)state;
+	uint8_t metas[METAS];
+	make_two_states("redo2", "redo2/data.mdb", metas);
+	pgs_kv *kv = local_open("redo2");
+	assert_int_equal(local_put(kv, "a", SLICE("3")), 5);
+	local_close(kv);
+	write_at("redo2/data.mdb", metas, METAS, 0);
+	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
+	options.read_only = true;
+	kv = local_open_with("redo2", options); /* the files may be written all the same */
+	assert_int_equal(local_get(kv, "a"), 3);
+	assert_int_equal(local_stat(kv).revision, 5);
+	local_close(kv);
+}
+
+static void test_redo__a_torn_record_is_none(void **state)
+{
+	(void)state;
+	uint8_t metas[METAS], byte = 0x55;
+	make_two_states("torn", "torn/data.mdb", metas);
+	off_t record = find_record("torn/data.mdb");
+	for (off_t slot = 0; slot < 2; slot++)
+		write_at("torn/data.mdb", &byte, 1, record + SLOTS + slot * SLOT + 40);
+	write_at("torn/data.mdb", metas, METAS, 0);
+	pgs_kv *kv = local_open("torn");
+	assert_int_equal(local_get(kv, "a"), 1);
+	assert_int_equal(local_get(kv, "b"), 7);
+	assert_int_equal(local_put(kv, "a", SLICE("3")), 4);
+	local_close(kv);
+}
+
+/* A process that died between its record and its commit, and then a commit without a record by another: the dead one's
+ * must not be put on top of it, nor in its place (J2). */
+static void test_redo__a_commit_without_a_record_wipes_the_dead_ones(void **state)
+{
+	(void)state;
+	uint8_t metas[METAS], slots[2 * SLOT];
+	make_two_states("dead", "dead/data.mdb", metas);
+	off_t record = find_record("dead/data.mdb");
+	int fd = open(scratch_path("dead/data.mdb"), O_RDONLY);
+	assert_int_equal(pread(fd, slots, sizeof slots, record + SLOTS), sizeof slots);
+	close(fd);
+	static const uint8_t none[2 * SLOT];
+	write_at("dead/data.mdb", none, sizeof none, record + SLOTS);
+	write_at("dead/data.mdb", metas, METAS, 0);
+	pgs_local_options options = PGS_LOCAL_OPTIONS_INIT;
+	options.sync = PGS_SYNC_LAZY;
+	pgs_kv *kv = local_open_with("dead", options);
+	assert_int_equal(local_get(kv, "a"), 1);
+	write_at("dead/data.mdb", slots, sizeof slots, record + SLOTS);
+	assert_int_equal(local_put(kv, "c", SLICE("5")), 4);
+	local_close(kv);
+	write_at("dead/data.mdb", metas, METAS, 0);
+	kv = local_open("dead");
+	assert_int_equal(local_get(kv, "a"), 1);
+	local_close(kv);
+}
+
+static void test_redo__small_commits_sync_once(void **state)
+{
+	(void)state;
+	static char large[70000];
+	pgs_kv *kv = local_open("once");
+	assert_int_equal(syncs_of_a_put(kv), 1);
+	assert_int_equal(meta_sync_count, 0);
+	assert_true(local_put(kv, "large", (pgs_slice){large, sizeof large}) > 0);
+	assert_int_equal(meta_sync_count, 1);
+	local_close(kv);
+}
+
+static void test_redo__an_older_store_gets_a_record(void **state)
+{
+	(void)state;
+	MDB_env *env;
+	MDB_txn *txn;
+	MDB_dbi dbi;
+	local_close(local_open("older"));
+	assert_int_equal(mdb_env_create(&env), 0);
+	mdb_env_set_maxdbs(env, 4);
+	assert_int_equal(mdb_env_open(env, scratch_path("older"), 0, 0666), 0);
+	assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+	assert_int_equal(mdb_dbi_open(txn, "meta", 0, &dbi), 0);
+	assert_int_equal(mdb_del(txn, dbi, &(MDB_val){4, "redo"}, NULL), 0);
+	assert_int_equal(mdb_txn_commit(txn), 0);
+	mdb_env_close(env);
+	pgs_kv *kv = local_open("older");
+	assert_int_equal(syncs_of_a_put(kv), 1);
+	assert_int_equal(meta_sync_count, 0);
+	local_close(kv);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -326,6 +496,12 @@ int main(void)
 		cmocka_unit_test(test_sync__is_each_handles_own),
 		cmocka_unit_test(test_sync__that_fails_applies_nothing),
 		cmocka_unit_test(test_sync__a_failed_last_write_is_unknown),
+		cmocka_unit_test(test_redo__a_commit_is_there_without_its_meta_page),
+		cmocka_unit_test(test_redo__the_last_two_commits_are),
+		cmocka_unit_test(test_redo__a_torn_record_is_none),
+		cmocka_unit_test(test_redo__a_commit_without_a_record_wipes_the_dead_ones),
+		cmocka_unit_test(test_redo__small_commits_sync_once),
+		cmocka_unit_test(test_redo__an_older_store_gets_a_record),
 	};
 	return cmocka_run_group_tests(tests, scratch_set_up, scratch_tear_down);
 }
