@@ -115,6 +115,41 @@ static void test_sqlite_commit__allocations_conflict(void **state)
 	sqlite3_free(why);
 }
 
+/* They do so seldom: four writers, each with a table of its own, whose transactions of 1 to 20 rows all overlap. */
+static void test_sqlite_commit__inserts_seldom_conflict(void **state)
+{
+	enum { WRITERS = 4, STEPS = 4000 };
+	fixture *f = *state;
+	sqlite3 *writers[WRITERS];
+	char sql[300];
+	unsigned random = 1, committed = 0, refused = 0;
+	for (int i = 0; i < WRITERS; i++) {
+		writers[i] = sql_open(&f->store, "");
+		snprintf(sql, sizeof sql, "create table w%d(id integer primary key, text)", i);
+		sql_do(writers[i], sql);
+	}
+	for (int i = 0; i < STEPS; i++) {
+		random = random * 1103515245 + 12345;
+		int who = (int)(random >> 16) % WRITERS;
+		if (sqlite3_get_autocommit(writers[who])) {
+			snprintf(sql, sizeof sql, "begin; with recursive n(i) as (select 1 union all select i + 1 from n where i < %u)"
+				 "insert into w%d(text) select 'a row of a usual size, with some words in it, and a number' from n",
+				 1 + (random >> 20) % 20, who);
+			sql_do(writers[who], sql);
+		} else {
+			int result = sql_try(writers[who], "commit");
+			assert_true(result == SQLITE_OK || result == SQLITE_BUSY_SNAPSHOT);
+			++*(result == SQLITE_OK ? &committed : &refused);
+		}
+	}
+	print_message("%u committed, %u refused: %.1f %%\n", committed, refused, 100.0 * refused / (committed + refused));
+	assert_true(refused * 10 < committed + refused);
+	for (int i = 0; i < WRITERS; i++) {
+		sql_try(writers[i], "rollback");
+		sql_close(writers[i]);
+	}
+}
+
 /* Each reads what the other writes, some of it from its cache. */
 static void test_sqlite_commit__write_skew_is_refused(void **state)
 {
@@ -665,6 +700,7 @@ int main(void)
 		TEST(test_sqlite_commit__allocation_is_no_conflict_for_others),
 		TEST(test_sqlite_commit__relies_on_what_the_transaction_used),
 		TEST(test_sqlite_commit__allocations_conflict),
+		TEST(test_sqlite_commit__inserts_seldom_conflict),
 		TEST(test_sqlite_commit__write_skew_is_refused),
 		TEST(test_sqlite_commit__a_snapshot_stays),
 		TEST(test_sqlite_turn__immediate_excludes_writers),
