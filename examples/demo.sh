@@ -6,13 +6,18 @@
 #   sh examples/demo.sh FILE FILE…  your files, as versions of one another in that order
 #
 # Installs what is missing (Debian and its kin: with apt-get, as root or through
-# sudo), builds the tool in build/demo, then imports version after version of an
-# SQLite database, shows what each one cost, exports them again and compares them
-# byte for byte. FILE may be an SQLite database or anything else.
+# sudo) and builds the tool in build/demo. Then, in two acts:
+#
+#   1. imports version after version of an SQLite database, shows what each one
+#      cost, exports them again and compares them byte for byte. FILE may be an
+#      SQLite database or anything else.
+#   2. SQL straight on the store, through the extension for SQLite; an accident;
+#      and a table that comes back from before it.
 #
 # Everything goes into a new directory below TMPDIR, or into PAGESTORE_DEMO_DIR,
 # and stays there. It can be run again and again. PAGESTORE_DEMO_URL puts the
-# database, "pagestore-demo", into another store, of etcd and S3 for example.
+# databases, "pagestore-demo" and "pagestore-demo-sql", into another store, of
+# etcd and S3 for example. PAGESTORE_DEMO_BUILD is a build that is there already.
 set -eu
 
 # --- saying things -------------------------------------------------------
@@ -60,7 +65,7 @@ missing_packages() {
 	command -v pkg-config >/dev/null || printf 'pkg-config '
 	command -v sqlite3 >/dev/null || printf 'sqlite3 '
 	for library in libzstd:libzstd-dev libxxhash:libxxhash-dev lmdb:liblmdb-dev libcurl:libcurl4-openssl-dev \
-		jansson:libjansson-dev; do
+		jansson:libjansson-dev sqlite3:libsqlite3-dev; do
 		pkg-config --exists "${library%%:*}" 2>/dev/null || printf '%s ' "${library#*:}"
 	done
 	[ "$from_unicode" = no ] || [ -f /usr/share/unicode/UnicodeData.txt ] || printf 'unicode-data '
@@ -95,12 +100,19 @@ quietly() {
 }
 
 build_tool() {
+	if [ -n "${PAGESTORE_DEMO_BUILD:-}" ]; then
+		build=$PAGESTORE_DEMO_BUILD
+		PATH=$build/examples:$PATH
+		echo "It is in $build."
+		return
+	fi
+	build=$root/build/demo
 	printf '$ cmake -S . -B build/demo -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPAGESTORE_BUILD_TESTS=OFF\n'
-	quietly cmake -S "$root" -B "$root/build/demo" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+	quietly cmake -S "$root" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo \
 		-DPAGESTORE_BUILD_TESTS=OFF
-	printf '$ cmake --build build/demo --target pagestore-cli\n'
-	quietly cmake --build "$root/build/demo" --target pagestore-cli
-	PATH=$root/build/demo/examples:$PATH
+	printf '$ cmake --build build/demo --target pagestore-cli pagestore-sqlite-extension\n'
+	quietly cmake --build "$build" --target pagestore-cli pagestore-sqlite-extension
+	PATH=$build/examples:$PATH
 	pagestore --version
 }
 
@@ -334,16 +346,68 @@ show_history() {
 	fi
 }
 
+# --- the second act: SQL on the store, and an accident -------------------
+
+# Say SQL to the database in the store, showing it. There is no file: the store is the one of PAGESTORE_URL.
+sql() {
+	printf '%s\n' "$1" | sed -e 's/^/sqlite> /' -e 's/^sqlite>   /   ...>  /'
+	answer "$1"
+}
+
+# The same without showing it.
+answer() {
+	sqlite3 -batch -bail -cmd ".load $build/examples/pagestore_sqlite" -cmd ".open file:$db-sql?vfs=pagestore" \
+		:memory: "$1" || fail "sqlite3 failed on $db-sql"
+}
+
+second_act() {
+	step "Second act: SQL straight on the store"
+	printf "\$ sqlite3 -cmd '.load %s/examples/pagestore_sqlite' -cmd '.open file:%s-sql?vfs=pagestore'\n" "$build" "$db"
+	sql "CREATE TABLE potion(id INTEGER PRIMARY KEY, name TEXT, price INTEGER);
+WITH kind(a, kind) AS (VALUES (1, 'Bubbling'), (2, 'Murky'), (3, 'Overpriced'), (4, 'Forbidden')),
+  effect(b, effect) AS (VALUES (1, 'invisibility'), (2, 'courage'), (3, 'patience'), (4, 'mild regret'))
+  INSERT INTO potion(name, price)
+  SELECT kind || ' potion of ' || effect || ', ' || year.value, (2030 - year.value) * a / 10 + b
+  FROM kind, effect, generate_series(1720, 1999) AS year;
+SELECT count(*) || ' potions, worth ' || sum(price) FROM potion;"
+	sql "UPDATE potion SET price = price * 2 WHERE name LIKE '%invisibility%'; -- they are hard to find
+SELECT name, price FROM potion ORDER BY price DESC, id LIMIT 3;"
+	worth=$(answer "SELECT sum(price) FROM potion")
+
+	step "The accident: one bottle is to be thrown away, and somebody presses return too soon"
+	sql "DELETE FROM potion; -- WHERE id = 1848
+SELECT count(*) || ' potions' FROM potion;"
+
+	step "What happened? Every commit has a revision, and the pages it wrote"
+	sql "SELECT revision, time(time_ms / 1000, 'unixepoch') AS at, pages FROM pagestore_log;"
+	before=$(answer "SELECT revision FROM pagestore_log ORDER BY revision DESC LIMIT 1 OFFSET 1")
+
+	step "Revision $before is from before it, and is attached like any other database; it is read only"
+	sql "ATTACH 'file:$db-sql?at=$before' AS before;
+SELECT count(*) || ' potions, worth ' || sum(price) FROM before.potion;
+INSERT INTO potion SELECT * FROM before.potion WHERE id <> 1848; -- and this time without the one bottle
+SELECT count(*) || ' potions in ' || (SELECT count(*) FROM pagestore_changes($before,
+  (SELECT max(revision) FROM pagestore_log))) || ' pages that differ from before' FROM potion;"
+	[ "$(answer "ATTACH 'file:$db-sql?at=$before' AS b; SELECT sum(price) FROM b.potion")" = "$worth" ] ||
+		fail "revision $before is not what it was"
+	[ "$(answer 'SELECT count(*) FROM potion')" -eq 4479 ] || fail "the potions are not back"
+	echo "Nothing was restored from a backup, and nobody had to make one."
+}
+
 next_things() {
 	step "What to try next"
 	cat <<TEXT
 For example:
 
-  export PATH="$root/build/demo/examples:\$PATH" PAGESTORE_URL='$PAGESTORE_URL'
+  export PATH="$build/examples:\$PATH" PAGESTORE_URL='$PAGESTORE_URL'
   pagestore list
   pagestore log $db -n 3
   pagestore export $db /tmp/first.db --at $(fact 1 revision)
   pagestore help
+
+  sqlite3 -cmd ".load $build/examples/pagestore_sqlite" -cmd ".open file:$db-sql?vfs=pagestore"
+  sqlite> PRAGMA pagestore_snapshot = 'before-lunch';
+  sqlite> ATTACH 'file:$db-sql?at=@before-lunch' AS lunch;
 
 TEXT
 	[ "$from_unicode" = no ] || echo "And with a file of yours: sh examples/demo.sh FILE"
@@ -366,10 +430,12 @@ main() {
 	export PAGESTORE_URL="${PAGESTORE_DEMO_URL:-dir:$work/store}"
 	db=demo count=0
 	[ -z "${PAGESTORE_DEMO_URL:-}" ] || db=pagestore-demo
-	if pagestore list 2>/dev/null | grep -qx "$db"; then
-		step "Dropping what the last run left"
-		run pagestore drop "$db"
-	fi
+	for old in "$db" "$db-sql"; do
+		if pagestore list 2>/dev/null | grep -qx "$old"; then
+			step "Dropping what the last run left"
+			run pagestore drop "$old"
+		fi
+	done
 	printf '\nThe store: PAGESTORE_URL=%s; the files are in %s/files\n' "$PAGESTORE_URL" "$work"
 	case $# in
 	0) unicode_versions ;;
@@ -381,6 +447,7 @@ main() {
 	keep_first
 	step "Every content of every revision, hashed again"
 	run pagestore verify "$db"
+	second_act
 	next_things
 }
 
