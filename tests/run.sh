@@ -84,6 +84,7 @@ missing_packages() {
 # … and of those without which a stage or a test is skipped.
 missing_extras() {
 	need sqlite3 sqlite3
+	[ -x /usr/bin/python3 ] || printf 'python3 '
 	need etcd etcd-server
 	need openssl openssl
 	need node nodejs
