@@ -117,6 +117,8 @@ static bool writes_elsewhere(const sq_file *f)
 
 static int use_database(sq_file *f)
 {
+	if (f->db && f->scratch)
+		return SQLITE_OK;
 	int result = sq_database_open(f->database, &f->db, &f->error);
 	if (result != PGS_OK || !f->db || f->scratch)
 		return sq_fail(f, result, SQLITE_CANTOPEN);

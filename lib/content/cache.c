@@ -87,7 +87,7 @@ typedef struct block {
 } block;
 
 struct pgs__cache {
-	uint32_t page_size;
+	uint32_t page_size, page_shift;
 	uint32_t shard_count; /* power of two */
 	uint32_t capacity;    /* frames, and entries, per shard */
 	uint32_t bucket_mask;
@@ -184,6 +184,7 @@ int pgs__cache_new(pgs__cache **out, uint32_t page_size, uint64_t bytes)
 	if (frames > UINT32_MAX / 2)
 		frames = UINT32_MAX / 2;
 	cache->page_size = page_size;
+	cache->page_shift = (uint32_t)__builtin_ctz(page_size);
 	cache->shard_count = round_down_to_power(frames / FRAMES_PER_SHARD_MIN);
 	if (cache->shard_count > SHARDS_MAX)
 		cache->shard_count = SHARDS_MAX;
@@ -321,7 +322,7 @@ void pgs__cache_unpin(pgs__cache *cache, const void *data)
 {
 	if (!pgs__cache_owns(cache, data))
 		return;
-	size_t number = (size_t)((const uint8_t *)data - cache->pages.data) / cache->page_size;
+	uint32_t number = (uint32_t)((size_t)((const uint8_t *)data - cache->pages.data) >> cache->page_shift);
 	frame *f = &cache->shards[number / cache->capacity].frames[number % cache->capacity];
 	/* Release: our reads of the page come before the frame's next content. */
 	atomic_fetch_sub_explicit(&f->pins, 1, memory_order_release);

@@ -299,7 +299,7 @@ static int begin_at_base(merging *m, bool pin)
 static void renew_pin(merging *m)
 {
 	uint64_t now = pgs__now_ms();
-	if (m->pin.key.size == 0 || now - m->pinned_ms < PIN_LEASE_MS / 3)
+	if (!m->pin.sent || now - m->pinned_ms < PIN_LEASE_MS / 3)
 		return;
 	m->pinned_ms = now;
 	pgs__pin_renew(&m->pin, pgs__worker_deadline(m->w), NULL);

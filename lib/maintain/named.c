@@ -86,7 +86,7 @@ static void creation_free(creation *c)
 static int keep_pinned(creation *c)
 {
 	uint64_t now = pgs__now_ms();
-	if (c->pin.key.size == 0) {
+	if (!c->pin.sent) {
 		c->pinned_ms = now;
 		return pgs__pin_take(&c->pin, c->db, c->snapshot.kv_revision, PIN_LEASE_MS, pgs__db_deadline(c->db, 0), c->err);
 	}
@@ -320,7 +320,8 @@ static int register_once(creation *c, uint64_t deadline_ms, bool unknown, bool *
 	uint8_t bound[8];
 	size_t n = 0;
 	pgs__store_u64be(bound, c->snapshot.kv_revision + 1); /* floor <= S: see commit.c */
-	pgs_slice pin = pgs__key_slice(&c->pin.key);
+	pgs__key pin_key = pgs__pin_key(&c->pin);
+	pgs_slice pin = pgs__key_slice(&pin_key);
 	pgs_kv_compare compares[4];
 	compares[n++] = pgs__if_absent(s);
 	if (!PGS__BUG(SNAPSHOT_IGNORES_FLOOR)) /* who breaks the pin may raise the floor: it is compared for that, too */
@@ -363,7 +364,7 @@ static int register_snapshot(creation *c, bool *unsure)
 		}
 		*unsure = result != PGS_OK && (open || result == PGS_EUNKNOWN);
 		if (result == PGS_OK)
-			c->pin.key.size = 0; /* nothing to release */
+			c->pin.sent = false; /* nothing to release */
 		if (result == PGS_OK || !*unsure)
 			return result;
 		unknown = unknown || result == PGS_EUNKNOWN;

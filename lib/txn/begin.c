@@ -30,9 +30,9 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 }
 
 /* Open the snapshot that the options ask for. */
-static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, pgs_error *err)
+static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, uint64_t deadline, pgs_error *err)
 {
-	uint64_t deadline = pgs__txn_deadline(t), at = o->at_revision;
+	uint64_t at = o->at_revision;
 	if (o->at_snapshot)
 		return pgs__named_open(&t->snapshot, t->db, (pgs_slice){o->at_snapshot, o->at_snapshot_size}, deadline, err);
 	if (o->at_time_ms) {
@@ -66,7 +66,7 @@ static pgs_txn *new_txn(pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
 	t->timeout_ms = o->timeout_ms;
 	t->cost = o->cost;
-	t->error = (pgs_error)PGS_ERROR_INIT;
+	t->error.page = PGS_NO_PAGE;
 	t->ahead.missed = t->ahead.next = PGS_NO_PAGE;
 	return t;
 }
@@ -80,12 +80,13 @@ static int begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *o, pgs_error 
 	if (!t)
 		return PGS_ENOMEM;
 	t->past = o->at_revision || o->at_time_ms || o->at_snapshot;
-	pgs__keeper_init(&t->keeper, db);
+	result = take_lock(t, o, err);
+	uint64_t now = pgs__now_ms();
+	pgs__keeper_init(&t->keeper, db, now);
 	if (db->store->read_only || o->at_snapshot)
 		t->keeper.due_ms = UINT64_MAX; /* may not; or need not, being kept by its name */
-	result = take_lock(t, o, err);
 	if (result == PGS_OK)
-		result = open_snapshot(t, o, err);
+		result = open_snapshot(t, o, now + pgs__db_timeout(db, o->timeout_ms), err);
 	if (result != PGS_OK) {
 		pgs__writer_lock_release(db, &t->lock, pgs__txn_deadline(t));
 		pgs__txn_free(t);
@@ -135,26 +136,11 @@ int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, p
 	return PGS_OK;
 }
 
-static void release_pins(pgs_txn *t)
-{
-	size_t cursor = 0;
-	for (const pgs__map_slot *slot; (slot = pgs__map_next(&t->pins, &cursor));) {
-		void *page = (void *)(uintptr_t)slot->key;
-		if (slot->value >> 63) {
-			pgs__free(page);
-			continue;
-		}
-		for (uint64_t i = 0; i < slot->value; i++)
-			pgs__cache_unpin(t->db->contents.cache, page);
-	}
-	pgs__map_free(&t->pins);
-}
-
 void pgs__txn_free(pgs_txn *t)
 {
 	pgs__read_ahead_stop(t);
 	pgs__upload_stop(t);
-	release_pins(t);
+	pgs__txn_release_pins(t);
 	for (size_t i = 0; i < t->write_count; i++) {
 		pgs__free(t->writes[i].page);
 		pgs__free(t->writes[i].frame);
@@ -185,9 +171,12 @@ void pgs_abort(pgs_txn *txn)
 	if (!txn)
 		return;
 	pgs_cost *before = pgs__charge(txn->cost);
-	pgs__txn_remove_files(txn, pgs__txn_deadline(txn));
-	pgs__writer_lock_release(txn->db, &txn->lock, pgs__txn_deadline(txn));
-	pgs__pin_release(&txn->keeper.pin, pgs__txn_deadline(txn));
+	if (txn->file_count)
+		pgs__txn_remove_files(txn, pgs__txn_deadline(txn));
+	if (txn->lock.held)
+		pgs__writer_lock_release(txn->db, &txn->lock, pgs__txn_deadline(txn));
+	if (txn->keeper.pin.sent)
+		pgs__pin_release(&txn->keeper.pin, pgs__txn_deadline(txn));
 	pgs__txn_free(txn);
 	pgs__charge(before);
 }

@@ -8,11 +8,16 @@
 
 #define TIMEOUT_DEFAULT_MS 30000
 
+uint32_t pgs__db_timeout(const pgs_db *db, uint32_t timeout_ms)
+{
+	if (timeout_ms)
+		return timeout_ms;
+	return db->store->timeout_ms ? db->store->timeout_ms : TIMEOUT_DEFAULT_MS;
+}
+
 uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms)
 {
-	if (timeout_ms == 0)
-		timeout_ms = db->store->timeout_ms ? db->store->timeout_ms : TIMEOUT_DEFAULT_MS;
-	return pgs__now_ms() + timeout_ms;
+	return pgs__now_ms() + pgs__db_timeout(db, timeout_ms);
 }
 
 void pgs__log(const pgs_store *store, int level, const char *format, ...)

@@ -74,7 +74,10 @@ static inline const uint8_t *pgs__db_prefix(const pgs_db *db)
 	return db->contents.prefix;
 }
 
-/* The absolute deadline of a call that starts now. 0 = the store's timeout. */
+/* How long a call may take. 0 = the store's timeout. */
+uint32_t pgs__db_timeout(const pgs_db *db, uint32_t timeout_ms);
+
+/* The absolute deadline of a call that starts now. */
 uint64_t pgs__db_deadline(const pgs_db *db, uint32_t timeout_ms);
 
 /* What walks over its keys begin by: note what was just read at the latest revision. */

@@ -5,8 +5,6 @@
 #include "util/alloc.h"
 #include "util/error.h"
 
-#define OWN_BUFFER (1ull << 63) /* flag in the pins map */
-
 /* --- the API ------------------------------------------------------------------------ */
 
 static inline void count_hit(const pgs_txn *t)
@@ -75,11 +73,24 @@ bool pgs_prefetch_is_useful(const pgs_db *db)
 
 /* --- pins ------------------------------------------------------------------------------ */
 
+/* The count of a pinned page, or NULL. */
+static uint64_t *find_pin(pgs_txn *t, const void *page)
+{
+	for (uint32_t i = 0; i < t->pins_at_hand; i++)
+		if (t->at_hand[i].page == page)
+			return &t->at_hand[i].count;
+	return pgs__map_get(&t->pins, (uintptr_t)page);
+}
+
 static int add_pin(pgs_txn *t, const void *page, uint64_t first_value)
 {
-	uint64_t *count = pgs__map_get(&t->pins, (uintptr_t)page);
+	uint64_t *count = find_pin(t, page);
 	if (count) {
 		++*count;
+		return PGS_OK;
+	}
+	if (t->pins_at_hand < PGS__PINS_AT_HAND) {
+		t->at_hand[t->pins_at_hand++] = (pgs__pinned){page, first_value};
 		return PGS_OK;
 	}
 	if (pgs__map_set(&t->pins, (uintptr_t)page, first_value, NULL) != PGS_OK)
@@ -95,7 +106,7 @@ static int pin_copy(pgs_txn *t, uint64_t page_no, const void **page)
 		return pgs__error_nomem(&t->error, "pin");
 	int result = pgs__load_pages(t, &page_no, 1, &copy, PGS__LOAD_READ);
 	if (result == PGS_OK)
-		result = add_pin(t, copy, OWN_BUFFER | 1);
+		result = add_pin(t, copy, PGS__PINNED_OWN | 1);
 	if (result != PGS_OK) {
 		pgs__free(copy);
 		return result;
@@ -146,17 +157,48 @@ int pgs_pin(pgs_txn *txn, uint64_t page_no, const void **page)
 	return result == PGS_ENOTFOUND ? pin_copy(txn, page_no, page) : result;
 }
 
-void pgs_unpin(pgs_txn *txn, const void *page)
+/* Its last pin is given back. */
+static void end_pin(pgs_txn *t, const void *page, bool own)
 {
-	uint64_t *count = pgs__map_get(&txn->pins, (uintptr_t)page);
-	if (!count)
-		return; /* the zero page needs no pin */
-	bool own = *count & OWN_BUFFER;
-	if (!own)
-		pgs__cache_unpin(txn->db->contents.cache, page);
-	if ((--*count & ~OWN_BUFFER) > 0)
-		return;
-	pgs__map_remove(&txn->pins, (uintptr_t)page);
+	uint32_t i = 0;
+	while (i < t->pins_at_hand && t->at_hand[i].page != page)
+		i++;
+	if (i < t->pins_at_hand)
+		t->at_hand[i] = t->at_hand[--t->pins_at_hand];
+	else
+		pgs__map_remove(&t->pins, (uintptr_t)page);
 	if (own)
 		pgs__free((void *)page);
+}
+
+void pgs_unpin(pgs_txn *txn, const void *page)
+{
+	uint64_t *count = find_pin(txn, page);
+	if (!count)
+		return; /* the zero page needs no pin */
+	bool own = *count & PGS__PINNED_OWN;
+	if (!own)
+		pgs__cache_unpin(txn->db->contents.cache, page);
+	if ((--*count & ~PGS__PINNED_OWN) == 0)
+		end_pin(txn, page, own);
+}
+
+static void release_pin(pgs_txn *t, void *page, uint64_t count)
+{
+	if (count & PGS__PINNED_OWN) {
+		pgs__free(page);
+		return;
+	}
+	for (uint64_t i = 0; i < count; i++)
+		pgs__cache_unpin(t->db->contents.cache, page);
+}
+
+void pgs__txn_release_pins(pgs_txn *t)
+{
+	size_t cursor = 0;
+	for (uint32_t i = 0; i < t->pins_at_hand; i++)
+		release_pin(t, (void *)t->at_hand[i].page, t->at_hand[i].count);
+	for (const pgs__map_slot *slot; (slot = pgs__map_next(&t->pins, &cursor));)
+		release_pin(t, (void *)(uintptr_t)slot->key, slot->value);
+	pgs__map_free(&t->pins);
 }

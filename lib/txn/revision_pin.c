@@ -19,12 +19,16 @@
 
 static int pin_init(pgs__pin *pin, pgs_db *db, uint64_t revision, uint64_t lease_ms, pgs_error *err)
 {
-	uint8_t uuid[16];
 	*pin = (pgs__pin){.db = db, .revision = revision, .lease_ms = lease_ms};
-	if (pgs__uuid7(uuid) != PGS_OK || pgs__random_bytes(pin->owner, sizeof pin->owner) != PGS_OK)
+	if (pgs__uuid7(pin->uuid) != PGS_OK || pgs__random_bytes(pin->owner, sizeof pin->owner) != PGS_OK)
 		return pgs__error(err, PGS_EIO, "the system gives no random bytes");
-	pin->key = pgs__key_uuid(pgs__db_prefix(db), 'r', uuid);
+	pin->sent = true;
 	return PGS_OK;
+}
+
+pgs__key pgs__pin_key(const pgs__pin *pin)
+{
+	return pgs__key_uuid(pgs__db_prefix(pin->db), 'r', pin->uuid);
 }
 
 static int encode_pin(const pgs__pin *pin, pgs__buffer *out, pgs_error *err)
@@ -63,20 +67,20 @@ static int send_pin(pgs__pin *pin, pgs_slice value, uint64_t deadline_ms, pgs_er
 {
 	const pgs__backend *backend = pgs__db_backend(pin->db);
 	const uint8_t *prefix = pgs__db_prefix(pin->db);
-	pgs__key g = pgs__key_single(prefix, 'g'), m = pgs__key_single(prefix, 'm');
+	pgs__key g = pgs__key_single(prefix, 'g'), m = pgs__key_single(prefix, 'm'), own = pgs__pin_key(pin);
 	uint8_t bound[8];
 	pgs__store_u64be(bound, pin->revision + 1); /* floor <= revision: see commit.c */
 	const pgs_kv_compare compares[] = {
-		{.key = pgs__key_slice(&pin->key),
+		{.key = pgs__key_slice(&own),
 		 .target = PGS_KV_CREATE,
 		 .relation = PGS_KV_EQUAL,
 		 .number = pin->held},
 		pgs__if_exists(pgs__key_slice(&m)),
 		pgs__if_value_less(pgs__key_slice(&g), (pgs_slice){bound, sizeof bound}),
 	};
-	const pgs_kv_op put = pgs__op_put(pgs__key_slice(&pin->key), value);
+	const pgs_kv_op put = pgs__op_put(pgs__key_slice(&own), value);
 	const pgs_kv_op reads[READ_COUNT] = {
-		[READ_PIN] = pgs__op_get(pgs__key_slice(&pin->key), 0),
+		[READ_PIN] = pgs__op_get(pgs__key_slice(&own), 0),
 		[READ_G] = pgs__op_get(pgs__key_slice(&g), 0),
 		[READ_M] = pgs__op_get(pgs__key_slice(&m), 0),
 	};
@@ -132,9 +136,10 @@ int pgs__pin_renew(pgs__pin *pin, uint64_t deadline_ms, pgs_error *err)
 
 void pgs__pin_release(pgs__pin *pin, uint64_t deadline_ms)
 {
-	if (pin->key.size == 0)
+	if (!pin->sent)
 		return;
-	const pgs_kv_op op = pgs__op_delete(pgs__key_slice(&pin->key), (pgs_slice){0}); /* no one else puts this key */
+	pgs__key key = pgs__pin_key(pin);
+	const pgs_kv_op op = pgs__op_delete(pgs__key_slice(&key), (pgs_slice){0}); /* no one else puts this key */
 	pgs_kv_txn txn;
 	pgs__kv_read(pgs__db_backend(pin->db), &txn, &op, 1, deadline_ms, NULL);
 	pgs__kv_release(pgs__db_backend(pin->db), &txn, 1);
@@ -143,12 +148,12 @@ void pgs__pin_release(pgs__pin *pin, uint64_t deadline_ms)
 
 /* --- transactions ---------------------------------------------------------------------- */
 
-void pgs__keeper_init(pgs__keeper *keeper, const pgs_db *db)
+void pgs__keeper_init(pgs__keeper *keeper, const pgs_db *db, uint64_t now_ms)
 {
 	uint64_t half = pgs__db_retention_ms(db) / 2;
-	keeper->pin.key.size = 0;
+	keeper->pin.sent = false;
 	keeper->pin.held = 0;
-	keeper->due_ms = pgs__now_ms() + (half > KEEP_AFTER_MIN_MS ? half : KEEP_AFTER_MIN_MS);
+	keeper->due_ms = now_ms + (half > KEEP_AFTER_MIN_MS ? half : KEEP_AFTER_MIN_MS);
 }
 
 void pgs__keeper_pin(pgs__keeper *keeper, pgs_db *db, uint64_t revision, uint64_t deadline_ms)
@@ -156,7 +161,7 @@ void pgs__keeper_pin(pgs__keeper *keeper, pgs_db *db, uint64_t revision, uint64_
 	uint64_t retention = pgs__db_retention_ms(db), now = pgs__now_ms();
 	/* Between two calls that reach the backend much time may pass: be as patient as the retention. */
 	uint64_t lease = retention > KEEP_LEASE_MIN_MS ? retention : KEEP_LEASE_MIN_MS;
-	int result = keeper->pin.key.size ? pgs__pin_renew(&keeper->pin, deadline_ms, NULL)
+	int result = keeper->pin.sent ? pgs__pin_renew(&keeper->pin, deadline_ms, NULL)
 					  : pgs__pin_take(&keeper->pin, db, revision, lease, deadline_ms, NULL);
 	if (result == PGS_OK)
 		keeper->due_ms = now + lease / 3;

@@ -18,12 +18,16 @@
 
 typedef struct pgs__pin {
 	pgs_db *db;
-	pgs__key key;       /* size 0: never sent */
+	bool sent;          /* its key may be there */
+	uint8_t uuid[16];
 	uint8_t owner[16];
 	uint64_t revision;  /* of the KV */
 	uint64_t lease_ms;
 	uint64_t held;      /* create revision of the key; 0 = not held */
 } pgs__pin;
+
+/* r/<uuid>, once it was sent. */
+pgs__key pgs__pin_key(const pgs__pin *pin);
 
 /* Put a pin of `revision`. Errors: EOLDREV (the floor has passed it), ENOTFOUND (dropped), EUNKNOWN, the KV's. After an
  * error it may still be there, or come yet: release it. */
@@ -44,8 +48,8 @@ typedef struct pgs__keeper {
 	pgs__pin pin;
 } pgs__keeper;
 
-/* A transaction begins: with half the retention, but at least a second, to go. */
-void pgs__keeper_init(pgs__keeper *keeper, const pgs_db *db);
+/* A transaction begins now: with half the retention, but at least a second, to go. */
+void pgs__keeper_init(pgs__keeper *keeper, const pgs_db *db, uint64_t now_ms);
 
 /* It is due. Failing is no error here: whether the revision is readable the next read or the commit tells. */
 void pgs__keeper_pin(pgs__keeper *keeper, pgs_db *db, uint64_t revision, uint64_t deadline_ms);

@@ -56,6 +56,15 @@ typedef struct pgs__attr_read {
 	uint64_t seen_revision; /* 0 = absent */
 } pgs__attr_read;
 
+/* A page that is pinned: how often, and whether the buffer is the transaction's own. */
+typedef struct pgs__pinned {
+	const void *page;
+	uint64_t count; /* + PGS__PINNED_OWN */
+} pgs__pinned;
+
+#define PGS__PINNED_OWN (1ull << 63)
+#define PGS__PINS_AT_HAND 4 /* the path down a tree */
+
 #define PGS__AHEAD_WINDOWS 2 /* under way at once, */
 #define PGS__AHEAD_HINTS 4   /* and beside them */
 
@@ -107,7 +116,9 @@ struct pgs_txn {
 	uint64_t file_bytes;
 	pgs__upload *upload;    /* under way: the newest of them (upload.c) */
 
-	pgs__map pins;          /* address → pins + (1 << 63 if the buffer is ours) */
+	uint32_t pins_at_hand;
+	pgs__pinned at_hand[PGS__PINS_AT_HAND];
+	pgs__map pins;          /* others: address → count */
 	pgs__ahead ahead;
 	pgs__keeper keeper;     /* pins the revision once it is older than half the retention */
 	pgs__writer_lock lock;  /* taken before the snapshot, if asked for; the commit takes it over */
@@ -141,6 +152,9 @@ int pgs__txn_note_read(pgs_txn *t, uint64_t page_no, uint64_t seen_revision);
 
 /* The page's write that counts (pending or ready), or NULL. */
 pgs__write *pgs__txn_find_write(const pgs_txn *t, uint64_t page_no);
+
+/* Give back every pin, for the end. */
+void pgs__txn_release_pins(pgs_txn *t);
 
 /* Whether the snapshot holds nothing for the page: past its extent, or truncated away by this transaction. */
 static inline bool pgs__txn_is_blank(const pgs_txn *t, uint64_t page_no)

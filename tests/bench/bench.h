@@ -33,7 +33,7 @@ typedef struct bench {
 	void (*run)(const bench_env *env, bench_result *out);
 } bench;
 
-extern const bench bench_read_warm, bench_pin_warm, bench_cache_overhead;
+extern const bench bench_read_warm, bench_pin_warm, bench_begin_warm, bench_cache_overhead;
 extern const bench bench_commit_small_local, bench_commit_small_memory, bench_commit_100_local;
 extern const bench bench_bulk_local, bench_cold_scan_local;
 extern const bench bench_bytes_4k, bench_bytes_64k;

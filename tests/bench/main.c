@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 static const bench *const all[] = {
-	&bench_read_warm,	   &bench_pin_warm,	       &bench_cache_overhead,   &bench_commit_small_local,
+	&bench_read_warm,	   &bench_pin_warm, &bench_begin_warm,	       &bench_cache_overhead,   &bench_commit_small_local,
 	&bench_commit_small_memory, &bench_commit_100_local,   &bench_bulk_local,	&bench_cold_scan_local,
 	&bench_bytes_4k,	   &bench_bytes_64k,	       &bench_open_reads,
 	&bench_lookup_cost_1e6,	   &bench_lookup_cost_1e7,     &bench_lookup_absent_1e6, &bench_lookup_absent_1e7,

@@ -138,6 +138,62 @@ static void run_pin(const bench_env *env, bench_result *out)
 
 const bench bench_pin_warm = {"pin_warm_4k", "LMDB get", "ns", 1.0, false, run_pin};
 
+/* --- a transaction for each page -------------------------------------------------------- */
+
+#define BEGIN_PAGES 4096
+
+static double begin_ours(void *ctx)
+{
+	warm *w = ctx;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *t;
+	const void *page;
+	double since = bench_seconds();
+	for (uint32_t i = 0; i < w->count; i++) {
+		bench_must(pgs_begin(&t, w->ours.db, NULL, &err), &err, "pgs_begin");
+		bench_must(pgs_pin(t, w->order[i], &page), pgs_txn_error(t), "pgs_pin");
+		w->sum += *((const uint8_t *)page + (i & 4095));
+		pgs_abort(t);
+	}
+	return ns_per_page(w, since);
+}
+
+static double begin_lmdb(void *ctx)
+{
+	warm *w = ctx;
+	double since = bench_seconds();
+	for (uint32_t i = 0; i < w->count; i++) {
+		bench_check(mdb_txn_begin(w->lmdb.env, NULL, MDB_RDONLY, &w->lmdb_txn) == 0, "mdb_txn_begin");
+		w->sum += *((const uint8_t *)lmdb_page(w, w->order[i]) + (i & 4095));
+		mdb_txn_abort(w->lmdb_txn);
+	}
+	return ns_per_page(w, since);
+}
+
+/* In a directory: whether others have committed has to be looked at each time. */
+static void run_begin(const bench_env *env, bench_result *out)
+{
+	char url[BENCH_PATH_MAX], path[BENCH_PATH_MAX];
+	warm w = {.count = BEGIN_PAGES, .order = bench_shuffled(BEGIN_PAGES, 7)};
+	pgs_error err = PGS_ERROR_INIT;
+	bench_db_create(&w.ours, bench_url(env, "begin", url), 4096, 64u << 20);
+	bench_db_fill(&w.ours, w.count);
+	bench_lmdb_create(&w.lmdb, bench_path(env, "begin-lmdb", path), w.count, 4096);
+	bench_must(pgs_begin(&w.txn, w.ours.db, NULL, &err), &err, "pgs_begin");
+	bench_check(mdb_txn_begin(w.lmdb.env, NULL, MDB_RDONLY, &w.lmdb_txn) == 0, "mdb_txn_begin");
+	verify(&w);
+	pgs_abort(w.txn);
+	mdb_txn_abort(w.lmdb_txn);
+	bench_compare(env, begin_ours, begin_lmdb, &w, out);
+	bench_db_close(&w.ours);
+	bench_lmdb_close(&w.lmdb);
+	free(w.order);
+	bench_remove_tree(bench_path(env, "begin", path));
+	bench_remove_tree(bench_path(env, "begin-lmdb", path));
+}
+
+const bench bench_begin_warm = {"begin_warm_local", "LMDB begin + get + abort", "ns", 2.0, false, run_begin};
+
 /* --- the cache's own memory ------------------------------------------------------------ */
 
 static void run_overhead(const bench_env *env, bench_result *out)
