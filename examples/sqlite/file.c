@@ -127,6 +127,8 @@ static int file_read(sqlite3_file *file, void *out, int amount, sqlite3_int64 of
 		if (result == SQLITE_OK)
 			result = read_bytes(f, NULL, bytes, there, offset);
 	}
+	if (f->prefetches && result == SQLITE_OK)
+		sq_prefetch_saw(f, offset, bytes, there);
 	sq_header_overlay(f->state == SQ_NOT_WRITING ? &f->seen : &f->now, bytes, there, offset);
 	if (result != SQLITE_OK || there == size)
 		return result;
@@ -154,6 +156,8 @@ static int file_fetch(sqlite3_file *file, sqlite3_int64 offset, int amount, void
 		pgs_unpin(f->reader, page);
 		return result;
 	}
+	if (f->prefetches)
+		sq_prefetch_saw(f, offset, page, f->page_size);
 	f->fetched++;
 	*out = (void *)page;
 	return SQLITE_OK;
@@ -253,6 +257,7 @@ static int file_close(sqlite3_file *file)
 	sq_database_leave(f->database);
 	sq_pages_free(&f->known);
 	sq_pages_free(&f->written);
+	sq_prefetch_free(f);
 	sqlite3_free(f->scratch);
 	sqlite3_free(f->at_name);
 	return SQLITE_OK;

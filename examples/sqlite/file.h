@@ -5,6 +5,7 @@
  *   journal.c  rollback journals without images    commit.c   one commit of the store per transaction
  *   header.c   page 1's counters, kept apart       pragma.c   what SQL can ask
  *   pages.c    sets of pages                       tables.c   and in which tables
+ *   prefetch.c pages that will be read next        btree.c    … which the b-tree names
  *   errors.c   why something failed
  */
 #ifndef SQ_FILE_H
@@ -41,6 +42,7 @@ typedef struct sq_pages {
 
 int sq_pages_add(sq_pages *set, uint64_t page); /* SQLITE_OK or SQLITE_IOERR_NOMEM */
 bool sq_pages_has(const sq_pages *set, uint64_t page);
+void sq_pages_remove(sq_pages *set, uint64_t page);
 uint64_t sq_pages_next(const sq_pages *set, uint64_t from); /* PGS_NO_PAGE: none */
 void sq_pages_clear(sq_pages *set);
 void sq_pages_free(sq_pages *set);
@@ -115,6 +117,24 @@ bool sq_header_leave_wal(uint8_t *page);
 /* Zero the kept bytes in the store's page 1. */
 void sq_header_strip(uint8_t *page);
 
+/* --- prefetch.c: pages that will be read next -------------------------------------------------------------- */
+
+typedef struct sq_prefetch sq_prefetch;
+struct sq_file;
+
+/* SQLite has read [offset, offset + size) of the file. Only where reads wait for a network (file->prefetches). */
+void sq_prefetch_saw(struct sq_file *file, int64_t offset, const uint8_t *bytes, size_t size);
+
+/* What was known of b-trees is of another revision. */
+void sq_prefetch_forget(struct sq_file *file);
+void sq_prefetch_free(struct sq_file *file);
+
+typedef struct sq_prefetch_stat {
+	uint64_t asked, unread; /* pages; of those asked for, not read since */
+} sq_prefetch_stat;
+sq_prefetch_stat sq_prefetch_stat_get(const struct sq_file *file);
+void sq_prefetch_stat_reset(struct sq_file *file);
+
 /* --- a database file ---------------------------------------------------------------------------------------- */
 
 typedef enum sq_write_state {
@@ -173,6 +193,9 @@ typedef struct sq_file {
 	bool merged;          /* others had committed since the snapshot */
 
 	uint8_t *scratch;     /* a page */
+	bool prefetch_off;    /* PRAGMA pagestore_prefetch */
+	bool prefetches;      /* it is not, and reads may wait for a network */
+	sq_prefetch *prefetch; /* NULL: nothing was learned yet */
 	pgs_cost cost;        /* of all its transactions, since it was opened or set to zero */
 	uint64_t conflicts;
 	char conflict[PGS_ERROR_MESSAGE_SIZE + 64]; /* the last one's reason */

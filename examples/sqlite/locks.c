@@ -123,6 +123,7 @@ static int use_database(sq_file *f)
 	if (result != PGS_OK || !f->db || f->scratch)
 		return sq_fail(f, result, SQLITE_CANTOPEN);
 	f->page_size = pgs_db_page_size(f->db);
+	f->prefetches = !f->prefetch_off && pgs_prefetch_is_useful(f->db);
 	f->scratch = sqlite3_malloc((int)f->page_size);
 	return f->scratch ? SQLITE_OK : SQLITE_IOERR_NOMEM;
 }
@@ -159,6 +160,7 @@ static int learn_header(sq_file *f, pgs_txn *txn)
 static void raise_counter(sq_file *f)
 {
 	sq_pages_clear(&f->known);
+	sq_prefetch_forget(f);
 	f->counter += 2; /* one more than it can have made up itself: a commit that failed left it the next one */
 	if (f->seen.page_size)
 		sq_header_count(&f->seen, f->counter);

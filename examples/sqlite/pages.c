@@ -26,6 +26,12 @@ bool sq_pages_has(const sq_pages *set, uint64_t page)
 	return page / 64 < set->word_count && (set->words[page / 64] >> page % 64 & 1);
 }
 
+void sq_pages_remove(sq_pages *set, uint64_t page)
+{
+	if (page / 64 < set->word_count)
+		set->words[page / 64] &= ~(1ull << page % 64);
+}
+
 uint64_t sq_pages_next(const sq_pages *set, uint64_t from)
 {
 	uint64_t word = from / 64;

@@ -177,6 +177,7 @@ static int show_stat(pragma *p)
 static int show_cost(pragma *p)
 {
 	pgs_cost *c = &p->f->cost;
+	const sq_prefetch_stat ahead = sq_prefetch_stat_get(p->f);
 	if (p->value && sqlite3_stricmp(p->value, "reset") != 0)
 		return bad(p, "pagestore_cost tells what this connection has cost, pagestore_cost=reset begins anew");
 	add_number(p->out, "kv_requests", c->kv_requests);
@@ -189,8 +190,22 @@ static int show_cost(pragma *p)
 	add_number(p->out, "cache_hits", c->cache_hits);
 	add_number(p->out, "cache_misses", c->cache_misses);
 	add_number(p->out, "pages_ahead", c->pages_ahead);
-	if (p->value)
+	add_number(p->out, "prefetched", ahead.asked);
+	add_number(p->out, "prefetched_unread", ahead.unread);
+	if (p->value) {
 		*c = (pgs_cost)PGS_COST_INIT;
+		sq_prefetch_stat_reset(p->f);
+	}
+	return SQLITE_OK;
+}
+
+static int prefetch(pragma *p)
+{
+	sq_file *f = p->f;
+	if (p->value)
+		f->prefetch_off = !sqlite3_stricmp(p->value, "off") || !strcmp(p->value, "0");
+	f->prefetches = !f->prefetch_off && f->db && pgs_prefetch_is_useful(f->db);
+	sqlite3_str_appendall(p->out, f->prefetch_off ? "off" : "on");
 	return SQLITE_OK;
 }
 
@@ -211,6 +226,7 @@ static const struct {
 	{"pagestore_snapshot_drop", snapshot_drop, true},
 	{"pagestore_stat", show_stat, true},
 	{"pagestore_cost", show_cost, false},
+	{"pagestore_prefetch", prefetch, false},
 };
 
 /* argument[0] is for the answer, [1] the name, [2] the value. */
