@@ -112,7 +112,7 @@ static void test_cost__of_several_transactions_adds_up(void **state)
 		pgs_abort(t);
 	}
 	expect_all_counted(f, &before, &cost);
-	assert_true(cost.kv_requests >= 6);
+	assert_true(cost.kv_requests >= 3); /* to begin may take none */
 }
 
 static void test_cost__of_others_does_not_count(void **state)
