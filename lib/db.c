@@ -97,6 +97,7 @@ static void db_free(pgs_db *db)
 {
 	if (!db)
 		return;
+	pgs__turn_close(db);
 	pgs__cache_free(db->contents.cache);
 	pgs__levels_free(&db->contents.levels);
 	pgs__workbench_pool_free(&db->contents.benches);
@@ -142,8 +143,9 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 	int levels = pgs__levels_init(&c->levels);
 	db->cache_bytes = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
 	int cache = pgs__cache_new(&c->cache, c->page_size, db->cache_bytes);
-	int upkeep = pgs__upkeep_init(db), tip = pgs__tip_init(&db->tip);
-	if (!db->seen || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK || tip != PGS_OK) {
+	int upkeep = pgs__upkeep_init(db), tip = pgs__tip_init(&db->tip), turn = pgs__turn_init(&db->turn);
+	if (!db->seen || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK || tip != PGS_OK ||
+	    turn != PGS_OK) {
 		db_free(db);
 		return pgs__error_nomem(err, "database");
 	}

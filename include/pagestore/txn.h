@@ -76,7 +76,10 @@ typedef struct pgs_txn_options {
  * process, so that it finds no conflict: the others wait in pgs_commit(), until their timeouts. Transactions that take
  * it queue up; those that do not stay optimistic. The lock of a process that has died is broken by who meets it: at once
  * on the same machine, else after 10 s. A transaction renews its lock when it reaches the storage; one that does not
- * for 10 s may lose it to others, and then commits as the optimistic ones do. */
+ * for 10 s may lose it to others, and then commits as the optimistic ones do.
+ * A process that takes it within 50 ms of the last time keeps it after the commit, until it has not been used for 50 ms
+ * or others have asked for it, who may be told EBUSY though no transaction is open. The first such lock starts a thread,
+ * which ends when the database is closed. */
 enum {
 	PGS_LOCK_NONE = 0,
 	PGS_LOCK_WAIT = 1, /* pgs_begin() waits for it, PGS_EBUSY past the timeout */

@@ -15,8 +15,8 @@
  *     <prefix> /d/ <file name>           blob that is registered no longer
  *     <prefix> /v                        the collector's samples of time and revision
  *
- * The prefix is 8 random bytes, the first >= 0x80. Roles are short: "w" is the writers' lock, "m-<uuid>" a claim of
- * a maintenance worker.
+ * The prefix is 8 random bytes, the first >= 0x80. Roles are short: "w" is the writers' lock, "w-asked" says that
+ * somebody waits for it, "m-<uuid>" is a claim of a maintenance worker.
  */
 #ifndef PGS_CODEC_KEYS_H
 #define PGS_CODEC_KEYS_H

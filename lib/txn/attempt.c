@@ -19,14 +19,15 @@
 #define LARGE_READ_SET 1000 /* in order=counter: proposes the very next number */
 #define COUNTER_SPREAD 10
 #define FIXED_COMPARES 9
-#define FIXED_OPS 5         /* read t, put t, z, e, delete the lock; x is in the payload */
+#define FIXED_OPS 5         /* read t, put t, z, e, delete the lock or see who asks for it; x is in the payload */
 
 /* Places of a part's reads. */
 enum { READ_T, READ_G, READ_Z, READ_E, READ_LOCK, READ_X, READ_M, READ_CHECKS }; /* where it asks */
 
 typedef struct part {
 	pgs__commit *c;
-	pgs__key t, g, z, e, lock, x, m;
+	pgs__key t, g, z, e, x, m;
+	pgs__writer_keys writer;
 	size_t checks;            /* compares of pages and attributes */
 	size_t first_op, first_read;
 	uint64_t counter_before;
@@ -76,8 +77,9 @@ static int part_init(part *p, pgs__commit *c)
 	p->z = pgs__key_single(prefix, 'z');
 	p->e = pgs__key_single(prefix, 'e');
 	p->m = pgs__key_single(prefix, 'm');
-	p->lock = pgs__key_lock(prefix, "w");
+	pgs__writer_keys_make(&p->writer, prefix);
 	p->x = pgs__key_uuid(prefix, 'x', c->uuid);
+	c->keeps = !c->nothing && pgs__turn_is_worth_keeping(c->t->db, &c->lock);
 	p->counter_before = c->counter;
 	int result = propose_counter(c);
 	pgs__number_encode(c->t->page_count, p->extent);
@@ -115,8 +117,8 @@ static size_t fill_fixed_compares(part *p, pgs_kv_compare *out)
 	pgs__store_u64be(p->floor_bound, forgets ? UINT64_MAX : c->base_revision + 1);
 	if (!PGS__BUG(COMMIT_IGNORES_FLOOR))
 		out[n++] = pgs__if_value_less(pgs__key_slice(&p->g), (pgs_slice){p->floor_bound, 8});
-	if (!c->nothing)
-		out[n++] = (pgs_kv_compare){.key = pgs__key_slice(&p->lock),
+	if (!c->nothing && !(c->keeps && PGS__BUG(KEPT_LOCK_UNCOMPARED)))
+		out[n++] = (pgs_kv_compare){.key = pgs__key_slice(&p->writer.lock),
 					    .target = PGS_KV_CREATE,
 					    .relation = PGS_KV_EQUAL,
 					    .number = c->lock.held};
@@ -135,9 +137,12 @@ static void fill_success(attempt *a, part *p)
 	p->first_op = a->success_count;
 	if (c->nothing)
 		return;
-	/* The commit before ours, read first: it tells whether the cache may move past us. Alone, it is the snapshot's. */
+	/* The commit before ours, read first: it tells whether the cache may move past us. Alone, it is the snapshot's. Then
+	 * whether somebody asks for the lock. */
 	if (!c->alone)
 		out[n++] = pgs__op_get(pgs__key_slice(&p->t), 0);
+	if (c->keeps)
+		out[n++] = pgs__op_get(pgs__key_slice(&p->writer.asked), 0);
 	out[n++] = pgs__op_put(pgs__key_slice(&p->t), (pgs_slice){p->counter, PGS__NUMBER_SIZE});
 	for (size_t i = 0; i < c->op_count; i++)
 		out[n++] = c->ops[i];
@@ -145,8 +150,8 @@ static void fill_success(attempt *a, part *p)
 		out[n++] = pgs__op_put(pgs__key_slice(&p->z), (pgs_slice){c->uuid, sizeof c->uuid});
 	if (c->put_extent)
 		out[n++] = pgs__op_put(pgs__key_slice(&p->e), (pgs_slice){p->extent, PGS__NUMBER_SIZE});
-	if (c->lock.held)
-		out[n++] = pgs__op_delete(pgs__key_slice(&p->lock), (pgs_slice){0});
+	if (c->lock.held && !c->keeps)
+		out[n++] = pgs__op_delete(pgs__key_slice(&p->writer.lock), pgs__key_slice(&p->writer.end));
 	a->success_count += n;
 }
 
@@ -154,7 +159,7 @@ static void fill_reads(attempt *a, part *p)
 {
 	const pgs__key *places[READ_CHECKS] = {
 		[READ_T] = &p->t,	[READ_G] = &p->g, [READ_Z] = &p->z, [READ_E] = &p->e,
-		[READ_LOCK] = &p->lock, [READ_X] = &p->x, [READ_M] = &p->m,
+		[READ_LOCK] = &p->writer.lock, [READ_X] = &p->x, [READ_M] = &p->m,
 	};
 	p->first_read = a->read_count;
 	for (size_t i = 0; i < READ_CHECKS; i++)
@@ -226,7 +231,6 @@ void pgs__commit_landed(pgs__commit_group *g, uint64_t revision)
 			continue;
 		c->revision = revision;
 		c->previous = UINT64_MAX;
-		c->lock.held = 0; /* it was deleted with it */
 	}
 }
 
@@ -378,17 +382,27 @@ static int judge(attempt *a, const pgs_kv_txn *txn)
 
 /* --- sending ------------------------------------------------------------------------------ */
 
+static void part_succeeded(const part *p, const pgs_kv_txn *txn)
+{
+	pgs__commit *c = p->c;
+	const pgs_kv_pair *t = c->alone ? NULL : pgs__got(txn, p->first_op);
+	if (c->alone)
+		c->previous = c->t->snapshot.commit_revision;
+	else if (t)
+		c->previous = t->mod_revision;
+	c->kept = c->keeps;
+	if (!c->keeps)
+		c->lock.held = 0; /* it was deleted with it */
+	else if (pgs__got(txn, p->first_op + !c->alone) && !PGS__BUG(LOCK_KEPT_FOR_EVER))
+		pgs__turn_wanted(c->t->db);
+}
+
 static void succeeded(attempt *a, const pgs_kv_txn *txn)
 {
 	pgs__commit_landed(a->group, txn->revision);
-	for (size_t i = 0; i < a->part_count; i++) {
-		pgs__commit *c = a->parts[i].c;
-		const pgs_kv_pair *t = c->nothing || c->alone ? NULL : pgs__got(txn, a->parts[i].first_op);
-		if (c->alone && !c->nothing)
-			c->previous = c->t->snapshot.commit_revision;
-		else if (t)
-			c->previous = t->mod_revision;
-	}
+	for (size_t i = 0; i < a->part_count; i++)
+		if (!a->parts[i].c->nothing)
+			part_succeeded(&a->parts[i], txn);
 }
 
 /* Nothing is known but that this attempt did nothing: the next one asks. */

@@ -47,9 +47,7 @@ static int take_lock(pgs_txn *t, const pgs_txn_options *o, pgs_error *err)
 {
 	if (o->lock == PGS_LOCK_NONE)
 		return PGS_OK;
-	uint64_t deadline = pgs__txn_deadline(t);
-	return o->lock == PGS_LOCK_TRY ? pgs__writer_lock_try(t->db, &t->lock, deadline, err)
-				       : pgs__writer_lock_take(t->db, &t->lock, deadline, err);
+	return pgs__writer_lock_begin(t->db, &t->lock, o->lock, pgs__txn_deadline(t), err);
 }
 
 /* A transaction without a snapshot, NULL when out of memory. */

@@ -144,6 +144,18 @@ static int take_locks(pgs__commit_group *g)
 	return result;
 }
 
+/* The lock that this process keeps is used. Not where there are several parts: waiting for the lock of one with that of
+ * another in hand, two commits could wait for each other. */
+static void use_kept_lock(pgs__commit *c)
+{
+	pgs_db *db = c->t->db;
+	uint64_t deadline = c->group->deadline_ms;
+	if (c->lock.held && pgs__now_ms() >= c->lock.renew_ms)
+		pgs__writer_lock_renew(db, &c->lock, deadline);
+	if (!c->nothing && !c->lock.held && pgs__turn_resume(db, &c->lock, deadline) && c->group->count > 1)
+		pgs__writer_lock_release(db, &c->lock, deadline);
+}
+
 /* What an attempt needs: payloads that are not stale, and the locks, when others got in between too often. */
 static int get_ready(pgs__commit_group *g)
 {
@@ -154,6 +166,7 @@ static int get_ready(pgs__commit_group *g)
 		if (c->idle)
 			continue;
 		pgs__txn_keep(c->t, g->deadline_ms);
+		use_kept_lock(c);
 		if (c->stale)
 			result = pgs__payload_build(c);
 		if (result != PGS_OK)
@@ -405,6 +418,7 @@ static int begin_part(pgs__commit *c, pgs__commit_group *g, pgs_txn *t, const pg
 			   .err = g->err,
 			   .base_revision = t->snapshot.kv_revision,
 			   .lock = t->lock};
+	c->begun_locked = t->lock.held != 0;
 	t->lock.held = 0;
 	int result = check_options(o, g->err);
 	if (result == PGS_OK && pgs__uuid7(c->uuid) != PGS_OK)
@@ -426,13 +440,24 @@ static void report(const pgs__commit *c, uint64_t *revision)
 		*c->options->previous_revision = c->previous == UINT64_MAX ? 0 : c->previous;
 }
 
+/* Keep the lock for the next transaction, or give it back. */
+static void leave_lock(pgs__commit *c, bool committed)
+{
+	pgs_db *db = c->t->db;
+	if (committed && c->begun_locked)
+		pgs__turn_ended(db);
+	bool keep = committed && c->kept && pgs__turn_is_worth_keeping(db, &c->lock);
+	if (!keep || !pgs__turn_keep(db, &c->lock))
+		pgs__writer_lock_release(db, &c->lock, cleanup_deadline(c->group));
+}
+
 static void end_part(pgs__commit *c, int result)
 {
 	const pgs__commit_group *g = c->group;
 	pgs_txn *t = c->t;
 	pgs_db *db = t->db;
 	bool happened = result == PGS_OK && !c->nothing;
-	pgs__writer_lock_release(db, &c->lock, cleanup_deadline(g));
+	leave_lock(c, happened);
 	pgs__arena_free(&c->arena);
 	pgs__free(c->ops);
 	pgs__free(c->writes);

@@ -77,7 +77,10 @@ typedef struct pgs__commit {
 	bool alone;          /* this attempt compares that nobody committed since the snapshot, instead of what was seen */
 	size_t log_rounds;   /* lost to other commits */
 	pgs__writer_lock lock;
-	bool locked_here;    /* by the commit, not by the transaction's beginning */
+	bool begun_locked;   /* the transaction began with it; */
+	bool locked_here;    /* or the commit took it */
+	bool keeps;          /* this attempt does not delete it, and reads whether others ask for it; */
+	bool kept;           /* and has succeeded */
 
 	uint64_t revision;   /* out */
 	uint64_t previous;   /* out: the commit before, or UINT64_MAX when not known */

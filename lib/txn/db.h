@@ -16,6 +16,7 @@
 #include "txn/room.h"
 #include "txn/thresholds.h"
 #include "txn/tip.h"
+#include "txn/turn.h"
 
 struct pgs_store {
 	pgs__backend backend;
@@ -56,6 +57,7 @@ struct pgs_db {
 		uint64_t pack, page;
 	} folded;
 	pgs__tip tip;
+	pgs__turn turn;
 	_Atomic uint32_t quiet;      /* commits in a row, of this process, with nobody else's since their snapshots */
 	_Atomic bool contended;      /* the last commit's first attempt failed */
 	_Atomic uint64_t page_count, commits; /* as last seen: walks over keys begin by them */

@@ -24,6 +24,9 @@
 	X(MERGE_IGNORES_FLOOR, "a move or merge does not compare the floor")                \
 	X(COMMIT_IGNORES_EPOCH, "a commit does not compare z")                              \
 	X(ALONE_UNCHECKED, "a commit that counts on being alone does not compare t")        \
+	X(LOCK_TAKEN_UNCOMPARED, "the writer lock is taken without comparing that nobody has it") \
+	X(KEPT_LOCK_UNCOMPARED, "a commit that keeps its lock does not compare it")         \
+	X(LOCK_KEPT_FOR_EVER, "a lock that is kept is not given back when it is asked for, or unused") \
 	X(PACK_KEEPS_EPOCH, "a pack is put without rewriting z")                            \
 	X(FOLD_IGNORES_AGE, "folding puts pointers over younger ones")                      \
 	X(PACK_DELETED_UNFOLDED, "a pack is deleted before it is folded")                   \
