@@ -114,6 +114,38 @@ static void observe_snapshot(sim_db *db, pgs_slice name, const pgs_kv_op *op)
 	s->revision = put ? record.commit_revision : 0;
 }
 
+/* The writer lock and the request for it: one has it, who alone commits, and does not keep it when others ask. */
+static void observe_turn(sim_link *link, sim_db *db, const pgs_kv_op *op)
+{
+	bool asks = op->key.size != 12;
+	if (op->kind == PGS_KV_PUT && asks) {
+		if (!db->turn)
+			sim_fail("the writer lock is asked for, though nobody has it");
+		db->turn_asked = true;
+	} else if (op->kind == PGS_KV_PUT) {
+		if (db->turn && db->turn != link)
+			sim_fail("client %d takes the writer lock of client %d", link->owner->index, db->turn->owner->index);
+		db->turn = link;
+	} else if (!asks) {
+		if (db->turn_asked && op->range_end.size == 0)
+			sim_fail("the request for the writer lock outlives it");
+		db->turns_broken += db->turn && db->turn != link;
+		db->turn = NULL;
+		db->turn_asked = db->turn_spent = false;
+	}
+}
+
+/* A commit, before its other effects. */
+static void check_turn(const sim_link *link, sim_db *db)
+{
+	if (db->turn && db->turn != link)
+		sim_fail("client %d commits, though client %d has the writer lock", link->owner->index,
+			db->turn->owner->index);
+	if (db->turn_spent)
+		sim_fail("client %d commits again with the writer lock others have asked for", link->owner->index);
+	db->turn_spent = db->turn_asked;
+}
+
 /* A claim of maintenance: who holds it, and whether another broke it. */
 static void observe_claim(sim_link *link, const pgs_kv_op *op)
 {
@@ -156,7 +188,11 @@ static void observe_ops(sim_link *link, const pgs_kv_op *ops, size_t count, uint
 			continue;
 		sim_db *db = model_db(key);
 		pgs_slice tail = {key + 11, size > 11 ? size - 11 : 0};
-		if (key[9] == 'k')
+		if (db && key[9] == 't' && size == 10 && ops[i].kind == PGS_KV_PUT)
+			check_turn(link, db);
+		if (db && key[9] == 'k' && tail.size && *(const char *)tail.data == 'w')
+			observe_turn(link, db, &ops[i]);
+		else if (key[9] == 'k')
 			observe_claim(link, &ops[i]);
 		else if (key[9] == 's')
 			observe_snapshot(db, tail, &ops[i]);

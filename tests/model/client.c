@@ -270,6 +270,8 @@ static bool begin(sim_client *c, running *r)
 	*r = (running){.c = c, .faults = c->faults};
 	o.write = true;
 	o.isolation = rng_below(&c->work, 4) ? PGS_SERIALIZABLE : PGS_SNAPSHOT;
+	if (world.config.turns && rng_chance(&c->work, world.config.turns, 1000))
+		o.lock = rng_below(&c->work, 2) ? PGS_LOCK_WAIT : PGS_LOCK_TRY;
 	int result = pgs_begin(&r->t, c->db, &o, &err);
 	if (result == PGS_EOLDREV && c->model->floor > floor)
 		return false; /* overtaken within the call */
@@ -289,6 +291,8 @@ static bool begin(sim_client *c, running *r)
 	r->m->kv_revision = r->t->snapshot.kv_revision;
 	r->m->base_index = (size_t)(base - c->model->states);
 	r->m->isolation = o.isolation;
+	r->m->has_turn = o.lock && c->model->turn == c->link;
+	r->m->turns_broken = c->model->turns_broken;
 	r->m->view = *base;
 	trace("begins at revision %llu, %s", NUMBER(revision),
 		o.isolation == PGS_SERIALIZABLE ? "serializable" : "snapshot isolation");
@@ -449,9 +453,11 @@ static void commit(running *r)
 	trace("commit -> %s, revision %llu%s%s", result == PGS_OK ? "ok" : pgs_error_name(result), NUMBER(revision),
 		result == PGS_OK ? "" : ": ", err.message);
 	model_returned(r->m, result, revision, err.page, r->c->faults - faults);
+	if (result == PGS_ECONFLICT && r->m->has_turn && r->m->turns_broken == r->m->db->turns_broken && !r->m->never)
+		sim_fail("a transaction with the writer lock is refused: %s", err.message);
 }
 
-static void op_txn(sim_client *c)
+static void txn(sim_client *c)
 {
 	running r;
 	if (!begin(c, &r))
@@ -464,6 +470,14 @@ static void op_txn(sim_client *c)
 		commit(&r);
 	else
 		pgs_abort(r.t);
+}
+
+/* Those that take turns come in rows. */
+static void op_txn(sim_client *c)
+{
+	do
+		txn(c);
+	while (world.config.turns && rng_below(&c->work, 4) && !c->dead && !c->model->dropped);
 }
 
 /* More than a limited KV takes in one go: a pack, or files. */
@@ -763,6 +777,10 @@ static void op_drop(sim_client *c)
 
 static void op_sleep(sim_client *c)
 {
+	if (c->db && world.config.turns) {
+		sim_sleep_us(60000);
+		pgs__turn_expire(c->db);
+	}
 	sim_sleep_us(rng_below(&c->work, 2000000));
 }
 
@@ -822,6 +840,8 @@ void client_main(void *client)
 	while (!world.over) {
 		if (client_connect(c) && !c->dead) {
 			run_op(c);
+			if (c->db)
+				pgs__turn_expire(c->db); /* there are no threads here */
 			if (c->db && c->model->dropped)
 				client_close_db(c);
 			else if (c->db && world.config.databases > 1 && rng_below(&c->work, 16) == 0)

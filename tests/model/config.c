@@ -216,6 +216,9 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 	if (!out->scanners && rng_below(&r, 5) < 2 && (troubles & SIM_MAINTENANCE))
 		pick_collector(out, &r);
 	out->silent = rng_below(&r, 2);
+	out->turns = rng_below(&r, 4) ? 0 : 500 + (uint32_t)rng_below(&r, 400);
+	if (out->turns)
+		out->freeze_ms = 20000; /* past the lock's lease */
 	if (steps)
 		out->steps = steps;
 	if (out->clients > clients_max)

@@ -107,6 +107,7 @@ typedef struct sim_config {
 	uint32_t kv_history;
 	bool one_machine;
 	bool silent;         /* the KV does not tell whether anything has changed */
+	uint32_t turns;      /* per mille: transactions begin with the writer lock, one after the other */
 } sim_config;
 
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps);
@@ -141,6 +142,10 @@ typedef struct sim_db {
 	uint64_t dropped; /* revision; 0: not */
 	uint64_t floor, floor_put; /* and the revision at which it was published */
 	struct sim_db *next;
+	const struct sim_link *turn; /* who put the writer lock; NULL: nobody has it */
+	bool turn_asked;             /* somebody has asked for it */
+	bool turn_spent;             /* its holder has committed since, and been told */
+	uint64_t turns_broken;
 	sim_snapshot snapshots[SIM_SNAPSHOTS];
 } sim_db;
 
@@ -150,6 +155,8 @@ typedef struct sim_txn {
 	pgs_commit_token token;
 	uint64_t kv_revision; /* R */
 	size_t base_index;     /* of the state it reads */
+	bool has_turn;         /* it began with the writer lock, and had it then, */
+	uint64_t turns_broken; /* when so many had been broken */
 	uint32_t isolation;
 	sim_state view;        /* the base, with its own writes */
 	uint64_t truncated_to; /* UINT64_MAX: not */

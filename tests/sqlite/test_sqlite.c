@@ -278,8 +278,9 @@ static void test_sqlite_turn__is_the_stores(void **state)
 	assert_int_equal(pgs_open_with(&store, kv, blob, NULL, NULL), PGS_OK);
 	assert_int_equal(pgs_db_open(&db, store, "app", 3, NULL, NULL), PGS_OK);
 	o.write = true;
-	o.lock = PGS_LOCK_TRY;
+	o.lock = PGS_LOCK_WAIT; /* the fixture may have kept it */
 	assert_int_equal(pgs_begin(&txn, db, &o, NULL), PGS_OK);
+	o.lock = PGS_LOCK_TRY;
 	sql_expect(f->a, SQLITE_BUSY, "update t set n = 1");
 	sql_expect(f->a, SQLITE_BUSY, "begin immediate");
 	sqlite3 *hasty = sql_open(&f->store, "&timeout=100");
