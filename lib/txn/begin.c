@@ -6,6 +6,8 @@
 #include "util/alloc.h"
 #include "util/error.h"
 
+#define KNOWN_RETENTION_MS 10000 /* shorter ones may end between two transactions */
+
 static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 {
 	if (o->struct_size != sizeof *o)
@@ -29,6 +31,14 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 	return PGS_OK;
 }
 
+/* Whether the latest snapshot is that of the process's last commit: it has kept the lock since. Asked where the KV
+ * does not tell of changes, so that reading costs a request; and not where history is given up at once: that one might be gone by now. */
+static bool is_known(const pgs_txn *t)
+{
+	return t->lock.last.revision && pgs__tip_changes(t->db) == 0 &&
+	       pgs__db_retention_ms(t->db) >= KNOWN_RETENTION_MS;
+}
+
 /* Open the snapshot that the options ask for. */
 static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, uint64_t deadline, pgs_error *err)
 {
@@ -40,6 +50,8 @@ static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, uint64_t deadline
 		if (result != PGS_OK)
 			return result;
 	}
+	if (is_known(t) && pgs__snapshot_open_known(&t->snapshot, t->db, &t->lock.last, deadline, NULL) == PGS_OK)
+		return PGS_OK;
 	return pgs__snapshot_open(&t->snapshot, t->db, at, deadline, err);
 }
 

@@ -446,6 +446,9 @@ static void leave_lock(pgs__commit *c, bool committed)
 	pgs_db *db = c->t->db;
 	if (committed && c->begun_locked)
 		pgs__turn_ended(db);
+	const pgs__snapshot *s = &c->t->snapshot;
+	bool follows = c->previous == s->commit_revision;
+	c->lock.last = (pgs__turn_commit){follows ? c->revision : 0, s->commit_count + 1, c->counter};
 	bool keep = committed && c->kept && pgs__turn_is_worth_keeping(db, &c->lock);
 	if (!keep || !pgs__turn_keep(db, &c->lock))
 		pgs__writer_lock_release(db, &c->lock, cleanup_deadline(c->group));

@@ -125,6 +125,7 @@ static int take_or(pgs_db *db, pgs__writer_lock *lock, on_held held, uint64_t de
 	pgs__buffer value = {0};
 	int result = encode_lock(&value, err);
 	const taker t = {db, lock, pgs__buffer_slice(&value), held, deadline_ms, err};
+	lock->last.revision = 0;
 	if (result == PGS_OK)
 		result = take(&t);
 	pgs__buffer_free(&value);

@@ -288,6 +288,27 @@ int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uin
 	return result;
 }
 
+int pgs__snapshot_open_known(pgs__snapshot *out, pgs_db *db, const pgs__turn_commit *commit, uint64_t deadline_ms,
+			     pgs_error *err)
+{
+	pgs__state state;
+	if (!pgs__tip_find(db, commit->revision, commit->revision, deadline_ms, &state))
+		return PGS_ENOTFOUND;
+	*out = (pgs__snapshot){
+		.db = db,
+		.kv_revision = commit->revision,
+		.commit_revision = commit->revision,
+		.cache_revision = commit->revision,
+		.commit_count = commit->count,
+		.counter = commit->counter,
+		.epoch = state.epoch,
+		.extent = state.extent,
+		.extent_revision = state.extent_revision,
+	};
+	catch_up_cache(out, deadline_ms);
+	return pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, err);
+}
+
 void pgs__snapshot_close(pgs__snapshot *snapshot)
 {
 	pgs__pack_view_release(snapshot->packs);

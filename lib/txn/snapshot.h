@@ -28,6 +28,11 @@ typedef struct pgs__snapshot {
  * same commit as the oldest one that is, opens there: kv_revision is then above at_revision. Errors: ENOTFOUND, EOLDREV
  * (naming the oldest readable revision), EINVAL (future), the KV's, ECORRUPT, ENOMEM. */
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err);
+
+/* Open the latest snapshot where it is known to be that of a commit of this process. Errors: ENOTFOUND (nothing is known
+ * of it), and as above. */
+int pgs__snapshot_open_known(pgs__snapshot *out, pgs_db *db, const pgs__turn_commit *commit, uint64_t deadline_ms,
+			     pgs_error *err);
 void pgs__snapshot_close(pgs__snapshot *snapshot);
 
 /* What the cache keeps of a pointer; key_revision and from are the caller's to set. */

@@ -164,6 +164,7 @@ bool pgs__turn_is_soon(pgs_db *db)
 
 void pgs__turn_taken(pgs_db *db, pgs__writer_lock *lock, uint64_t revision)
 {
+	lock->last.revision = 0;
 	pthread_mutex_lock(&db->turn.lock);
 	lock->held = db->turn.own = revision;
 	pthread_mutex_unlock(&db->turn.lock);

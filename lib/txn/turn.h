@@ -17,6 +17,11 @@
  *  - Aborting, failing, and closing the database give it back.
  *
  * Other commits of the process use the lock that is kept, rather than wait for it.
+ *
+ * A transaction that resumes the lock begins at the process's last commit with it, without asking a KV that takes a
+ * request for that: nobody else can have committed since. That goes by the clock: at the latest a third of the lease ago
+ * the lock was renewed. Where that is not so, because the machine was stopped and its clock with it, the snapshot may be
+ * out of date: then the lock was broken, and the transaction commits as an optimist, who finds out.
  */
 #ifndef PGS_TXN_TURN_H
 #define PGS_TXN_TURN_H
@@ -30,6 +35,13 @@
 
 struct pgs_db;
 
+/* The process's last commit with the lock. Nobody else can have committed since, as long as the lock is its own. */
+typedef struct pgs__turn_commit {
+	uint64_t revision; /* 0: it is not known */
+	uint64_t count;    /* commits, it included */
+	uint64_t counter;  /* what it put at t */
+} pgs__turn_commit;
+
 typedef struct pgs__writer_lock {
 	uint64_t held;         /* create revision of ours; 0 = not held */
 	uint64_t seen;         /* mod revision of another's, as observed, */
@@ -37,6 +49,7 @@ typedef struct pgs__writer_lock {
 	uint32_t waits;
 	uint64_t renew_ms;     /* held: put it again from then on (monotonic) */
 	bool worth_keeping;    /* taken soon after the one before */
+	pgs__turn_commit last; /* held, resumed */
 } pgs__writer_lock;
 
 /* Of an open database. */

@@ -137,6 +137,35 @@ static void test_txn_turn__the_next_one_resumes_it(void **state)
 	stage_expect(s, 3, T(34));
 }
 
+/* Where asking takes a request, not even the snapshot needs one: nobody else can have committed. */
+static void test_txn_turn__beginning_with_it_asks_nothing(void **state)
+{
+	stage *s = *state;
+	set_up(s);
+	keep(s);
+	for (uint64_t i = 0; i < 10; i++) {
+		uint64_t before = pgs_fault_calls(s->fault);
+		pgs_txn *t = locked(s->db);
+		uint64_t calls = pgs_fault_calls(s->fault) - before;
+		assert_in_range(calls, 0, 1);
+		if (i > 2 && s->variant->backend & STAGE_SERVERS)
+			assert_int_equal(calls, 0);
+		tx_expect(t, s, 2, i ? T(20 + i - 1) : T(2));
+		tx_put(t, s, 2, T(20 + i));
+		tx_commit(t);
+		extend(s->db);
+	}
+	tx_one(s->db, s, 2, T(50)); /* nor does an optimist of this process make it forget */
+	pgs_txn *t = locked(s->db);
+	tx_expect(t, s, 2, T(50));
+	pgs_abort(t);
+	tx_one(s->other_db, s, 2, T(60)); /* but others do, once it was given back */
+	keep(s);
+	t = locked(s->db);
+	tx_expect(t, s, 2, T(60));
+	pgs_abort(t);
+}
+
 static void test_txn_turn__unused_it_is_given_back(void **state)
 {
 	stage *s = *state;
@@ -372,6 +401,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		TEST(test_txn_turn__one_alone_is_given_back),
 		TEST(test_txn_turn__the_next_one_resumes_it),
+		TEST(test_txn_turn__beginning_with_it_asks_nothing),
 		TEST(test_txn_turn__unused_it_is_given_back),
 		TEST(test_txn_turn__ending_without_a_commit_gives_it_back),
 		TEST(test_txn_turn__it_is_given_back_when_others_ask),
