@@ -1,7 +1,8 @@
 /* Stores and databases, shared by all connections of the process.
  *
  * A store is opened with its first connection and closed with its last, and so is a database: connections to the same
- * one share its page cache. Stores are told apart by their URLs as given, and by whether they are read only.
+ * one share its page cache. Stores are told apart by their URLs as given; one that is open read only serves those that
+ * only read.
  *
  * One mutex guards the lists; it is held while a store is opened, so that two connections do not open it twice.
  */
@@ -64,10 +65,11 @@ static void store_remove(sq_store *store)
 	sqlite3_free(store);
 }
 
+/* Who only reads may use a store that is open to write: it is the file that refuses to be written to. */
 static sq_store *store_find(const char *url, bool read_only)
 {
 	for (sq_store *s = stores; s; s = s->next)
-		if (s->read_only == read_only && strcmp(s->url, url) == 0)
+		if ((read_only || !s->read_only) && strcmp(s->url, url) == 0)
 			return s;
 	return NULL;
 }

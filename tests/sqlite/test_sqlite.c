@@ -570,6 +570,21 @@ static void test_sqlite_create__by_the_first_write(void **state)
 	sqlite3_close(a);
 }
 
+/* A connection that only reads shares the store with one that writes. */
+static void test_sqlite_create__read_only_beside_a_writer(void **state)
+{
+	fixture *f = *state;
+	sqlite3 *reader = sql_open(&f->store, "&mode=ro");
+	assert_int_equal(sqlite3_db_readonly(reader, "main"), 1);
+	sql_do(f->a, "update x set n = 3");
+	assert_int_equal(sql_number(reader, "select n from x"), 3);
+	sql_expect(reader, SQLITE_READONLY, "update x set n = 4");
+	sql_do(f->a, "begin immediate");
+	assert_int_equal(sql_number(reader, "select n from x"), 3);
+	sql_do(f->a, "commit");
+	sql_close(reader);
+}
+
 static void test_sqlite_create__not_by_a_rollback(void **state)
 {
 	fixture *f = *state;
@@ -721,6 +736,7 @@ int main(void)
 		TEST(test_sqlite_attach__modes_that_break_things),
 		TEST(test_sqlite_tables__log_and_changes),
 		TEST(test_sqlite_create__by_the_first_write),
+		TEST(test_sqlite_create__read_only_beside_a_writer),
 		TEST(test_sqlite_create__not_by_a_rollback),
 		TEST(test_sqlite_create__refuses_what_it_cannot_do),
 		TEST(test_sqlite_create__refuses_what_is_not_its_own),
