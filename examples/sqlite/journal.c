@@ -8,8 +8,11 @@
  *     +----------+------------------------------+------------------------------+--- …
  *
  * It reads them back for ROLLBACK, ROLLBACK TO and failed statements. The images are what the transaction's snapshot
- * has, so page numbers and checksums are kept, 8 bytes a page, and images are read from the snapshot when they are asked
- * for. SQLite compares the checksums.
+ * has, so page numbers are kept, 4 bytes a page, and images are read from the snapshot when they are asked for.
+ *
+ * So are the checksums made then, and those that SQLite wrote are not kept: of a free page it may have had something else
+ * in its cache, left by a transaction that was rolled back, and at the first checksum that does not fit it would take the
+ * journal to end there, and leave all pages after that one as they are.
  *
  * A journal is never hot: what was not committed was never in the store. So the name of a super-journal, at the end, is
  * swallowed: it would only ask whether to roll back, and the answer is yes.
@@ -21,11 +24,7 @@
 
 #include <string.h>
 
-enum { HEADER = 512, HEADER_USED = 28, RECORD_REST = 8, LOCK_BYTE = 0x40000000 };
-
-typedef struct record {
-	uint32_t page, check;
-} record;
+enum { HEADER = 512, HEADER_CHECK = 12, HEADER_USED = 28, RECORD_REST = 8, LOCK_BYTE = 0x40000000 };
 
 struct sq_journal {
 	sqlite3_file base;
@@ -33,11 +32,12 @@ struct sq_journal {
 	uint8_t header[HEADER];
 	int64_t header_size;
 	uint32_t page_size; /* of the images; 0 = none yet */
-	record *records;
+	uint32_t *pages;    /* of each record */
 	size_t count, capacity;
 	uint8_t begun[4];   /* the page number of the record that comes next */
 	size_t begun_size;
 	bool checked;       /* the last record has its checksum */
+	uint8_t *image;     /* to make a checksum of */
 	bool closed;        /* the rest is a super-journal's name */
 };
 
@@ -68,13 +68,13 @@ static int add_record(sq_journal *j, uint32_t page_size)
 		return SQLITE_IOERR_WRITE;
 	if (j->count == j->capacity) {
 		size_t capacity = j->capacity ? j->capacity * 2 : 64;
-		record *records = sqlite3_realloc64(j->records, capacity * sizeof *records);
-		if (!records)
+		uint32_t *pages = sqlite3_realloc64(j->pages, capacity * sizeof *pages);
+		if (!pages)
 			return SQLITE_IOERR_NOMEM;
-		j->records = records;
+		j->pages = pages;
 		j->capacity = capacity;
 	}
-	j->records[j->count++] = (record){.page = sq_get4(j->begun)};
+	j->pages[j->count++] = sq_get4(j->begun);
 	j->begun_size = 0;
 	j->checked = false;
 	return SQLITE_OK;
@@ -96,19 +96,18 @@ static void reset(sq_journal *j)
 	j->begun_size = 0;
 	j->header_size = 0;
 	j->page_size = 0;
-	sqlite3_free(j->records); /* after a large transaction they would be kept for the connection's life */
-	j->records = NULL;
+	sqlite3_free(j->pages); /* after a large transaction they would be kept for the connection's life */
+	sqlite3_free(j->image);
+	j->pages = NULL;
+	j->image = NULL;
 	j->count = j->capacity = 0;
 }
 
 static int append(sq_journal *j, const uint8_t *bytes, int size)
 {
 	if (j->count && !j->checked) {
-		if (size != 4)
-			return SQLITE_IOERR_WRITE;
-		j->records[j->count - 1].check = sq_get4(bytes);
-		j->checked = true;
-		return SQLITE_OK;
+		j->checked = size == 4;
+		return size == 4 ? SQLITE_OK : SQLITE_IOERR_WRITE;
 	}
 	if (j->begun_size)
 		return size >= 512 ? add_record(j, (uint32_t)size) : SQLITE_IOERR_WRITE;
@@ -165,17 +164,35 @@ static int journal_truncate(sqlite3_file *file, sqlite3_int64 size)
 
 /* --- reading --------------------------------------------------------------------------------------------- */
 
+/* As SQLite makes it: the header's number and every 200th byte of the image. */
+static int make_checksum(sq_journal *j, uint32_t page, uint32_t *check)
+{
+	if (!j->image)
+		j->image = sqlite3_malloc((int)j->page_size);
+	if (!j->image)
+		return SQLITE_IOERR_NOMEM;
+	int result = sq_read_seen(j->of, j->image, j->page_size, (int64_t)(page - 1) * j->page_size);
+	*check = sq_get4(j->header + HEADER_CHECK);
+	for (int i = (int)j->page_size - 200; result == SQLITE_OK && i > 0; i -= 200)
+		*check += j->image[i];
+	return result;
+}
+
 /* Part of a record, from byte `at` of it; *done bytes were copied. */
-static int read_record(sq_journal *j, const record *r, uint8_t *bytes, int64_t size, int64_t at, int64_t *done)
+static int read_record(sq_journal *j, uint32_t page, uint8_t *bytes, int64_t size, int64_t at, int64_t *done)
 {
 	uint8_t number[4];
+	uint32_t value = page;
+	int result = SQLITE_OK;
 	int64_t image_end = 4 + (int64_t)j->page_size, end = at < 4 ? 4 : at < image_end ? image_end : stride(j);
 	*done = size < end - at ? size : end - at;
 	if (at >= 4 && at < image_end)
-		return sq_read_seen(j->of, bytes, (size_t)*done, (int64_t)(r->page - 1) * j->page_size + (at - 4));
-	sq_put4(number, at < 4 ? r->page : r->check);
+		return sq_read_seen(j->of, bytes, (size_t)*done, (int64_t)(page - 1) * j->page_size + (at - 4));
+	if (at >= image_end)
+		result = make_checksum(j, page, &value);
+	sq_put4(number, value);
 	memcpy(bytes, number + (at < 4 ? at : at - image_end), (size_t)*done);
-	return SQLITE_OK;
+	return result;
 }
 
 /* Copy what is at `offset`, as far as one piece goes. */
@@ -189,7 +206,7 @@ static int read_piece(sq_journal *j, uint8_t *bytes, int64_t size, int64_t offse
 	}
 	if (j->count && offset < end) {
 		int64_t at = offset - HEADER;
-		return read_record(j, &j->records[at / stride(j)], bytes, size, at % stride(j), done);
+		return read_record(j, j->pages[at / stride(j)], bytes, size, at % stride(j), done);
 	}
 	*done = size < (int64_t)j->begun_size ? size : (int64_t)j->begun_size;
 	memcpy(bytes, j->begun, (size_t)*done);
@@ -220,7 +237,8 @@ static int journal_read(sqlite3_file *file, void *out, int size, sqlite3_int64 o
 static int journal_close(sqlite3_file *file)
 {
 	sq_journal *j = (sq_journal *)file;
-	sqlite3_free(j->records);
+	sqlite3_free(j->pages);
+	sqlite3_free(j->image);
 	return SQLITE_OK;
 }
 

@@ -331,6 +331,25 @@ static void test_sqlite_rollback__of_statements_and_savepoints(void **state)
 	sql_expect_text(f->b, "1000|1000", "select count(*), sum(n) from t");
 }
 
+/* SQLite's cache may hold anything for free pages, and writes that to its journal. */
+static void test_sqlite_rollback__with_free_pages_that_were_used(void **state)
+{
+	sqlite3 *db = sql_open_uri("file:freed?vfs=pagestore&store=mem:");
+	(void)state;
+	sql_do(db, "pragma auto_vacuum = incremental; pragma secure_delete = off; create table l(id integer primary key, b);"
+		   "with recursive i(i) as (select 1 union all select i + 1 from i where i < 60)"
+		   "	insert into l select i, zeroblob(6000) from i; delete from l where id < 40; create table last(a);"
+		   "insert into last values (1)");
+	for (int i = 0; i < 3; i++) {
+		sql_do(db, "begin; insert into l(b) select randomblob(6000) from l; rollback");
+		sql_do(db, "begin; pragma incremental_vacuum(9); drop table last; delete from l; rollback");
+		sql_check(db);
+		sql_expect_text(db, "21|1", "select count(*), (select a from last) from l");
+		sql_do(db, "update l set b = zeroblob(5000) where id % 2");
+	}
+	sql_close(db);
+}
+
 /* An outermost RELEASE that fails must not succeed when it is repeated. */
 static void test_sqlite_rollback__of_a_release_that_conflicts(void **state)
 {
@@ -726,6 +745,7 @@ int main(void)
 		TEST(test_sqlite_turn__is_the_stores),
 		TEST(test_sqlite_rollback__of_spilled_pages_commits_nothing),
 		TEST(test_sqlite_rollback__of_statements_and_savepoints),
+		TEST(test_sqlite_rollback__with_free_pages_that_were_used),
 		TEST(test_sqlite_rollback__of_a_release_that_conflicts),
 		TEST(test_sqlite_rollback__to_after_a_release_that_conflicts),
 		TEST(test_sqlite_reader__sees_nothing_of_a_commit_that_failed),
