@@ -1,5 +1,9 @@
 /* examples/sqlite: random SQL, the same on a database in a pagestore and on a native one; and random transactions of
- * several connections, which must be as if one came after the other. */
+ * several connections, which must be as if one came after the other.
+ *
+ *     test_sqlite_random [FIRST [COUNT [STEPS]]]
+ *
+ * hunts: COUNT (1) other seeds from FIRST on, each for STEPS (10,000) steps. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +11,8 @@
 #include "sqlite/sql.h"
 
 static uint64_t seed;
+static unsigned first_variant;
+static unsigned long hunt_count, hunt_steps; /* 0: as always */
 
 static unsigned below(unsigned n)
 {
@@ -18,6 +24,8 @@ static unsigned below(unsigned n)
 
 static unsigned long rounds(unsigned long usual)
 {
+	if (hunt_steps)
+		return hunt_steps;
 	return getenv("PGS_TEST_LONG") ? usual * 20 : usual;
 }
 
@@ -31,7 +39,7 @@ static void make_statement(char *sql, size_t size)
 {
 	unsigned id = below(400), other = below(400);
 	const char *pad = pads[below(6)];
-	switch (below(24)) {
+	switch (below(28)) {
 	case 0:
 	case 1:
 	case 2:
@@ -85,6 +93,18 @@ static void make_statement(char *sql, size_t size)
 	case 22:
 		snprintf(sql, size, "%s", id % 2 ? "vacuum" : "pragma incremental_vacuum(7)");
 		return;
+	case 23: /* pages of another size are put together from parts */
+		snprintf(sql, size, "pragma page_size = %u; pragma auto_vacuum = %u; vacuum", 512u << id % 8, other % 3);
+		return;
+	case 24:
+		snprintf(sql, size, "%s", id % 2 ? "create index v_index on t(length(pad), u)" : "drop index if exists v_index");
+		return;
+	case 25:
+		snprintf(sql, size, "alter table t add column c%u default %u", id % 5, other);
+		return;
+	case 26:
+		snprintf(sql, size, "pragma user_version = %u; reindex; analyze", id);
+		return;
 	default:
 		snprintf(sql, size, "update t set n = (select count(*) from t) where n %% 7 = %u", id % 7);
 	}
@@ -109,7 +129,7 @@ static void set_up(sqlite3 *db, unsigned variant)
 	snprintf(sql, sizeof sql, "pragma page_size = %u; pragma auto_vacuum = %u; pragma cache_size = %d;"
 		 "pragma secure_delete = %u;"
 		 "create table t(id integer primary key, n integer, pad, u unique); create index tn on t(n)",
-		 512u << variant % 4, variant % 3, variant % 2 ? 10 : 500, variant / 2 % 2);
+		 512u << variant % 8, variant % 3, variant % 2 ? 10 : 500, variant / 2 % 2);
 	sql_do(db, sql);
 }
 
@@ -156,7 +176,7 @@ static void run_against_native(unsigned variant, unsigned long steps)
 static void test_sqlite_random__as_native(void **state)
 {
 	(void)state;
-	for (unsigned variant = 0; variant < 24; variant++)
+	for (unsigned variant = first_variant; variant < first_variant + (hunt_count ? hunt_count : 24); variant++)
 		run_against_native(variant, rounds(400));
 }
 
@@ -308,17 +328,22 @@ static void test_sqlite_random__clients_are_serializable(void **state)
 {
 	unsigned committed = 0, refused = 0;
 	(void)state;
-	for (unsigned variant = 0; variant < 20; variant++)
+	for (unsigned variant = first_variant; variant < first_variant + (hunt_count ? hunt_count : 20); variant++)
 		run_clients(variant, rounds(300), &committed, &refused);
 	print_message("%u committed, %u rolled back or refused\n", committed, refused);
 	assert_true(committed > 100 && refused > 20);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sqlite_random__as_native),
 		cmocka_unit_test(test_sqlite_random__clients_are_serializable),
 	};
+	if (argc > 1) {
+		first_variant = (unsigned)strtoul(argv[1], NULL, 10);
+		hunt_count = argc > 2 ? strtoul(argv[2], NULL, 10) : 1;
+		hunt_steps = argc > 3 ? strtoul(argv[3], NULL, 10) : 10000;
+	}
 	return cmocka_run_group_tests_name("sqlite_random", tests, NULL, NULL);
 }
