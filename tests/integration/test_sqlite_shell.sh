@@ -11,7 +11,7 @@ shift
 dir=$(mktemp -d "${TMPDIR:-/tmp}/pagestore-sqlite.XXXXXX") || exit 1
 trap 'rm -rf "$dir"' EXIT
 checks=0 failures=0
-store=dir:$dir/store
+store=dir:$dir/store%3Fsync=off # as in URIs
 
 # sql DATABASE: run standard input on a database of the store; PARAMETERS are added to its URI
 sql() {
@@ -94,6 +94,16 @@ ok" "$(echo 'select sum(x) from b; pragma integrity_check;' | sql into)"
 printf '.restore %s/wal\nselect * from w;\n' "$dir" | sql fromwal >"$dir/out"
 same "backup of a WAL database" "7" "$(echo 'select * from w;' | sql fromwal)"
 
+# --- the shell's own ways to copy ---------------------------------------------------------
+
+echo "create table d(a, b); insert into d select value, 'x' || value from generate_series(1, 2000); create index di on d(b);" |
+	sql dumped
+echo .dump | sql dumped >"$dir/dump"
+sql read <"$dir/dump"
+same "dumped and read" "$(echo .sha3sum | sql dumped)" "$(echo .sha3sum | sql read)"
+printf '.clone %s/clone\n' "$dir" | sql dumped >/dev/null
+same "cloned" "$(echo .sha3sum | sql dumped)" "$(sqlite3 "$dir/clone" .sha3sum)"
+
 # --- what is refused ---------------------------------------------------------------------
 
 same "WAL" yes "$(echo 'pragma journal_mode = wal;' | sql from | grep -q 'journal_mode=WAL is not possible' && echo yes)"
@@ -105,7 +115,7 @@ ok" "$(echo "pragma journal_mode = $mode; begin; delete from b; rollback; pragma
 done
 same "no store" yes "$(sqlite3 -batch -cmd ".load $extension" -cmd ".open 'file:x?vfs=pagestore'" -cmd .exit 2>&1 |
 	grep -q 'unable to open' && echo yes)"
-same "the store from the environment" 3 "$(PAGESTORE_URL=$store sqlite3 -batch -cmd ".load $extension" \
+same "the store from the environment" 3 "$(PAGESTORE_URL="dir:$dir/store" sqlite3 -batch -cmd ".load $extension" \
 	-cmd ".open 'file:from?vfs=pagestore'" -cmd 'select count(*) from b' -cmd .exit 2>&1)"
 
 # --- time travel ------------------------------------------------------------------------------

@@ -302,6 +302,34 @@ static void test_sqlite_turn__is_the_stores(void **state)
 
 /* --- rollback ------------------------------------------------------------------------------------------- */
 
+/* The store's database has page 0 beside SQLite's pages, and becomes smaller as they do. */
+static void expect_pages(sqlite3 *db)
+{
+	char expected[32];
+	snprintf(expected, sizeof expected, "\npages %lld\n", (long long)sql_number(db, "pragma page_count") + 1);
+	char *stat = sql_text(db, "pragma pagestore_stat");
+	assert_non_null(stat);
+	if (!strstr(stat, expected))
+		fail_msg("%s, not %s", stat, expected);
+	sqlite3_free(stat);
+}
+
+static void test_sqlite_vacuum__shrinks_what_is_stored(void **state)
+{
+	fixture *f = *state;
+	int64_t before = sql_number(f->a, "pragma page_count");
+	expect_pages(f->a);
+	sql_do(f->a, "delete from t where id > 100; vacuum");
+	assert_true(sql_number(f->b, "pragma page_count") < before / 5);
+	expect_pages(f->b);
+	sql_do(f->a, "pragma auto_vacuum = full; vacuum");
+	sql_do(f->a, "insert into x values (zeroblob(1000000))");
+	expect_pages(f->a);
+	sql_do(f->a, "delete from x where length(n) > 100");
+	assert_true(sql_number(f->b, "pragma page_count") < before / 5);
+	expect_pages(f->b);
+}
+
 /* Pages written ahead of the commit: ROLLBACK writes them back, and says SYNC as a commit does. */
 static void test_sqlite_rollback__of_spilled_pages_commits_nothing(void **state)
 {
@@ -743,6 +771,7 @@ int main(void)
 		TEST(test_sqlite_turn__is_taken_by_vacuum),
 		TEST(test_sqlite_turn__waits_through_the_busy_handler),
 		TEST(test_sqlite_turn__is_the_stores),
+		TEST(test_sqlite_vacuum__shrinks_what_is_stored),
 		TEST(test_sqlite_rollback__of_spilled_pages_commits_nothing),
 		TEST(test_sqlite_rollback__of_statements_and_savepoints),
 		TEST(test_sqlite_rollback__with_free_pages_that_were_used),
