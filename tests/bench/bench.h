@@ -53,6 +53,7 @@ extern const bench bench_etcd_big_table_commit, bench_etcd_big_table_put;
 extern const bench bench_sqlite_point_read, bench_sqlite_scan;
 extern const bench bench_sqlite_insert_autocommit, bench_sqlite_insert_autocommit_wal, bench_sqlite_bank, bench_sqlite_bulk;
 extern const bench bench_sqlite_speedtest, bench_sqlite_conflicts, bench_sqlite_etcd_autocommit;
+extern const bench bench_sqlite_cold_open, bench_sqlite_cold_open_gets, bench_sqlite_cold_open_kv, bench_sqlite_cold_scan;
 
 /* One round of one side; returns what was measured. */
 typedef double (*bench_side)(void *ctx);

@@ -36,6 +36,9 @@ static const bench *const large[] = {
 	&bench_s3_bulk,		      &bench_s3_cold_scan,	    &bench_s3_cold_scan_unzstd,
 	&bench_s3_cold_scan_gets,     &bench_s3_cold_point,	    &bench_s3_cold_point_local,
 #endif
+#if defined PGS_WITH_S3 && defined PGS_WITH_SQLITE
+	&bench_sqlite_cold_open,      &bench_sqlite_cold_open_gets, &bench_sqlite_cold_open_kv, &bench_sqlite_cold_scan,
+#endif
 };
 #define LARGE_COUNT (sizeof large / sizeof *large)
 #define SKIPPED 77 /* as ctest has it */

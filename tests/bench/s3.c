@@ -1,184 +1,15 @@
 /* Bulk commits and cold reads of a database on a cluster: etcd and an S3 server, both real, on this machine, against
  * libcurl moving the same compressed bytes to and from that S3 server. */
-#include "fixtures.h"
+#include "s3_fixture.h"
 
-#include <curl/curl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zstd.h>
-
-#include <pagestore/backends.h>
-
-#include "support/etcd_server.h"
-#include "support/s3_server.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define CURL_RANGE (4 * MIB)
 #define POINT_RANGE 4096
 #define POINTS 400
-
-/* --- the servers ---------------------------------------------------------------------- */
-
-typedef struct cluster {
-	const bench_env *env;
-	s3_server *s3;
-	etcd_server *etcd;
-	pgs_blob *bucket;
-	bool local_kv; /* instead of etcd */
-	unsigned databases; /* so far: each has a root of its own in etcd */
-} cluster;
-
-/* False, with out->skipped, when one of them is missing, which is said. */
-static bool cluster_start(cluster *c, const bench_env *env, bench_result *out)
-{
-	*c = (cluster){.env = env};
-	out->skipped = !etcd_available() || !s3_available();
-	if (out->skipped)
-		return false;
-	c->etcd = etcd_start(&(etcd_setup){.members = 1});
-	c->s3 = s3_start(false);
-	bench_check(c->etcd && c->s3, "starting the servers");
-	c->bucket = s3_blob(c->s3, NULL, NULL);
-	bench_check(c->bucket != NULL, "opening the bucket");
-	return true;
-}
-
-static int remove_one(void *ctx, const char *name, uint64_t size)
-{
-	pgs_error err = PGS_ERROR_INIT;
-	pgs_blob *bucket = ((cluster *)ctx)->bucket;
-	(void)size;
-	bench_must(bucket->vtable->remove(bucket, name, 0, &err), &err, name);
-	return 0;
-}
-
-static void empty_bucket(cluster *c)
-{
-	pgs_error err = PGS_ERROR_INIT;
-	bench_must(c->bucket->vtable->list(c->bucket, "", remove_one, c, 0, &err), &err, "emptying the bucket");
-}
-
-static void cluster_stop(cluster *c)
-{
-	c->bucket->vtable->close(c->bucket);
-	s3_stop(c->s3);
-	etcd_stop(c->etcd);
-}
-
-static pgs_kv *local_kv(const cluster *c, const char *root)
-{
-	char path[BENCH_PATH_MAX];
-	pgs_error err = PGS_ERROR_INIT;
-	pgs_kv *kv;
-	bench_must(pgs_kv_local_open(&kv, bench_path(c->env, root, path), NULL, &err), &err, "pgs_kv_local_open");
-	return kv;
-}
-
-/* A process of its own, so to say: nothing is known, nothing connected. */
-static pgs_store *open_store(cluster *c)
-{
-	pgs_error err = PGS_ERROR_INIT;
-	char root[32];
-	snprintf(root, sizeof root, "bench-%u", c->databases);
-	pgs_kv *kv = c->local_kv ? local_kv(c, root) : etcd_kv(c->etcd, root, NULL);
-	pgs_blob *blob = s3_blob(c->s3, root, NULL);
-	pgs_store *store;
-	bench_check(kv && blob, "opening the servers");
-	bench_must(pgs_open_with(&store, kv, blob, NULL, &err), &err, "pgs_open_with");
-	return store;
-}
-
-static void create_db(cluster *c, bench_db *out)
-{
-	pgs_error err = PGS_ERROR_INIT;
-	c->databases++;
-	out->store = open_store(c);
-	bench_must(pgs_db_create(&out->db, out->store, "bench", 5, NULL, &err), &err, "pgs_db_create");
-}
-
-static void open_db(cluster *c, bench_db *out)
-{
-	pgs_error err = PGS_ERROR_INIT;
-	out->store = open_store(c);
-	bench_must(pgs_db_open(&out->db, out->store, "bench", 5, NULL, &err), &err, "pgs_db_open");
-}
-
-/* --- libcurl alone --------------------------------------------------------------------- */
-
-/* An object, and what has been sent or has come of it. */
-typedef struct transfer {
-	CURL *easy;
-	uint8_t *data;
-	uint64_t size, done;
-} transfer;
-
-static size_t send_some(char *out, size_t one, size_t count, void *ctx)
-{
-	transfer *t = ctx;
-	uint64_t left = t->size - t->done;
-	size_t size = one * count < left ? one * count : (size_t)left;
-	memcpy(out, t->data + t->done, size);
-	t->done += size;
-	return size;
-}
-
-static size_t take_some(char *data, size_t one, size_t size, void *ctx)
-{
-	(void)one;
-	transfer *t = ctx;
-	bench_check(size <= t->size - t->done, "curl: more came than was asked for");
-	memcpy(t->data + t->done, data, size);
-	t->done += size;
-	return size;
-}
-
-static CURL *new_curl(cluster *c)
-{
-	char url[128];
-	CURL *easy = curl_easy_init();
-	bench_check(easy != NULL, "curl_easy_init");
-	snprintf(url, sizeof url, "%s/" S3_TEST_BUCKET "/curl", s3_endpoint(c->s3));
-	curl_easy_setopt(easy, CURLOPT_URL, url);
-	curl_easy_setopt(easy, CURLOPT_AWS_SIGV4, "aws:amz:us-east-1:s3");
-	curl_easy_setopt(easy, CURLOPT_USERNAME, S3_TEST_ID);
-	curl_easy_setopt(easy, CURLOPT_PASSWORD, S3_TEST_SECRET);
-	curl_easy_setopt(easy, CURLOPT_FAILONERROR, 1L);
-	return easy;
-}
-
-static void run_curl(transfer *t)
-{
-	struct curl_slist *headers = curl_slist_append(NULL, "x-amz-content-sha256: UNSIGNED-PAYLOAD");
-	curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, headers);
-	CURLcode code = curl_easy_perform(t->easy);
-	curl_slist_free_all(headers);
-	if (code || t->done != t->size)
-		bench_die("curl: %s, after %llu of %llu bytes", curl_easy_strerror(code), (unsigned long long)t->done,
-			(unsigned long long)t->size);
-}
-
-static void upload(cluster *c, uint8_t *data, uint64_t size)
-{
-	transfer t = {new_curl(c), data, size, 0};
-	curl_easy_setopt(t.easy, CURLOPT_UPLOAD, 1L);
-	curl_easy_setopt(t.easy, CURLOPT_INFILESIZE_LARGE, (curl_off_t)size);
-	curl_easy_setopt(t.easy, CURLOPT_READFUNCTION, send_some);
-	curl_easy_setopt(t.easy, CURLOPT_READDATA, &t);
-	run_curl(&t);
-	curl_easy_cleanup(t.easy);
-}
-
-static void download(CURL *easy, uint64_t offset, uint8_t *data, uint64_t size)
-{
-	transfer t = {easy, data, size, 0};
-	char range[64];
-	snprintf(range, sizeof range, "%llu-%llu", (unsigned long long)offset, (unsigned long long)(offset + size - 1));
-	curl_easy_setopt(easy, CURLOPT_RANGE, range);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_some);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &t);
-	run_curl(&t);
-}
 
 /* --- the data ----------------------------------------------------------------------------- */
 
@@ -259,8 +90,8 @@ static double import_ours(void *ctx)
 {
 	bulk *b = ctx;
 	bench_db db;
-	empty_bucket(&b->c); /* the server has it in memory */
-	create_db(&b->c, &db);
+	cluster_empty_bucket(&b->c); /* the server has it in memory */
+	cluster_create_db(&b->c, &db);
 	double speed = write_all(b, db.db);
 	bench_db_close(&db);
 	return speed;
@@ -269,9 +100,9 @@ static double import_ours(void *ctx)
 static double import_curl(void *ctx)
 {
 	bulk *b = ctx;
-	empty_bucket(&b->c);
+	cluster_empty_bucket(&b->c);
 	double since = bench_seconds();
-	upload(&b->c, b->frames, b->frame_bytes);
+	cluster_upload(&b->c, b->frames, b->frame_bytes);
 	return megabytes_per_second(b, since);
 }
 
@@ -292,7 +123,7 @@ static double scan_ours(void *ctx)
 	uint8_t page[4096];
 	b->gets = 0;
 	double since = bench_seconds();
-	open_db(&b->c, &db);
+	cluster_open_db(&b->c, &db);
 	bench_must(pgs_begin(&t, db.db, NULL, &err), &err, "pgs_begin");
 	for (uint32_t i = 0; i < b->pages->count; i++) {
 		bench_must(pgs_read(t, i, page), pgs_txn_error(t), "pgs_read");
@@ -307,10 +138,10 @@ static double scan_ours(void *ctx)
 
 static void fetch_frames(bulk *b)
 {
-	CURL *easy = new_curl(&b->c);
+	CURL *easy = cluster_curl(&b->c);
 	for (uint64_t at = 0; at < b->frame_bytes; at += CURL_RANGE) {
 		uint64_t left = b->frame_bytes - at;
-		download(easy, at, b->came + at, left < CURL_RANGE ? left : CURL_RANGE);
+		cluster_download(easy, at, b->came + at, left < CURL_RANGE ? left : CURL_RANGE);
 	}
 	curl_easy_cleanup(easy);
 }
@@ -359,7 +190,7 @@ static void run_bulk(const bench_env *env, bench_result *out)
 static void load(bulk *b)
 {
 	import_ours(b);
-	upload(&b->c, b->frames, b->frame_bytes);
+	cluster_upload(&b->c, b->frames, b->frame_bytes);
 }
 
 static void scan_against(const bench_env *env, bench_side baseline, bench_result *out)
@@ -432,7 +263,7 @@ static double curl_points(void *ctx)
 	for (uint32_t i = 0; i < p->count; i++) {
 		uint64_t offset = (uint64_t)p->order[i] * 100 % (p->b.frame_bytes - sizeof bytes);
 		double since = bench_seconds();
-		download(p->easy, offset, bytes, sizeof bytes);
+		cluster_download(p->easy, offset, bytes, sizeof bytes);
 		seconds[i] = bench_seconds() - since;
 		bench_check(memcmp(bytes, p->b.frames + offset, sizeof bytes) == 0, "curl: other bytes came");
 	}
@@ -447,11 +278,11 @@ static void read_from(const bench_env *env, bool local_kv, bench_result *out)
 		return;
 	p.b.c.local_kv = local_kv;
 	load(&p.b);
-	open_db(&p.b.c, &p.db);
+	cluster_open_db(&p.b.c, &p.db);
 	bench_must(pgs_maintain(p.db.db, NULL, NULL, &err), &err, "pgs_maintain"); /* folds the import's pack */
 	bench_db_close(&p.db);
-	open_db(&p.b.c, &p.db);
-	p.easy = new_curl(&p.b.c);
+	cluster_open_db(&p.b.c, &p.db);
+	p.easy = cluster_curl(&p.b.c);
 	p.order = bench_shuffled(p.b.pages->count, 1);
 	p.count = env->quick ? 20 : POINTS;
 	bench_compare(env, read_points, curl_points, &p, out);
