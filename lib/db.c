@@ -262,6 +262,10 @@ static int open_prefix(pgs_db **out, pgs_store *store, const uint8_t *prefix, co
 		return result;
 	atomic_init(&(*out)->page_count, space.page_count);
 	atomic_init(&(*out)->commits, space.commits);
+	if (store->backend.concurrency > 1) {
+		pgs__contents *c = &(*out)->contents;
+		pgs__levels_open(&c->levels, c->backend, c->prefix, deadline_ms);
+	}
 	*out = publish(store, *out);
 	return result;
 }

@@ -11,6 +11,7 @@
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/random.h"
+#include "util/task.h"
 
 #define OPEN_TIMEOUT_MS 30000
 #define SOFT_QUOTA_PERCENT 80
@@ -117,35 +118,57 @@ static int read_random(void *ctx, uint64_t offset, void *buffer, size_t size)
 	return PGS_OK;
 }
 
+/* The copy of the identity in the blob store; where calls wait for a network it is read while the KV is asked. */
+typedef struct blob_identity {
+	pgs_blob *blob;
+	pgs__task task;
+	uint8_t random[sizeof((pgs__identity *)NULL)->random];
+	uint64_t deadline_ms;
+	int result;
+	pgs_error err; /* that it is not there yet is no failure */
+} blob_identity;
+
+static void *read_blob_identity(void *ctx)
+{
+	blob_identity *b = ctx;
+	pgs_blob_range range = {.name = IDENTITY_BLOB, .size = sizeof b->random, .buffer = b->random};
+	b->result = b->blob->vtable->get(b->blob, &range, 1, b->deadline_ms, &b->err);
+	return NULL;
+}
+
 /* The blob store keeps a copy, so that a KV and a blob store that do not belong together are not mixed. */
-static int check_blob_identity(pgs_store *store, pgs__identity *identity, uint64_t deadline_ms, pgs_error *err)
+static int check_blob_identity(pgs_store *store, const blob_identity *copy, pgs__identity *identity,
+			       uint64_t deadline_ms, pgs_error *err)
 {
 	pgs_blob *blob = store->backend.blob;
-	uint8_t random[sizeof identity->random];
-	pgs_blob_range range = {.name = IDENTITY_BLOB, .size = sizeof random, .buffer = random};
-	pgs_error local = PGS_ERROR_INIT; /* that it is not there yet is no failure */
-	int result = blob->vtable->get(blob, &range, 1, deadline_ms, &local);
+	const int result = copy->result;
 	if (result == PGS_ENOTFOUND && store->read_only)
 		return PGS_OK;
 	if (result == PGS_ENOTFOUND)
 		return blob->vtable->put(blob, IDENTITY_BLOB, sizeof identity->random, read_random, identity,
 					 deadline_ms, err);
-	if (result == PGS_OK && memcmp(random, identity->random, sizeof random) != 0)
+	if (result == PGS_OK && memcmp(copy->random, identity->random, sizeof copy->random) != 0)
 		return pgs__error(err, PGS_ECORRUPT,
 				  "the KV and the blob store belong to different stores: check both halves of the URL");
-	return result == PGS_OK ? PGS_OK : pgs__error(err, result, "%s", local.message);
+	return result == PGS_OK ? PGS_OK : pgs__error(err, result, "%s", copy->err.message);
 }
 
 static int identify(pgs_store *store, bool must_exist, pgs_error *err)
 {
 	pgs__identity identity;
 	uint64_t deadline = pgs__now_ms() + (store->timeout_ms ? store->timeout_ms : OPEN_TIMEOUT_MS);
+	blob_identity copy = {.blob = store->backend.blob, .deadline_ms = deadline, .err = PGS_ERROR_INIT};
+	bool beside = store->backend.concurrency > 1 && pgs__task_start(&copy.task, read_blob_identity, &copy);
 	int result;
 	do /* a lost reply is asked for again: what is there by then is the answer */
 		result = get_identity(store, !must_exist && !store->read_only, &identity, deadline, err);
 	while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
+	if (beside)
+		pgs__task_join(&copy.task);
+	else if (result == PGS_OK)
+		read_blob_identity(&copy);
 	if (result == PGS_OK)
-		result = check_blob_identity(store, &identity, deadline, err);
+		result = check_blob_identity(store, &copy, &identity, deadline, err);
 	return result;
 }
 

@@ -140,7 +140,10 @@ static int not_ours(sq_file *f)
 static int learn_header(sq_file *f, pgs_txn *txn)
 {
 	uint64_t count = 0;
+	const uint64_t first[] = {0, 1, 2}; /* ours, SQLite's first, and mostly the root of the first table: read next */
 	int result = pgs_page_count(txn, &count);
+	if (result == PGS_OK && f->prefetches)
+		result = pgs_prefetch(txn, first, 3);
 	if (result == PGS_OK)
 		result = pgs_read(txn, 0, f->scratch);
 	if (result != PGS_OK) {

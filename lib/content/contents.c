@@ -302,6 +302,7 @@ static void forget_places(pgs__fetch *f)
  * a job has one copy less to try. */
 static int attempt(pgs__fetch *f, uint64_t *generation)
 {
+	pgs__levels_wait(&f->contents->levels);
 	pgs__file_map *map = pgs__levels_map(&f->contents->levels);
 	int result;
 	*generation = map->generation;

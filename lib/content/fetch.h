@@ -28,6 +28,7 @@ typedef struct pgs__fetch {
 	size_t count;
 	bool damaged; /* a copy was found damaged: look for others */
 	bool missed;  /* a file was not there; it may have been merged away */
+	bool last_level; /* locating in the last one, which is not level 0 */
 	bool last;    /* it was not: what is not there is damage */
 	uint64_t deadline_ms;
 	pgs_error *err;

@@ -64,13 +64,14 @@ bool pgs__filters_may_have(pgs__filters *filters, pgs__filter_slot *slot, const 
 	return may_have;
 }
 
-bool pgs__filters_due(pgs__filters *filters, pgs__filter_slot *slot, size_t size, size_t slice_bytes)
+bool pgs__filters_due(pgs__filters *filters, pgs__filter_slot *slot, size_t size, size_t slice_bytes, bool last)
 {
 	pthread_mutex_lock(&filters->lock);
 	bool due = false;
 	if (!slot->bits && !slot->damaged && size <= filters->budget) {
 		slot->missed_bytes += slice_bytes;
-		due = filters->used + size <= filters->budget || slot->missed_bytes > size;
+		bool room = filters->used + size <= filters->budget;
+		due = slot->missed_bytes > (!room ? size : last ? size / 4 : 0);
 	}
 	pthread_mutex_unlock(&filters->lock);
 	return due;

@@ -1,6 +1,8 @@
 /* Filters of sorted files in memory, under a budget.
  *
- * A filter is read when a lookup first needs it and there is room. When the budget is used up, another filter has to go
+ * A filter is read when a lookup first needs it and there is room; that of a file of the last level, which has most of
+ * what is looked for there, after the slices that were read without it have cost a quarter of it: who reads a few pages
+ * of a large database does not need it. When the budget is used up, another filter has to go
  * (CLOCK), and that only pays for a file which is asked often: a filter then is read after the slices that were read
  * for want of it have cost as many bytes. So where the filters in use exceed the budget by far, they cost at most as
  * much as doing without.
@@ -40,8 +42,9 @@ void pgs__filters_free(pgs__filters *filters); /* no slot is in use */
 /* False when the file certainly does not have the id; true when it may, or the filter is not in memory. */
 bool pgs__filters_may_have(pgs__filters *filters, pgs__filter_slot *slot, const pgs__page_id *id);
 
-/* Whether the filter, of `size` bytes, should be read before `slice_bytes` of the table are. */
-bool pgs__filters_due(pgs__filters *filters, pgs__filter_slot *slot, size_t size, size_t slice_bytes);
+/* Whether the filter, of `size` bytes, should be read before `slice_bytes` of the table are. `last`: it is of a file
+ * of the last level. */
+bool pgs__filters_due(pgs__filters *filters, pgs__filter_slot *slot, size_t size, size_t slice_bytes, bool last);
 
 /* It was read: take over `bits`, from pgs__malloc(). */
 void pgs__filters_keep(pgs__filters *filters, pgs__filter_slot *slot, uint8_t *bits, size_t size);

@@ -147,6 +147,7 @@ size_t pgs__file_map_up_to(const pgs__file_map *map, size_t first, size_t end, c
 int pgs__levels_init(pgs__levels *levels)
 {
 	pthread_mutex_init(&levels->lock, NULL);
+	pthread_mutex_init(&levels->opening.lock, NULL);
 	pgs__filters_init(&levels->filters);
 	pgs__slices_init(&levels->slices);
 	levels->map = map_new(NULL, 0);
@@ -155,6 +156,8 @@ int pgs__levels_init(pgs__levels *levels)
 
 void pgs__levels_free(pgs__levels *levels)
 {
+	pgs__levels_wait(levels);
+	pthread_mutex_destroy(&levels->opening.lock);
 	pgs__file_map_release(levels->map);
 	pgs__filters_free(&levels->filters);
 	pgs__slices_free(&levels->slices);
@@ -375,6 +378,32 @@ int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const 
 	if (result != PGS_OK && err)
 		*err = local;
 	return result;
+}
+
+static void *open_beside(void *ctx)
+{
+	pgs__levels_opening *o = ctx;
+	pgs__levels_refresh(o->levels, o->backend, o->prefix, o->deadline_ms, NULL);
+	return NULL;
+}
+
+void pgs__levels_open(pgs__levels *levels, const pgs__backend *backend, const uint8_t *prefix, uint64_t deadline_ms)
+{
+	pgs__levels_opening *o = &levels->opening;
+	o->levels = levels;
+	o->backend = backend;
+	o->prefix = prefix;
+	o->deadline_ms = deadline_ms;
+	atomic_store_explicit(&o->running, pgs__task_start(&o->task, open_beside, o), memory_order_release);
+}
+
+void pgs__levels_wait_slow(pgs__levels *levels)
+{
+	pgs__levels_opening *o = &levels->opening;
+	pthread_mutex_lock(&o->lock);
+	pgs__task_join(&o->task); /* nothing when another thread was first */
+	atomic_store_explicit(&o->running, false, memory_order_release);
+	pthread_mutex_unlock(&o->lock);
 }
 
 static bool is_in(const pgs__file_map *map, const pgs__level_key *key)

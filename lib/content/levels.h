@@ -15,6 +15,7 @@
 #include "content/backend.h"
 #include "content/filters.h"
 #include "content/slices.h"
+#include "util/task.h"
 
 typedef struct pgs__file {
 	_Atomic uint32_t references;
@@ -40,7 +41,19 @@ typedef struct pgs__file_map {
 	uint32_t *furthest; /* furthest[i]: that of the files of i's level up to i whose last id is the greatest */
 } pgs__file_map;
 
+/* The first reading of the list, beside whoever opened the database. */
+typedef struct pgs__levels_opening {
+	_Atomic bool running;
+	pthread_mutex_t lock;
+	pgs__task task;
+	struct pgs__levels *levels;
+	const pgs__backend *backend;
+	const uint8_t *prefix;
+	uint64_t deadline_ms;
+} pgs__levels_opening;
+
 typedef struct pgs__levels {
+	pgs__levels_opening opening;
 	pthread_mutex_t lock;
 	pgs__file_map *map; /* never NULL once initialised */
 	pgs__filters filters;
@@ -50,6 +63,18 @@ typedef struct pgs__levels {
 /* PGS_OK or PGS_ENOMEM. */
 int pgs__levels_init(pgs__levels *levels);
 void pgs__levels_free(pgs__levels *levels);
+
+/* Read the list for the first time, beside the caller, if there can be a thread: the first content that is looked for
+ * needs it. `backend` and `prefix` stay until pgs__levels_free(). Once. That it fails is left to a later refresh. */
+void pgs__levels_open(pgs__levels *levels, const pgs__backend *backend, const uint8_t *prefix, uint64_t deadline_ms);
+
+/* Wait for that; mostly there is nothing to wait for. */
+void pgs__levels_wait_slow(pgs__levels *levels);
+static inline void pgs__levels_wait(pgs__levels *levels)
+{
+	if (atomic_load_explicit(&levels->opening.running, memory_order_acquire))
+		pgs__levels_wait_slow(levels);
+}
 
 /* The current map, to be released. */
 pgs__file_map *pgs__levels_map(pgs__levels *levels);

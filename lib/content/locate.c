@@ -157,7 +157,7 @@ static void load_filter(pgs__fetch *f, pgs__file *file, size_t slices)
 {
 	const pgs__backend *backend = f->contents->backend;
 	const size_t size = (size_t)file->index.filter_size;
-	if (!pgs__filters_due(file->filters, &file->filter, size, slices))
+	if (!pgs__filters_due(file->filters, &file->filter, size, slices, f->last_level))
 		return;
 	uint8_t *bits = pgs__malloc(size + PGS__FILTER_CHECK_SIZE);
 	if (!bits)
@@ -296,6 +296,7 @@ int pgs__locate(pgs__fetch *f, const pgs__file_map *map)
 	int result = PGS_OK;
 	for (size_t first = 0, end; first < map->count && result == PGS_OK; first = end) {
 		end = pgs__file_map_level_end(map, first);
+		f->last_level = end == map->count && map->files[first]->key.level > 0;
 		if (map->files[first]->key.level > 0)
 			result = locate_in_level(f, map, first, end);
 		for (size_t i = first; map->files[first]->key.level == 0 && i < end && result == PGS_OK; i++)

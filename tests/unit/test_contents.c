@@ -479,7 +479,7 @@ static void test_filters__beyond_the_budget_are_read_rarely(void **state)
 	for (int i = 0; i < 10000; i++) {
 		random = random * 6364136223846793005u + 1442695040888963407u;
 		pgs__filter_slot *slot = &slots[random >> 33 & (FILES - 1)];
-		if (pgs__filters_due(&filters, slot, SIZE, 2304)) {
+		if (pgs__filters_due(&filters, slot, SIZE, 2304, false)) {
 			uint8_t *bits = pgs__calloc(1, SIZE);
 			pgs__filters_keep(&filters, slot, bits, SIZE);
 			loads++;
@@ -493,6 +493,23 @@ static void test_filters__beyond_the_budget_are_read_rarely(void **state)
 		pgs__filters_forget(&filters, &slots[i]);
 	assert_int_equal(filters.used, 0);
 	assert_null(filters.hand);
+	pgs__filters_free(&filters);
+}
+
+/* Who reads a few pages of a large database has no use for the filters of the level they are in. */
+static void test_filters__of_the_last_level_are_read_late(void **state)
+{
+	(void)state;
+	enum { SIZE = 64 << 10, SLICE = 2304 };
+	pgs__filters filters;
+	pgs__filter_slot slot = {0};
+	int slices = 0;
+	pgs__filters_init(&filters);
+	assert_true(pgs__filters_due(&filters, &slot, SIZE, SLICE, false));
+	slot.missed_bytes = 0;
+	while (!pgs__filters_due(&filters, &slot, SIZE, SLICE, true))
+		slices++;
+	assert_int_equal(slices, SIZE / 4 / SLICE);
 	pgs__filters_free(&filters);
 }
 
@@ -880,6 +897,7 @@ int main(void)
 		cmocka_unit_test(test_filters__files_without_one_are_read),
 		cmocka_unit_test(test_filters__stay_within_their_budget),
 		cmocka_unit_test(test_filters__beyond_the_budget_are_read_rarely),
+		cmocka_unit_test(test_filters__of_the_last_level_are_read_late),
 		cmocka_unit_test(test_damage__another_copy_is_taken),
 		cmocka_unit_test(test_damage__the_error_says_where),
 		cmocka_unit_test(test_damage__of_a_table_costs_its_slice),

@@ -557,6 +557,29 @@ static void test_ahead__allocations_failing(void **state)
 	failing_alloc_uninstall();
 }
 
+/* Where contents are is found out while the database is opened and the transaction begins. */
+static void test_open__reads_the_list_of_files_beside(void **state)
+{
+	(void)state;
+	world w;
+	pgs_cost cost = PGS_COST_INIT;
+	fill_large(&w);
+	for (int i = 0; i < 20; i++) { /* also when it is closed at once */
+		world_reopen(&w);
+		if (i % 2)
+			continue;
+		pgs_txn *t;
+		pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+		o.cost = &cost;
+		assert_int_equal(pgs_begin(&t, w.db, &o, NULL), PGS_OK);
+		uint64_t before = cost.kv_requests;
+		read_range(t, LARGE / 2, LARGE / 2 + 1, first_seed);
+		assert_true(cost.kv_requests <= before + 2); /* pointers and packs: nothing is looked for in vain */
+		pgs_abort(t);
+	}
+	world_close(&w);
+}
+
 /* --- hints ------------------------------------------------------------------------------------- */
 
 /* So many pages, far from each other, from `first` on. */
@@ -790,6 +813,7 @@ int main(void)
 		cmocka_unit_test(test_ahead__beside_commits),
 		cmocka_unit_test(test_ahead__allocations_failing),
 		cmocka_unit_test(test_ahead__goes_on_over_pages_left_out),
+		cmocka_unit_test(test_open__reads_the_list_of_files_beside),
 		cmocka_unit_test(test_hint__pages_are_fetched_beside_the_reader),
 		cmocka_unit_test(test_hint__only_so_many_are_under_way),
 		cmocka_unit_test(test_hint__what_is_not_there_is_not_fetched),
