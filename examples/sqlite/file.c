@@ -221,6 +221,8 @@ static int file_write(sqlite3_file *file, const void *bytes, int amount, sqlite3
 {
 	sq_file *f = (sq_file *)file;
 	int result = SQLITE_OK;
+	if (f->state == SQ_PREPARED) /* another could not be prepared: this one is rolled back */
+		f->state = SQ_WRITING;
 	if (f->state != SQ_WRITING && f->state != SQ_FAILED) /* locking_mode=EXCLUSIVE would get here */
 		return SQLITE_IOERR_WRITE;
 	if (f->state == SQ_WRITING && !f->writer)
@@ -266,7 +268,7 @@ static int file_close(sqlite3_file *file)
 static int file_sync(sqlite3_file *file, int flags)
 {
 	(void)file, (void)flags;
-	return SQLITE_OK; /* it was durable when SQLITE_FCNTL_SYNC returned */
+	return SQLITE_OK; /* what is committed is durable (commit.c) */
 }
 
 static int file_size(sqlite3_file *file, sqlite3_int64 *size)
@@ -297,7 +299,9 @@ static int file_control(sqlite3_file *file, int op, void *argument)
 	sq_file *f = (sq_file *)file;
 	switch (op) {
 	case SQLITE_FCNTL_SYNC:
-		return sq_commit(f);
+		return sq_commit(f, argument);
+	case SQLITE_FCNTL_COMMIT_PHASETWO:
+		return f->state == SQ_PREPARED ? sq_publish(f) : SQLITE_OK;
 	case SQLITE_FCNTL_PDB:
 		sq_files_connect(f, argument);
 		return SQLITE_OK;
@@ -318,7 +322,6 @@ static int file_control(sqlite3_file *file, int op, void *argument)
 	case SQLITE_FCNTL_SIZE_HINT:
 	case SQLITE_FCNTL_CHUNK_SIZE:
 	case SQLITE_FCNTL_OVERWRITE:
-	case SQLITE_FCNTL_COMMIT_PHASETWO:
 		return SQLITE_OK;
 	default:
 		return SQLITE_NOTFOUND;

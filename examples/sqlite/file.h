@@ -6,7 +6,7 @@
  *   header.c   page 1's counters, kept apart       pragma.c   what SQL can ask
  *   pages.c    sets of pages                       tables.c   and in which tables
  *   prefetch.c pages that will be read next        btree.c    … which the b-tree names
- *   errors.c   why something failed
+ *   errors.c   why something failed                super.c    transactions that change several databases
  */
 #ifndef SQ_FILE_H
 #define SQ_FILE_H
@@ -140,6 +140,7 @@ void sq_prefetch_stat_reset(struct sq_file *file);
 typedef enum sq_write_state {
 	SQ_NOT_WRITING,
 	SQ_WRITING,   /* RESERVED or more; `writer` may be NULL as long as there is no database */
+	SQ_PREPARED,  /* all is written that the commit is to have, which others of the connection's have to join */
 	SQ_FAILED,    /* the commit was refused: what is written until the lock is given up goes nowhere */
 	SQ_COMMITTED  /* committed, and a reader of this connection is still at it */
 } sq_write_state;
@@ -158,6 +159,7 @@ typedef struct sq_file {
 	sq_database *database;
 	sqlite3 **connection; /* told by SQLITE_FCNTL_PDB */
 	struct sq_file *next; /* of all that are open */
+	const char *name;     /* as SQLite knows it */
 	bool read_only;
 	int refused;          /* it could not be opened: the code that everything fails with (vfs.c); 0 = open */
 	pgs_txn_options at;   /* how its transactions begin, to read: what past state they show, and their timeout */
@@ -175,7 +177,10 @@ typedef struct sq_file {
 	pgs_txn *writer;
 	pgs_txn *after;
 	size_t fetched;       /* pages of the reader SQLite holds */
-	bool has_turn;
+	bool has_turn;        /* from the start */
+	bool ahead;           /* it is locked, though SQLite has not asked for that yet */
+	char *super;          /* PREPARED: the super-journal that decides; NULL = there is none. With the next file */
+	struct sq_file *next_waiting; /* that waits for one (super.c) */
 
 	sq_header seen;       /* at the snapshot, with the counter this connection was told */
 	sq_header now;        /* as SQLite wrote it last */
@@ -235,9 +240,24 @@ bool sq_is_running(const sq_file *file, const char *word);
 void sq_files_add(sq_file *file);
 void sq_files_remove(sq_file *file);
 void sq_files_connect(sq_file *file, sqlite3 **connection);
+/* The files of a file's connection: the first one (after = NULL), or the one after another; NULL: no more. */
+sq_file *sq_files_next(const sq_file *of, const sq_file *after);
+/* The file of this VFS whose journal SQLite knows by this name, and at this address; NULL: there is none. */
+const sq_file *sq_files_find_journal(const char *name);
+/* Its place among the connection's schemas, -1 if it cannot be told. */
+int sq_schema_of(const sq_file *file);
+/* Whether the connection writes, or may be writing, to a file of another VFS, too. */
+bool sq_writes_foreign_file(const sq_file *file);
+int sq_fork_writer(sq_file *file, pgs_txn **out);
+/* Why something is refused: for PRAGMA pagestore_conflict, and the log. */
+int sq_refuse(sq_file *file, int code, const char *why);
 
-/* commit.c */
-int sq_commit(sq_file *file);
+/* commit.c: SQLITE_FCNTL_SYNC, with the super-journal's name or NULL; what was prepared is committed now; the
+ * transaction is given up, or has ended. */
+int sq_commit(sq_file *file, const char *super);
+int sq_publish(sq_file *file);
+/* Take the turns of all that the transaction may change, in one order for all, or none. */
+bool sq_turns_take(const sq_file *of);
 void sq_discard(sq_file *file);
 
 /* pragma.c: SQLITE_NOTFOUND if it is none of ours. */
@@ -245,6 +265,13 @@ int sq_pragma(sq_file *file, char **argument);
 
 /* tables.c: make the tables known to a connection. */
 int sq_tables_create(sqlite3 *db);
+
+/* super.c: super-journals. Deleting one commits what waits for it. */
+size_t sq_super_size(void);
+int sq_super_open(sqlite3_file *file, const char *name);
+bool sq_super_exists(const char *name);
+int sq_super_delete(const char *name);
+int sq_super_join(sq_file *file, const char *name); /* NULL: leave */
 
 /* journal.c */
 typedef struct sq_journal sq_journal;

@@ -109,8 +109,13 @@ static int append(sq_journal *j, const uint8_t *bytes, int size)
 		j->checked = size == 4;
 		return size == 4 ? SQLITE_OK : SQLITE_IOERR_WRITE;
 	}
+	if (j->begun_size && size < 512) { /* no image: a super-journal's name, of a database whose page size is not known yet */
+		j->begun_size = 0;
+		j->closed = true;
+		return SQLITE_OK;
+	}
 	if (j->begun_size)
-		return size >= 512 ? add_record(j, (uint32_t)size) : SQLITE_IOERR_WRITE;
+		return add_record(j, (uint32_t)size);
 	if (size != 4)
 		return SQLITE_IOERR_WRITE;
 	if (is_super(j, sq_get4(bytes))) {
@@ -139,6 +144,10 @@ static int journal_write(sqlite3_file *file, const void *bytes, int size, sqlite
 		j->header_size = HEADER;
 	}
 	int64_t end = journal_size(j);
+	if (offset > end) { /* a super-journal's name, from the next sector on */
+		j->closed = true;
+		return SQLITE_OK;
+	}
 	return offset == end ? append(j, bytes, size) : SQLITE_IOERR_WRITE;
 }
 

@@ -100,17 +100,65 @@ void sq_files_connect(sq_file *f, sqlite3 **connection)
 	pthread_mutex_unlock(&files_lock);
 }
 
-/* Whether the connection is already writing to another file of this VFS: the two could not be committed together.
- * Only this connection's thread changes what is looked at of its files. */
-static bool writes_elsewhere(const sq_file *f)
+/* Only a connection's own thread opens, changes and closes its files: what is found stays. */
+sq_file *sq_files_next(const sq_file *of, const sq_file *after)
 {
-	bool found = false;
-	sqlite3 *db = connection_of(f);
+	sqlite3 *db = connection_of(of);
 	pthread_mutex_lock(&files_lock);
-	for (const sq_file *other = files; db && other && !found; other = other->next)
-		found = other != f && other->connection && *other->connection == db && other->state == SQ_WRITING;
+	sq_file *f = after ? after->next : files;
+	while (f && !(db && f->connection && *f->connection == db))
+		f = f->next;
 	pthread_mutex_unlock(&files_lock);
-	return found;
+	return f;
+}
+
+const sq_file *sq_files_find_journal(const char *name)
+{
+	pthread_mutex_lock(&files_lock);
+	const sq_file *f = files;
+	while (f && sqlite3_filename_journal(f->name) != name)
+		f = f->next;
+	pthread_mutex_unlock(&files_lock);
+	return f;
+}
+
+/* sqlite3_db_name() is there since 3.39. */
+static const char *schema_name(sqlite3 *db, int i)
+{
+	if (sqlite3_libversion_number() >= 3039000)
+		return sqlite3_db_name(db, i);
+	return i == 0 ? "main" : NULL;
+}
+
+static sqlite3_file *schema_file(sqlite3 *db, const char *name)
+{
+	sqlite3_file *file = NULL;
+	sqlite3_file_control(db, name, SQLITE_FCNTL_FILE_POINTER, &file);
+	return file;
+}
+
+int sq_schema_of(const sq_file *f)
+{
+	sqlite3 *db = connection_of(f);
+	const char *name;
+	for (int i = 0; db && (name = schema_name(db, i)); i++)
+		if (schema_file(db, name) == &f->base)
+			return i;
+	return -1;
+}
+
+bool sq_writes_foreign_file(const sq_file *f)
+{
+	sqlite3 *db = connection_of(f);
+	const char *name;
+	for (int i = 0; db && (name = schema_name(db, i)); i++) {
+		const sqlite3_file *file = schema_file(db, name);
+		const char *path = sqlite3_db_filename(db, name); /* "": temporary, or in memory */
+		if (file && file->pMethods != &sq_file_methods && path && *path &&
+			sqlite3_txn_state(db, name) == SQLITE_TXN_WRITE)
+			return true;
+	}
+	return sqlite3_libversion_number() < 3039000;
 }
 
 /* --- snapshots ---------------------------------------------------------------------------------------------- */
@@ -221,9 +269,9 @@ static int take_snapshot(sq_file *f)
 	return SQLITE_OK;
 }
 
-static int lock_shared(sq_file *f)
+static int begin_shared(sq_file *f, bool turn)
 {
-	if (needs_turn(f)) {
+	if (turn) {
 		if (!sq_turn_take(f->database, f, TURN_WAIT_MS))
 			return SQLITE_BUSY;
 		f->has_turn = true;
@@ -234,23 +282,80 @@ static int lock_shared(sq_file *f)
 	return result;
 }
 
+/* The order in which BEGIN IMMEDIATE locks, the same in all processes. */
+static int compare_names(const sq_file *a, const sq_file *b)
+{
+	int by_name = strcmp(a->database->name, b->database->name);
+	return by_name ? by_name : (a->database->store > b->database->store) - (a->database->store < b->database->store);
+}
+
+static sq_file *next_by_name(const sq_file *of, const sq_file *last)
+{
+	sq_file *next = NULL;
+	for (sq_file *f = sq_files_next(of, NULL); f; f = sq_files_next(of, f))
+		if ((!last || compare_names(f, last) > 0) && (!next || compare_names(f, next) < 0))
+			next = f;
+	return next;
+}
+
+/* Give up what SQLite has not asked for yet. */
+static void end_ahead(const sq_file *of)
+{
+	for (sq_file *f = sq_files_next(of, NULL); f; f = sq_files_next(of, f))
+		if (f->ahead) {
+			f->ahead = false;
+			sq_end(f);
+		}
+}
+
+/* BEGIN IMMEDIATE is about all databases of the connection. SQLite locks them as they were attached; two connections that
+ * did it the other way round would wait for each other. So all are locked at once, in one order, or none is. */
+static int lock_all(sq_file *of)
+{
+	int result = SQLITE_OK;
+	for (sq_file *f = next_by_name(of, NULL); result == SQLITE_OK && f; f = next_by_name(of, f)) {
+		if (f->lock != SQLITE_LOCK_NONE || f->read_only)
+			continue;
+		result = begin_shared(f, true);
+		f->ahead = result == SQLITE_OK;
+	}
+	if (result != SQLITE_OK)
+		end_ahead(of);
+	of->ahead = false;
+	return result;
+}
+
+static int lock_shared(sq_file *f)
+{
+	if (f->ahead) {
+		f->ahead = false;
+		return SQLITE_OK;
+	}
+	bool turn = needs_turn(f);
+	return turn && sq_is_running(f, "BEGIN") ? lock_all(f) : begin_shared(f, turn);
+}
+
 void sq_end(sq_file *f)
 {
+	bool had_turn = f->has_turn;
 	pgs_abort(f->after);
 	pgs_abort(f->writer);
 	pgs_abort(f->reader);
 	pgs_abort(f->old_reader);
 	f->after = f->writer = f->reader = f->old_reader = NULL;
 	f->fetched = 0;
-	f->state = SQ_NOT_WRITING;
-	if (f->has_turn)
+	if (f->has_turn || f->state != SQ_NOT_WRITING)
 		sq_turn_give(f->database, f);
+	f->state = SQ_NOT_WRITING;
+	sq_super_join(f, NULL);
 	f->has_turn = false;
+	if (had_turn)
+		end_ahead(f);
 }
 
 /* --- writing --------------------------------------------------------------------------------------------------- */
 
-static int refuse(sq_file *f, int code, const char *why)
+int sq_refuse(sq_file *f, int code, const char *why)
 {
 	snprintf(f->conflict, sizeof f->conflict, "%s", why);
 	f->conflicts += code == SQLITE_BUSY_SNAPSHOT;
@@ -265,13 +370,13 @@ static int go_on_after_commit(sq_file *f)
 	pgs_txn *next;
 	const char *why = "others have committed since the statement began that is still reading";
 	if (f->merged)
-		return refuse(f, SQLITE_BUSY_SNAPSHOT, why);
+		return sq_refuse(f, SQLITE_BUSY_SNAPSHOT, why);
 	int result = pgs_begin(&next, f->db, &f->at, &f->error);
 	if (result != PGS_OK)
 		return sq_fail(f, result, SQLITE_IOERR_LOCK);
 	if (pgs_txn_revision(next) != f->committed) {
 		pgs_abort(next);
-		return refuse(f, SQLITE_BUSY_SNAPSHOT, why);
+		return sq_refuse(f, SQLITE_BUSY_SNAPSHOT, why);
 	}
 	if (f->fetched && !f->old_reader)
 		f->old_reader = f->reader;
@@ -283,23 +388,36 @@ static int go_on_after_commit(sq_file *f)
 	return SQLITE_OK;
 }
 
-static int fork_writer(sq_file *f)
+int sq_fork_writer(sq_file *f, pgs_txn **out)
 {
 	pgs_txn_options o = to_write(f);
-	return sq_fail(f, pgs_fork(&f->writer, f->reader, &o, &f->error), SQLITE_IOERR_LOCK);
+	return sq_fail(f, pgs_fork(out, f->reader, &o, &f->error), SQLITE_IOERR_LOCK);
+}
+
+/* What the transaction writes already may not go together with this file. BEGIN IMMEDIATE locks all there is, and need
+ * not write to it. */
+static int check_others(sq_file *f)
+{
+	for (const sq_file *other = sq_files_next(f, NULL); other; other = sq_files_next(f, other)) {
+		if (other == f || other->state != SQ_WRITING)
+			continue;
+		if (other->database == f->database)
+			return sq_refuse(f, SQLITE_BUSY, "the connection writes to the database under another name");
+		if (other->database->store != f->database->store && !sq_is_running(f, "BEGIN"))
+			return sq_refuse(f, SQLITE_ERROR, "a transaction cannot change databases of different stores");
+	}
+	return SQLITE_OK;
 }
 
 static int lock_reserved(sq_file *f)
 {
-	int result = SQLITE_OK;
 	if (f->read_only)
 		return SQLITE_READONLY;
-	if (writes_elsewhere(f))
-		return refuse(f, SQLITE_ERROR, "a transaction can change one database in a pagestore, not several");
-	if (f->state == SQ_COMMITTED)
+	int result = check_others(f);
+	if (result == SQLITE_OK && f->state == SQ_COMMITTED)
 		result = go_on_after_commit(f);
 	if (result == SQLITE_OK && f->reader && !f->writer)
-		result = fork_writer(f);
+		result = sq_fork_writer(f, &f->writer);
 	if (result != SQLITE_OK)
 		return result;
 	f->state = SQ_WRITING;
@@ -328,7 +446,17 @@ int sq_create(sq_file *f, uint32_t page_size)
 	pgs_abort(f->writer);
 	f->writer = NULL;
 	f->state = SQ_FAILED;
-	return refuse(f, SQLITE_BUSY_SNAPSHOT, "another connection has made the database");
+	return sq_refuse(f, SQLITE_BUSY_SNAPSHOT, "another connection has made the database");
+}
+
+/* For COMMIT, or to write pages ahead of it, in the midst of a transaction: that does not need the turn yet. COMMIT sets
+ * autocommit mode first, and asks for this lock of all files before it touches any. */
+static int lock_exclusive(sq_file *f)
+{
+	sqlite3 *db = connection_of(f);
+	if (!db || !sqlite3_get_autocommit(db) || f->state != SQ_WRITING)
+		return SQLITE_OK;
+	return sq_turns_take(f) ? SQLITE_OK : SQLITE_BUSY;
 }
 
 int sq_lock(sqlite3_file *file, int level)
@@ -341,6 +469,8 @@ int sq_lock(sqlite3_file *file, int level)
 		result = lock_shared(f);
 	else if (f->lock == SQLITE_LOCK_SHARED)
 		result = lock_reserved(f);
+	else if (level == SQLITE_LOCK_EXCLUSIVE)
+		result = lock_exclusive(f);
 	if (result == SQLITE_OK)
 		f->lock = level;
 	return result;

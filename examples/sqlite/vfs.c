@@ -130,6 +130,7 @@ static int open_database(sq_file *f, const char *name, int flags, int *out_flags
 	if (past && !can_begin(f))
 		return refuse(f, SQLITE_CANTOPEN, name, f->error.message);
 	f->base.pMethods = &sq_file_methods;
+	f->name = name; /* stays where it is */
 	sq_files_add(f);
 	if (out_flags)
 		*out_flags = f->read_only ? (flags & ~SQLITE_OPEN_READWRITE) | SQLITE_OPEN_READONLY : flags;
@@ -151,27 +152,27 @@ static int vfs_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, int 
 		sq_journal_open(file, (sq_file *)sqlite3_database_file_object(name));
 		return SQLITE_OK;
 	}
-	if (flags & (SQLITE_OPEN_SUPER_JOURNAL | SQLITE_OPEN_WAL)) {
-		sq_tell(SQLITE_CANTOPEN, "a transaction that changes a database in a pagestore cannot change another file, too");
+	if (flags & SQLITE_OPEN_SUPER_JOURNAL)
+		return sq_super_open(file, name);
+	if (flags & SQLITE_OPEN_WAL)
 		return SQLITE_CANTOPEN;
-	}
 	return other->xOpen(other, name, file, flags, out_flags);
 }
 
 /* --- names -------------------------------------------------------------------------------------------------- */
 
-/* Journals are gone when they are closed. */
+/* Journals are gone when they are closed. A super-journal is what a transaction waits for. */
 static int vfs_delete(sqlite3_vfs *vfs, const char *name, int sync_dir)
 {
-	(void)vfs, (void)name, (void)sync_dir;
-	return SQLITE_OK;
+	(void)vfs, (void)sync_dir;
+	return sq_super_delete(name);
 }
 
 /* There never is a journal to be rolled back. */
 static int vfs_access(sqlite3_vfs *vfs, const char *name, int flags, int *there)
 {
-	(void)vfs, (void)name, (void)flags;
-	*there = 0;
+	(void)vfs, (void)flags;
+	*there = sq_super_exists(name);
 	return SQLITE_OK;
 }
 
@@ -275,6 +276,7 @@ int pagestore_sqlite_register(void)
 	if (!sqlite3_vfs_find(SQ_VFS_NAME)) {
 		sqlite3_vfs *other = sqlite3_vfs_find(NULL);
 		size_t size = sizeof(sq_file) > sq_journal_size() ? sizeof(sq_file) : sq_journal_size();
+		size = size > sq_super_size() ? size : sq_super_size();
 		the_vfs.pAppData = other;
 		the_vfs.szOsFile = other->szOsFile > (int)size ? other->szOsFile : (int)size;
 		result = sqlite3_vfs_register(&the_vfs, 0);

@@ -518,26 +518,6 @@ static void test_sqlite_cache__is_kept_while_nobody_else_commits(void **state)
 
 /* --- several databases --------------------------------------------------------------------------------------------- */
 
-static void test_sqlite_attach__one_transaction_writes_one_database(void **state)
-{
-	fixture *f = *state;
-	char sql[200];
-	snprintf(sql, sizeof sql, "attach 'file:other?store=%s' as other; create table other.o(n)", f->store.name);
-	sql_do(f->a, sql);
-	sql_do(f->a, "insert into other.o select n from x");
-	sql_do(f->a, "begin; insert into other.o values (1)");
-	sql_expect(f->a, SQLITE_ERROR, "update x set n = 5");
-	sql_do(f->a, "rollback");
-	sql_expect_text(f->a, "1|0", "select count(*), (select n from x) from other.o");
-	sql_do(f->a, "create temp table s(n); begin; update x set n = 5; insert into s values (1); rollback;"
-		     "begin; update x set n = 5; insert into s values (1); commit; drop table s");
-	sql_do(f->a, "attach ':memory:' as m; create table m.p(n); begin; insert into m.p values (1);"
-		     "update x set n = 6; commit; detach m");
-	sql_check(f->a);
-	sql_do(f->a, "pragma other.integrity_check; detach other");
-	assert_int_equal(sql_number(f->b, "select n from x"), 6);
-}
-
 /* PRAGMAs without a schema's name are told to the main file only, but count for all: nothing gets broken by that. */
 static void test_sqlite_attach__modes_that_break_things(void **state)
 {
@@ -781,7 +761,6 @@ int main(void)
 		TEST(test_sqlite_reader__goes_on_while_its_connection_commits),
 		TEST(test_sqlite_reader__keeps_its_snapshot_after_a_merged_commit),
 		TEST(test_sqlite_cache__is_kept_while_nobody_else_commits),
-		TEST(test_sqlite_attach__one_transaction_writes_one_database),
 		TEST(test_sqlite_attach__modes_that_break_things),
 		TEST(test_sqlite_tables__log_and_changes),
 		TEST(test_sqlite_create__by_the_first_write),
