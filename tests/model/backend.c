@@ -86,7 +86,7 @@ static void observe_put(sim_db *db, const uint8_t *prefix, char kind, pgs_slice 
 			sim_fail("the commit of revision %llu is marked as aborted afterwards",
 				(unsigned long long)txn->committed);
 		else if (txn)
-			txn->never = true;
+			model_never(txn);
 	}
 }
 
@@ -201,6 +201,8 @@ static void observe_ops(sim_link *link, const pgs_kv_op *ops, size_t count, uint
 		else if (key[9] == 'm' && size == 10 && ops[i].range_end.size == 0 && db && !db->dropped)
 			db->dropped = revision;
 	}
+	if (world.last_commit == revision)
+		model_committed_together(revision);
 }
 
 static int observer_txn(pgs_kv *kv, pgs_kv_txn *txns, size_t count, uint64_t deadline_ms, pgs_error *err)

@@ -538,6 +538,96 @@ static void op_attrs(sim_client *c)
 		pgs_abort(r.t);
 }
 
+/* --- of several databases --------------------------------------------------------------------------- */
+
+/* Two databases that a client has open, of which it is at one at a time. */
+typedef struct side {
+	pgs_db *db;
+	sim_db *model;
+	int database;
+} side;
+
+static side take_side(sim_client *c)
+{
+	return (side){c->db, c->model, c->database};
+}
+
+static void go_to(sim_client *c, const side *s)
+{
+	c->db = s->db;
+	c->model = s->model;
+	c->database = s->database;
+}
+
+static void commit_both(sim_client *c, running *r)
+{
+	pgs_commit_options o[2] = {PGS_COMMIT_OPTIONS_INIT, PGS_COMMIT_OPTIONS_INIT};
+	const pgs_commit_options *options[2] = {&o[0], &o[1]};
+	pgs_txn *txns[2] = {r[0].t, r[1].t};
+	pgs_error err = PGS_ERROR_INIT;
+	uint64_t revision = 0, faults = c->faults;
+	size_t which = 2;
+	for (int i = 0; i < 2; i++) {
+		o[i].token = &r[i].m->token;
+		r[i].m->sent = true;
+		r[i].m->with = r[!i].m;
+	}
+	c->doing = "commit both";
+	int result = pgs_commit_many(txns, options, 2, &which, &revision, &err);
+	trace_note(2000, (uint64_t)(int64_t)result, revision);
+	for (int i = 0; i < 2 && c->dead; i++) {
+		r[i].m->returned = true;
+		r[i].m->result = PGS_EUNKNOWN;
+	}
+	if (c->dead)
+		return;
+	trace("commit of two databases -> %s, revision %llu%s%s", result == PGS_OK ? "ok" : pgs_error_name(result),
+		NUMBER(revision), result == PGS_OK ? "" : ": ", err.message);
+	for (size_t i = 0; i < 2; i++)
+		model_returned(r[i].m, result, revision, i == which ? err.page : PGS_NO_PAGE, c->faults - faults);
+}
+
+/* One writes, the other reads or writes; in either order. */
+static void work_on_both(sim_client *c, const side *sides)
+{
+	running r[2];
+	bool good = begin(c, &r[0]);
+	go_to(c, &sides[1]);
+	bool began = good && begin(c, &r[1]);
+	if (good && !began)
+		pgs_abort(r[0].t);
+	if (!began)
+		return;
+	uint64_t steps = 2 + rng_below(&c->work, 6);
+	bool reads_only = rng_below(&c->work, 3) == 0;
+	for (uint64_t i = 0; good && i < steps; i++) {
+		uint64_t at = rng_below(&c->work, 2);
+		go_to(c, &sides[at]);
+		good = at == 1 && reads_only ? step_read(&r[at], world.config.touch) : step(&r[at]);
+	}
+	if (good && rng_below(&c->work, 12)) {
+		commit_both(c, r);
+	} else {
+		pgs_abort(r[0].t);
+		pgs_abort(r[1].t);
+	}
+}
+
+static void op_many(sim_client *c)
+{
+	side mine = take_side(c);
+	c->db = NULL;
+	if (client_open_db(c, (mine.database + 1) % (int)world.config.databases)) {
+		side other = take_side(c);
+		const side sides[2] = {mine, other}, turned[2] = {other, mine};
+		bool turn = rng_below(&c->work, 2);
+		go_to(c, turn ? &other : &mine);
+		work_on_both(c, turn ? turned : sides);
+		pgs_db_close(other.db);
+	}
+	go_to(c, &mine);
+}
+
 /* --- history ------------------------------------------------------------------------------------------ */
 
 /* Some revision, more or less recent; from the floor on if there is a choice. */
@@ -599,7 +689,7 @@ void client_ask_status(sim_client *c, sim_txn *txn)
 	if (status == PGS_COMMIT_NOT_HAPPENED && txn->committed)
 		sim_fail("the status of the commit of revision %llu is that it never happened", NUMBER(txn->committed));
 	if (status == PGS_COMMIT_NOT_HAPPENED)
-		txn->never = true;
+		model_never(txn);
 }
 
 static void op_status(sim_client *c)
@@ -811,6 +901,7 @@ static void run_op(sim_client *c)
 		[SIM_OP_SNAPSHOT_READ] = {"named", op_snapshot_read},
 		[SIM_OP_SNAPSHOT_DROP] = {"forget", op_snapshot_drop},
 		[SIM_OP_LEVELS] = {"levels", op_levels},
+		[SIM_OP_MANY] = {"many", op_many},
 	};
 	const uint32_t *weights = world.config.weights[c->index];
 	uint64_t sum = 0;

@@ -219,6 +219,8 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 	out->turns = rng_below(&r, 4) ? 0 : 500 + (uint32_t)rng_below(&r, 400);
 	if (out->turns)
 		out->freeze_ms = 20000; /* past the lock's lease */
+	for (uint32_t i = 0; out->databases > 1 && i < SIM_CLIENTS_MAX; i++)
+		out->weights[i][SIM_OP_MANY] = 40;
 	if (steps)
 		out->steps = steps;
 	if (out->clients > clients_max)

@@ -285,6 +285,8 @@ void model_committed(sim_db *db, const uint8_t *uuid, uint64_t revision)
 		sim_fail("a commit that relies on revision %llu takes effect above the floor, %llu",
 			NUMBER(txn->token.base_revision), NUMBER(db->floor));
 	check_serializable(db, txn, revision);
+	if (txn->with && !model_changes(txn->with)) /* what it read in the other database counts, too */
+		check_serializable(txn->with->db, txn->with, revision);
 	txn->committed = revision;
 	apply(db, txn, revision);
 	world.last_commit = revision;
@@ -292,8 +294,18 @@ void model_committed(sim_db *db, const uint8_t *uuid, uint64_t revision)
 	trace("* commit of client %d takes effect: revision %llu", txn->client, NUMBER(revision));
 }
 
-/* It changed nothing, so nothing was sent. */
-static void check_nothing(const sim_txn *txn, uint64_t revision)
+/* Of several databases: all of them, or none. */
+void model_committed_together(uint64_t revision)
+{
+	for (size_t i = world.txn_count; i-- > 0;) {
+		const sim_txn *txn = &world.txns[i];
+		if (txn->committed == revision && txn->with && txn->with->committed != revision && model_changes(txn->with))
+			sim_fail("the commit of client %d takes effect at revision %llu in one of its databases, and not in the "
+				 "other", txn->client, NUMBER(revision));
+	}
+}
+
+bool model_changes(const sim_txn *txn)
 {
 	const sim_state *base = &txn->db->states[txn->base_index];
 	bool changed = txn->view.extent != base->extent || txn->truncated_to != UINT64_MAX;
@@ -301,12 +313,35 @@ static void check_nothing(const sim_txn *txn, uint64_t revision)
 		changed |= txn->view.pages[i] != base->pages[i];
 	for (int i = 0; i < SIM_ATTRS; i++)
 		changed |= txn->attr_written[i];
-	if (changed)
+	return changed;
+}
+
+/* One that changes nothing has no entry: nobody can be told by it what became of the other. */
+void model_never(sim_txn *txn)
+{
+	txn->never = true;
+	if (!txn->with || !model_changes(txn))
+		return;
+	if (txn->with->committed)
+		sim_fail("the commit of revision %llu is said never to happen in another of its databases",
+			NUMBER(txn->with->committed));
+	txn->with->never = true;
+}
+
+/* It changed nothing, so nothing was sent, or only for the other database. */
+static void check_nothing(const sim_txn *txn, uint64_t revision)
+{
+	uint64_t expected = txn->db->states[txn->base_index].revision;
+	if (model_changes(txn))
 		sim_fail("a commit that changes something returned PGS_OK with revision %llu, but nothing took effect",
 			NUMBER(revision));
-	if (revision != base->revision)
+	if (txn->with && model_changes(txn->with))
+		expected = txn->with->committed;
+	else if (txn->with && txn->with->db->states[txn->with->base_index].revision > expected)
+		expected = txn->with->db->states[txn->with->base_index].revision;
+	if (revision != expected)
 		sim_fail("a commit that changes nothing returned revision %llu, not its snapshot's, %llu", NUMBER(revision),
-			NUMBER(base->revision));
+			NUMBER(expected));
 }
 
 static bool may_fail_with(const sim_txn *txn, int result, uint64_t faults)
@@ -343,17 +378,18 @@ void model_returned(sim_txn *txn, int result, uint64_t revision, uint64_t confli
 			NUMBER(txn->committed));
 	if (result == PGS_OK && txn->committed)
 		return;
-	txn->never = true;
+	txn->never = true; /* the other one, if there is one, has returned the same */
 	if (result == PGS_OK) {
 		check_nothing(txn, revision);
 		return;
 	}
-	if (result == PGS_ENOTFOUND && txn->db->dropped)
+	if (result == PGS_ENOTFOUND && txn->db->dropped &&
+		(!txn->with || txn->with->db->dropped || !model_changes(txn->with)))
 		return; /* with all that it changed */
 	if (txn->committed)
 		sim_fail("a commit was refused (%s), but took effect at revision %llu", pgs_error_name(result),
 			NUMBER(txn->committed));
-	if (!may_fail_with(txn, result, faults))
+	if (!may_fail_with(txn, result, faults) && !(txn->with && may_fail_with(txn->with, result, faults)))
 		sim_fail("a commit failed with %s, for which there was no reason", pgs_error_name(result));
 	int page = page_index(conflict_page);
 	if (result == PGS_ECONFLICT && conflict_page != PGS_NO_PAGE &&

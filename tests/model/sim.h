@@ -68,6 +68,7 @@ typedef enum sim_op {
 	SIM_OP_SNAPSHOT_READ,
 	SIM_OP_SNAPSHOT_DROP,
 	SIM_OP_LEVELS,
+	SIM_OP_MANY,
 	SIM_OP_COUNT
 } sim_op;
 
@@ -152,6 +153,7 @@ typedef struct sim_db {
 /* A transaction, and what became of it. */
 typedef struct sim_txn {
 	sim_db *db;
+	struct sim_txn *with;  /* committed together with it: another database's; NULL: alone */
 	pgs_commit_token token;
 	uint64_t kv_revision; /* R */
 	size_t base_index;     /* of the state it reads */
@@ -308,6 +310,9 @@ bool model_may_refuse(sim_db *db, uint64_t revision, uint64_t floor);
 void model_committed(sim_db *db, const uint8_t *uuid, uint64_t revision);
 sim_txn *model_txn_new(void);
 sim_txn *model_find_txn(const uint8_t *uuid);
+void model_committed_together(uint64_t revision); /* all commits of this revision have been told */
+void model_never(sim_txn *txn);                   /* it can no longer take effect */
+bool model_changes(const sim_txn *txn);           /* it has something to commit */
 void model_returned(sim_txn *txn, int result, uint64_t revision, uint64_t conflict_page, uint64_t faults);
 void model_free(void);
 
