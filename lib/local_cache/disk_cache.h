@@ -20,7 +20,9 @@
  *  D4 Without being synced at each commit, LMDB's file is only whole as long as the kernel lives. So before it is first
  *     written, PATH-state says so, durably; a file that says so and is of another boot is started over. A checkpoint
  *     (sync, then "clean" in PATH-state) undoes it.
- *  D5 An LMDB read transaction lasts as long as a call, so that nobody's snapshot keeps pages of the file from being
+ *  D5 Who finds the file broken (LMDB says so, or stops at an assertion) says so in PATH-state: from then on no process
+ *     touches it, and the first one to open it later starts it over.
+ *  D6 An LMDB read transaction lasts as long as a call, so that nobody's snapshot keeps pages of the file from being
  *     used again.
  *
  * Threads: all functions may be called from any threads. After fork() the child has no cache: every call says PGS_EIO,
@@ -58,7 +60,7 @@ typedef struct pgs__disk_cache_options {
  * removed and started over, and that is logged. What is not a cache (something else is in the file) is refused.
  *
  * Errors: PGS_EINVAL (no path, a size below PGS__DISK_CACHE_SIZE_MIN, not a cache), PGS_ENOTFOUND (no such directory),
- * PGS_EAUTH (no rights), PGS_EREADONLY, PGS_ENOSPC, PGS_EBUSY (somebody else is opening it for longer than 5 s),
+ * PGS_EREADONLY (no rights), PGS_ENOSPC, PGS_EBUSY (somebody else is opening it for longer than 5 s),
  * PGS_EIO, PGS_ENOMEM. */
 int pgs__disk_cache_open(pgs__disk_cache **out, const pgs__disk_cache_options *options, pgs_error *err);
 
@@ -73,7 +75,44 @@ int pgs__disk_cache_checkpoint(pgs__disk_cache *cache, uint64_t deadline_ms, pgs
 /* A database's part, made if it is new. Errors: PGS_ELIMIT (the file has 64 databases, all in use), PGS_EBUSY,
  * PGS_EIO, PGS_ENOSPC, PGS_ENOMEM. */
 int pgs__disk_db_attach(pgs__disk_db **out, pgs__disk_cache *cache, const uint8_t prefix[PGS__PREFIX_SIZE],
-			pgs_error *err);
+			uint32_t page_size, pgs_error *err);
 void pgs__disk_db_detach(pgs__disk_db *db); /* NULL is allowed */
+
+/* --- contents ------------------------------------------------------------------------ */
+
+/* Called for each content that is there; `stored` (as pgs__decompress_page() takes it, unproved) is borrowed for the
+ * call. Must not call the cache. */
+typedef void (*pgs__disk_visitor)(void *ctx, size_t index, pgs_slice stored);
+
+/* Look up contents. PGS_OK, whatever was found; PGS_EIO: the cache failed, and what was visited is good all the same. */
+int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t count, pgs__disk_visitor visit, void *ctx);
+
+/* Keep a copy of a content that was just proved. It is written later, with others, by whoever comes by when enough wait
+ * and the file can be had at once; what waits for too long is dropped. Best effort. */
+void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored);
+
+/* Write what waits. PGS_OK, PGS_EBUSY (others kept the file past the deadline: it waits on), PGS_ENOSPC, PGS_EIO. */
+int pgs__disk_flush(pgs__disk_cache *cache, uint64_t deadline_ms, pgs_error *err);
+
+/* The cache's copy of a content does not have its id: remove it, and count it. Best effort: it is met again otherwise. */
+void pgs__disk_drop(pgs__disk_db *db, const pgs__page_id *id);
+
+typedef struct pgs__disk_stat {
+	/* this process, all databases in the file */
+	uint64_t hits, misses, hit_bytes;
+	uint64_t puts, put_bytes;
+	uint64_t dropped;   /* given to put, and not kept: nobody got to write them in time */
+	uint64_t bad;       /* contents and mirrored values that were not what they should be */
+	uint64_t evictions; /* by this process */
+	uint64_t errors;    /* calls that failed */
+	/* the file */
+	uint64_t size_bytes;   /* the bound */
+	uint64_t used_bytes;   /* of it, what is not free to be used again */
+	uint64_t file_bytes;   /* how long the file is */
+	uint64_t content_count;
+	uint64_t content_bytes;
+	bool failed;           /* it is out of use until it is opened anew */
+} pgs__disk_stat;
+int pgs__disk_stat_get(pgs__disk_cache *cache, pgs__disk_stat *out, pgs_error *err);
 
 #endif

@@ -33,7 +33,7 @@ static void mix_namespace(uint8_t id[16])
 		id[i % 16] ^= (uint8_t)text[i];
 }
 
-static void read_boot_id(uint8_t out[16])
+bool pgs__process_boot_id(uint8_t out[16])
 {
 	char text[64];
 	read_text("/proc/sys/kernel/random/boot_id", text, sizeof text);
@@ -48,10 +48,15 @@ static void read_boot_id(uint8_t out[16])
 		out[digits / 2] = (uint8_t)(out[digits / 2] << 4 | value);
 		digits++;
 	}
-	if (digits == 32)
-		mix_namespace(out);
-	else
+	if (digits != 32)
 		memset(out, 0, 16);
+	return digits == 32;
+}
+
+static void read_boot_id(uint8_t out[16])
+{
+	if (pgs__process_boot_id(out))
+		mix_namespace(out);
 }
 
 /* Field 22 of stat; the second, the command in parentheses, may hold anything. 0 when there is no such process. */

@@ -11,6 +11,9 @@ typedef struct pgs__process {
 	uint64_t start; /* clock ticks since boot: tells a reused pid */
 } pgs__process;
 
+/* Of the machine since it started, whatever the PID namespace; zeros, and false, when unknown. */
+bool pgs__process_boot_id(uint8_t out[16]);
+
 /* This process. */
 pgs__process pgs__process_self(void);
 

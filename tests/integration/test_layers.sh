@@ -1,7 +1,7 @@
 #!/bin/sh
 # test_layers.sh: each folder includes only what lies below it
 #
-#   util  <-  codec  <-  content  <-  txn  <-  maintain  <-  lib itself
+#   util  <-  codec  <-  local_cache  <-  content  <-  txn  <-  maintain  <-  lib itself
 #   backends: their own folder, util, http (what those of servers share) and the public headers
 #   examples: their own folder and the public headers
 #
@@ -46,9 +46,10 @@ check() {
 depth=
 check lib/util util
 check lib/codec codec util
-check lib/content content codec util
-check lib/txn txn content codec util
-check lib/maintain maintain txn content codec util
+check lib/local_cache local_cache codec util
+check lib/content content local_cache codec util
+check lib/txn txn content local_cache codec util
+check lib/maintain maintain txn content local_cache codec util
 for backend in backends/*/; do
 	name=$(basename "$backend")
 	check "$backend" util http "$name"
@@ -56,7 +57,7 @@ done
 check examples
 check include
 depth='-maxdepth 1'
-check lib maintain txn content codec util backends
+check lib maintain txn content local_cache codec util backends
 check backends etcd s3 local memory fault util
 
 # Public headers include each other and the language's own, nothing else.

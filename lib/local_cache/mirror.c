@@ -1,0 +1,291 @@
+/* Reading the mirror; the words about it that processes share. */
+#include "local_cache/mirror_record.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "codec/pointer.h"
+#include "util/clock.h"
+#include "util/error.h"
+
+#define GIVE_UP_WAIT_MS 20
+
+static pgs__state_slot *slot_of(const pgs__disk_db *db)
+{
+	return &db->file->state.words->slots[db->slot];
+}
+
+/* --- shared words ------------------------------------------------------------------------ */
+
+static void raise_to(_Atomic uint64_t *word, uint64_t value)
+{
+	uint64_t old = atomic_load(word);
+	while (old < value && !atomic_compare_exchange_weak(word, &old, value))
+		;
+}
+
+uint64_t pgs__mirror_sequence(const pgs__disk_db *db)
+{
+	return pgs__file_usable(db->file) ? atomic_load_explicit(&slot_of(db)->sequence, memory_order_acquire) : 0;
+}
+
+void pgs__mirror_confirm(pgs__disk_db *db, uint64_t at_ms)
+{
+	if (pgs__file_usable(db->file))
+		raise_to(&slot_of(db)->confirmed_ms, at_ms);
+}
+
+uint64_t pgs__mirror_confirmed(const pgs__disk_db *db)
+{
+	return pgs__file_usable(db->file) ? atomic_load(&slot_of(db)->confirmed_ms) : 0;
+}
+
+/* Also when the file has failed: those who have not noticed yet still read it. */
+void pgs__mirror_require(pgs__disk_db *db, uint64_t revision)
+{
+	raise_to(&slot_of(db)->required, revision);
+}
+
+uint64_t pgs__mirror_required(const pgs__disk_db *db)
+{
+	return atomic_load(&slot_of(db)->required);
+}
+
+bool pgs__mirror_follow_lock(pgs__disk_db *db)
+{
+	pgs__cache_file *f = db->file;
+	if (!pgs__file_usable(f))
+		return false;
+	pthread_mutex_lock(&f->attach_lock);
+	const void *who = f->followers[db->slot];
+	bool mine = who == db ||
+		    (!who && pgs__state_lock(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot, true, 0));
+	if (mine)
+		f->followers[db->slot] = db;
+	pthread_mutex_unlock(&f->attach_lock);
+	return mine;
+}
+
+void pgs__mirror_follow_unlock(pgs__disk_db *db)
+{
+	pgs__cache_file *f = db->file;
+	if (f->pid != getpid())
+		return;
+	pthread_mutex_lock(&f->attach_lock);
+	if (f->followers[db->slot] == db) {
+		f->followers[db->slot] = NULL;
+		pgs__state_unlock(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot);
+	}
+	pthread_mutex_unlock(&f->attach_lock);
+}
+
+/* --- state --------------------------------------------------------------------------------- */
+
+typedef struct state_reading {
+	unsigned slot;
+	pgs__mirror_head head;
+} state_reading;
+
+static int read_state(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	state_reading *s = ctx;
+	int rc = pgs__mirror_head_get(file, txn, s->slot, &s->head);
+	if (rc == PGS__FILE_BAD_RECORD) /* of this record alone, and nothing is known then */
+		s->head = (pgs__mirror_head){0};
+	return rc == PGS__FILE_BAD_RECORD ? 0 : rc;
+}
+
+int pgs__mirror_state_get(pgs__disk_db *db, pgs__mirror_state *out, pgs_error *err)
+{
+	state_reading s = {.slot = db->slot};
+	*out = (pgs__mirror_state){0};
+	int rc = pgs__mirror_ready(db);
+	if (!rc)
+		rc = pgs__file_read(db->file, read_state, &s);
+	if (!rc)
+		*out = (pgs__mirror_state){.sequence = s.head.sequence, .horizon = s.head.horizon,
+					   .loading = s.head.loading, .highest = s.head.highest,
+					   .keys = s.head.keys, .bytes = s.head.bytes};
+	return pgs__disk_failed(db->cache, rc, "reading the mirror", err);
+}
+
+/* --- pairs ----------------------------------------------------------------------------------- */
+
+typedef struct reading {
+	pgs__disk_db *db;
+	uint64_t at;
+	const pgs_slice *keys; /* get */
+	pgs_slice first, end;  /* range */
+	size_t count;          /* keys, or the limit */
+	pgs__mirror_visitor visit;
+	void *ctx;
+	pgs__mirror_head head;
+	bool damaged, unknown;
+} reading;
+
+/* Of a pointer that was folded after `at`, the page is what it was then (M2). */
+static bool folded_before(const reading *r, pgs_slice kv_key, pgs_slice value)
+{
+	uint64_t page_no;
+	pgs__pointer pointer;
+	pgs_slice tail;
+	return pgs__key_tail(kv_key, 'p', &tail) && pgs__key_parse_page(kv_key, &page_no) &&
+	       pgs__pointer_decode(value, pgs__page_group(page_no, r->db->page_size), &pointer) == PGS_OK &&
+	       pointer.folded_revision != 0 && pointer.folded_revision <= r->at;
+}
+
+static pgs__mirror_answer answer_of(const reading *r, pgs_slice kv_key, const pgs__mirror_record *record)
+{
+	if (record->dead)
+		return record->mod_revision <= r->at ? PGS__MIRROR_ABSENT : PGS__MIRROR_UNKNOWN;
+	if (record->mod_revision <= r->at || folded_before(r, kv_key, record->value))
+		return PGS__MIRROR_PRESENT;
+	return PGS__MIRROR_UNKNOWN;
+}
+
+static pgs_kv_pair pair_of(pgs_slice kv_key, const pgs__mirror_record *record)
+{
+	return (pgs_kv_pair){.key = kv_key, .value = record->value, .create_revision = record->create_revision,
+			     .mod_revision = record->mod_revision, .version = record->version};
+}
+
+/* Read the head, and settle `at`; false: nothing is known. */
+static int begin(pgs__cache_file *file, MDB_txn *txn, reading *r, bool *known)
+{
+	int rc = pgs__mirror_head_get(file, txn, r->db->slot, &r->head);
+	r->damaged = rc == PGS__FILE_BAD_RECORD;
+	if (rc)
+		return r->damaged ? 0 : rc;
+	if (r->at == 0)
+		r->at = r->head.sequence;
+	*known = r->head.sequence != 0 && r->at <= r->head.sequence && r->at >= r->head.horizon;
+	return 0;
+}
+
+static int get_one(pgs__cache_file *file, MDB_txn *txn, reading *r, size_t index)
+{
+	pgs__mirror_key key;
+	pgs__mirror_record record;
+	pgs__mirror_answer answer = PGS__MIRROR_UNKNOWN;
+	pgs_kv_pair pair;
+	int rc = MDB_BAD_VALSIZE;
+	if (pgs__mirror_key_of(&key, r->db, r->head.number, r->keys[index]))
+		rc = pgs__mirror_record_get(file, txn, &key, &record);
+	r->damaged |= rc == PGS__FILE_BAD_RECORD;
+	if (rc == MDB_NOTFOUND)
+		answer = PGS__MIRROR_ABSENT;
+	else if (!rc)
+		answer = answer_of(r, r->keys[index], &record);
+	else if (rc != PGS__FILE_BAD_RECORD && rc != MDB_BAD_VALSIZE)
+		return rc;
+	if (answer == PGS__MIRROR_PRESENT)
+		pair = pair_of(r->keys[index], &record);
+	r->visit(r->ctx, index, answer, answer == PGS__MIRROR_PRESENT ? &pair : NULL);
+	return 0;
+}
+
+static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	reading *r = ctx;
+	bool known = false;
+	int rc = begin(file, txn, r, &known);
+	for (size_t i = 0; !rc && i < r->count; i++) {
+		if (known)
+			rc = get_one(file, txn, r, i);
+		else
+			r->visit(r->ctx, i, PGS__MIRROR_UNKNOWN, NULL);
+	}
+	return rc;
+}
+
+/* After a reading: what was found damaged is given up, so that it is loaded anew. */
+static int finish(reading *r, int rc, uint64_t *sequence, pgs_error *err)
+{
+	if (!rc && r->damaged)
+		pgs__mirror_give_up(r->db, r->head.number, pgs__now_ms() + GIVE_UP_WAIT_MS);
+	if (sequence)
+		*sequence = rc || r->damaged ? 0 : r->head.sequence;
+	return pgs__disk_failed(r->db->cache, rc, "reading the mirror", err);
+}
+
+int pgs__mirror_get(pgs__disk_db *db, uint64_t at, const pgs_slice *keys, size_t count, pgs__mirror_visitor visit,
+		    void *ctx, uint64_t *sequence, pgs_error *err)
+{
+	reading r = {.db = db, .at = at, .keys = keys, .count = count, .visit = visit, .ctx = ctx};
+	int rc = pgs__mirror_ready(db);
+	if (!rc)
+		rc = pgs__file_read(db->file, get_all, &r);
+	return finish(&r, rc, sequence, err);
+}
+
+/* --- ranges ------------------------------------------------------------------------------------ */
+
+/* One record of a range; false when the range cannot be answered. */
+static bool range_one(reading *r, MDB_val key, MDB_val value, size_t *index)
+{
+	uint8_t whole[PGS__PREFIX_SIZE + PGS__CACHE_KEY_MAX];
+	pgs__mirror_record record;
+	if (!pgs__mirror_record_decode(key, value, &record)) {
+		r->damaged = true;
+		return false;
+	}
+	memcpy(whole, r->db->prefix, PGS__PREFIX_SIZE);
+	memcpy(whole + PGS__PREFIX_SIZE, (const uint8_t *)key.mv_data + 4, key.mv_size - 4);
+	pgs_slice kv_key = {whole, PGS__PREFIX_SIZE + key.mv_size - 4};
+	pgs__mirror_answer answer = answer_of(r, kv_key, &record);
+	if (answer == PGS__MIRROR_PRESENT) {
+		pgs_kv_pair pair = pair_of(kv_key, &record);
+		r->visit(r->ctx, (*index)++, answer, &pair);
+	}
+	return answer != PGS__MIRROR_UNKNOWN;
+}
+
+/* The tables' key where a range ends: that of `end`, or past all of the mirror. */
+static void end_key(pgs__mirror_key *out, const reading *r)
+{
+	if (pgs__mirror_key_of(out, r->db, r->head.number, r->end))
+		return;
+	pgs__store_u32be(out->bytes, r->head.number + 1);
+	out->size = 4;
+}
+
+static int range_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	reading *r = ctx;
+	pgs__mirror_key first, end;
+	MDB_cursor *cursor;
+	MDB_val key, value;
+	bool known = false;
+	size_t index = 0;
+	int rc = begin(file, txn, r, &known);
+	r->unknown = !known || !pgs__mirror_key_of(&first, r->db, r->head.number, r->first);
+	if (rc || r->unknown)
+		return rc;
+	end_key(&end, r);
+	rc = mdb_cursor_open(txn, file->mirror, &cursor);
+	if (rc)
+		return rc;
+	key = pgs__val(first.bytes, first.size);
+	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	while (!rc && !r->unknown && (r->count == 0 || index < r->count) &&
+	       pgs__slice_compare(pgs__val_slice(key), (pgs_slice){end.bytes, end.size}) < 0) {
+		r->unknown = !range_one(r, key, value, &index);
+		rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+	}
+	mdb_cursor_close(cursor);
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+int pgs__mirror_range(pgs__disk_db *db, uint64_t at, pgs_slice first, pgs_slice end, size_t limit,
+		      pgs__mirror_visitor visit, void *ctx, uint64_t *sequence, pgs_error *err)
+{
+	reading r = {.db = db, .at = at, .first = first, .end = end, .count = limit, .visit = visit, .ctx = ctx};
+	int rc = pgs__mirror_ready(db);
+	if (!rc)
+		rc = pgs__file_read(db->file, range_all, &r);
+	int status = finish(&r, rc, sequence, err);
+	if (status == PGS_OK && (r.unknown || r.damaged))
+		return pgs__error(err, PGS_EOLDREV, "the mirror does not know all of this range at revision %llu",
+				  (unsigned long long)at);
+	return status;
+}

@@ -1,0 +1,457 @@
+/* Opening cache files: the registry of this process, and what may be found at a path.
+ *
+ *     pgs__file_open ── PATH-state is in the registry? ── yes ── users + 1
+ *           ↑                │ no
+ *           │          open it, PGS__LOCK_OPEN; is it still the one at the path? ── no: again
+ *           │                ├─ nobody uses it: all right? ── no: PATH and PATH-lock are removed, the state made new
+ *           │                └─ others do: LMDB's files are not theirs? ── all three are removed, again: those who have the old
+ *           │                                                             ones keep them
+ *           └────────────────┘ else LMDB's environment, tables; PGS__LOCK_USE (shared) for as long as it is open
+ *
+ * The registry's lock is held all the way: nobody else in this process opens or closes these files, which would drop
+ * the locks on them.
+ */
+#include "local_cache/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "codec/seal.h"
+#include "util/alloc.h"
+#include "util/clock.h"
+#include "util/error.h"
+
+#define READERS_MAX 1024
+#define TABLES 5
+#define OPEN_WAIT_MS 5000
+#define CLOSE_WAIT_MS 1000
+#define ATTEMPTS 8
+#define AGAIN 1 /* the files were replaced meanwhile */
+
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
+static pgs__cache_file *registry;
+
+static void lock_registry(void)
+{
+	pthread_mutex_lock(&registry_lock);
+}
+
+static void unlock_registry(void)
+{
+	pthread_mutex_unlock(&registry_lock);
+}
+
+static void watch_forks(void)
+{
+	pthread_atfork(lock_registry, unlock_registry, unlock_registry);
+}
+
+/* --- files ---------------------------------------------------------------------------- */
+
+typedef struct paths {
+	char *data, *lock, *state;
+} paths;
+
+static char *with_suffix(const char *path, const char *suffix)
+{
+	size_t size = strlen(path) + strlen(suffix) + 1;
+	char *out = pgs__malloc(size);
+	if (out)
+		snprintf(out, size, "%s%s", path, suffix);
+	return out;
+}
+
+static void paths_free(paths *p)
+{
+	pgs__free(p->data);
+	pgs__free(p->lock);
+	pgs__free(p->state);
+}
+
+static int paths_make(paths *p, const char *path, pgs_error *err)
+{
+	*p = (paths){with_suffix(path, ""), with_suffix(path, "-lock"), with_suffix(path, "-state")};
+	return p->data && p->lock && p->state ? PGS_OK : pgs__error_nomem(err, "opening the cache");
+}
+
+static uint64_t inode_of(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
+}
+
+/* Remove LMDB's files. Whoever still has them open keeps what he has. */
+static int remove_data(const paths *p, pgs_error *err)
+{
+	if ((unlink(p->data) == 0 || errno == ENOENT) && (unlink(p->lock) == 0 || errno == ENOENT))
+		return PGS_OK;
+	return pgs__error(err, pgs__error_from_errno(errno), "cannot remove the old cache '%s': %s", p->data,
+			  strerror(errno));
+}
+
+/* --- LMDB ------------------------------------------------------------------------------ */
+
+/* The file's own record: made, or held against the state. MDB_VERSION_MISMATCH: it is not ours, or of another time. */
+static int check_format(pgs__cache_file *f, MDB_txn *txn, bool fresh)
+{
+	pgs__meta_value m;
+	pgs__reader r;
+	uint8_t id[16];
+	pgs__meta_key(&m, "f", 1);
+	int rc = pgs__meta_get(f, txn, &m, &r);
+	if (rc == MDB_NOTFOUND && fresh) {
+		pgs__meta_key(&m, "f", 1);
+		pgs__put_u16(&m.writer, PGS__CACHE_FORMAT);
+		pgs__put_bytes(&m.writer, f->state.words->file_id, 16);
+		rc = pgs__meta_put(f, txn, &m);
+		pgs__meta_key(&m, "n", 1);
+		pgs__put_u32be(&m.writer, 1);
+		return rc ? rc : pgs__meta_put(f, txn, &m);
+	}
+	if (rc)
+		return rc == MDB_NOTFOUND ? MDB_VERSION_MISMATCH : rc;
+	if (pgs__read_u16(&r) != PGS__CACHE_FORMAT)
+		return MDB_VERSION_MISMATCH;
+	pgs__read_bytes(&r, id, sizeof id);
+	return r.failed || memcmp(id, f->state.words->file_id, sizeof id) != 0 ? MDB_VERSION_MISMATCH : 0;
+}
+
+static int open_tables(pgs__cache_file *f, MDB_txn *txn, bool alone)
+{
+	const struct {
+		const char *name;
+		MDB_dbi *table;
+	} all[TABLES] = {{"meta", &f->meta}, {"pages", &f->pages}, {"queue", &f->queue}, {"mirror", &f->mirror},
+			 {"dead", &f->dead}};
+	MDB_stat root;
+	int rc = mdb_stat(txn, 1, &root);
+	bool fresh = !rc && alone && root.ms_entries == 0;
+	for (size_t i = 0; !rc && i < TABLES; i++)
+		rc = mdb_dbi_open(txn, all[i].name, fresh ? MDB_CREATE : 0, all[i].table);
+	return rc ? rc : check_format(f, txn, fresh);
+}
+
+/* Reading a mapped file past its end is a signal. LMDB leaves out pages at the end that a transaction let go again: so a
+ * file may be somewhat shorter than it says, and is made as long. */
+static int check_length(pgs__cache_file *f)
+{
+	MDB_envinfo info;
+	struct stat st;
+	int fd, rc = mdb_env_info(f->mdb, &info);
+	if (!rc)
+		rc = mdb_env_get_fd(f->mdb, &fd);
+	if (!rc && fstat(fd, &st))
+		rc = errno;
+	if (rc)
+		return rc;
+	uint64_t want = ((uint64_t)info.me_last_pgno + 1) * f->page_size;
+	if (want > f->state.words->size_bytes)
+		return MDB_VERSION_MISMATCH; /* it was larger than it may be now */
+	return (uint64_t)st.st_size < want && ftruncate(fd, (off_t)want) ? errno : 0;
+}
+
+/* Without WRITEMAP, a full disk is an error of a write, and not a signal. No read-ahead: what lies together was not
+ * written together. */
+static int open_env(pgs__cache_file *f, void *ctx)
+{
+	const unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | MDB_NORDAHEAD;
+	const bool *alone = ctx;
+	MDB_stat main_table;
+	MDB_txn *txn;
+	int rc = mdb_env_create(&f->mdb);
+	if (!rc)
+		rc = mdb_env_set_assert(f->mdb, pgs__file_assertion);
+	if (!rc)
+		rc = mdb_env_set_maxreaders(f->mdb, READERS_MAX);
+	if (!rc)
+		rc = mdb_env_set_maxdbs(f->mdb, TABLES);
+	if (!rc)
+		rc = mdb_env_set_mapsize(f->mdb, (size_t)f->state.words->size_bytes);
+	if (!rc)
+		rc = mdb_env_open(f->mdb, f->path, flags, 0666);
+	if (!rc)
+		rc = mdb_env_stat(f->mdb, &main_table);
+	if (rc)
+		return rc;
+	f->page_size = main_table.ms_psize;
+	f->map_pages = f->state.words->size_bytes / f->page_size;
+	rc = *alone ? check_length(f) : 0;
+	if (!rc) /* not to write while others may: that could wait for ever */
+		rc = mdb_txn_begin(f->mdb, NULL, *alone ? 0 : MDB_RDONLY, &txn);
+	if (rc)
+		return rc;
+	rc = open_tables(f, txn, *alone);
+	if (!rc)
+		return mdb_txn_commit(txn);
+	mdb_txn_abort(txn);
+	return rc;
+}
+
+static void close_env(pgs__cache_file *f)
+{
+	if (!f->mdb || f->pid != getpid() || atomic_load(&f->trapped))
+		return; /* of another process, or left in the middle: its memory is all that is lost */
+	for (unsigned i = 0; i < f->pool_size; i++)
+		mdb_txn_abort(f->pool[i]);
+	f->pool_size = 0;
+	mdb_env_close(f->mdb);
+	f->mdb = NULL;
+}
+
+/* --- one that nobody uses ------------------------------------------------------------------ */
+
+static bool condition_good(const pgs__state_words *w)
+{
+	static const uint8_t unknown[16];
+	uint8_t boot[16];
+	uint64_t condition = atomic_load(&w->condition);
+	if (condition == PGS__STATE_CLEAN)
+		return true;
+	pgs__state_boot(boot);
+	return condition == PGS__STATE_DIRTY && memcmp(boot, unknown, 16) != 0 && memcmp(boot, w->boot, 16) == 0;
+}
+
+/* That of a cache, or nothing, and not somebody else's: without a state beside it, a file must be empty, or LMDB's with
+ * our record in it, which shows when it is opened. */
+static int check_not_foreign(const paths *p, bool has_state, pgs_error *err)
+{
+	struct stat st;
+	if (stat(p->data, &st) != 0)
+		return PGS_OK;
+	if (!S_ISREG(st.st_mode))
+		return pgs__error(err, PGS_EINVAL, "the cache's path '%s' is not a file's", p->data);
+	if (st.st_size == 0 || has_state)
+		return PGS_OK;
+	return pgs__error(err, PGS_EINVAL, "'%s' is there and is not a cache of ours, or lost its '%s': remove it, or "
+			  "name another path", p->data, p->state);
+}
+
+/* Make it new. */
+static int start_over(pgs__cache_file *f, const paths *p, uint64_t size_bytes, pgs_error *err)
+{
+	int status = remove_data(p, err);
+	if (status == PGS_OK)
+		status = pgs__state_init(&f->state, size_bytes, err);
+	if (status == PGS_OK && pgs__state_sync(&f->state) != PGS_OK)
+		status = pgs__error(err, PGS_EIO, "cannot sync '%s'", p->state);
+	return status;
+}
+
+static void reset_slots(pgs__state_words *w)
+{
+	for (size_t i = 0; i < PGS__STATE_SLOTS; i++) {
+		atomic_store(&w->slots[i].sequence, 0);
+		atomic_store(&w->slots[i].required, 0);
+		atomic_store(&w->slots[i].confirmed_ms, 0);
+		atomic_store(&w->slots[i].verified, 0);
+	}
+}
+
+static int open_error(const pgs__cache_file *f, int rc, pgs_error *err)
+{
+	int code = rc > 0 ? pgs__error_from_errno(rc) : PGS_EIO;
+	return pgs__error(err, code, "cannot open the cache '%s': %s", f->path, mdb_strerror(rc));
+}
+
+static bool is_resource(int rc)
+{
+	return rc == ENOSPC || rc == ENOMEM || rc == EACCES || rc == EROFS || rc == EPERM || rc == EMFILE ||
+	       rc == ENFILE || rc == EDQUOT || rc == EAGAIN;
+}
+
+static int open_alone(pgs__cache_file *f, const paths *p, uint64_t size_bytes, bool *started_over, pgs_error *err)
+{
+	bool empty, alone = true;
+	bool good = pgs__state_map(&f->state, &empty);
+	int status = check_not_foreign(p, !empty, err);
+	if (status != PGS_OK)
+		return status;
+	*started_over = !empty && (!good || !condition_good(f->state.words));
+	good = good && !*started_over && f->state.words->size_bytes == size_bytes;
+	if (good) {
+		int rc = pgs__file_guard(f, open_env, &alone);
+		if (rc == 0 || is_resource(rc))
+			return rc ? open_error(f, rc, err) : PGS_OK;
+		close_env(f);
+		atomic_store(&f->trapped, false);
+		atomic_store(&f->failed, false);
+		*started_over = true;
+	}
+	status = start_over(f, p, size_bytes, err);
+	if (status != PGS_OK)
+		return status;
+	int rc = pgs__file_guard(f, open_env, &alone);
+	return rc ? open_error(f, rc, err) : PGS_OK;
+}
+
+/* --- one that others use ------------------------------------------------------------------- */
+
+static int open_shared(pgs__cache_file *f, const paths *p, pgs_error *err)
+{
+	bool empty, alone = false;
+	const pgs__state_words *w;
+	if (pgs__state_map(&f->state, &empty) && (w = f->state.words)->data_inode == inode_of(p->data) &&
+	    w->lock_inode == inode_of(p->lock) && atomic_load(&w->condition) != PGS__STATE_BROKEN) {
+		int rc = pgs__file_guard(f, open_env, &alone);
+		if (rc == 0 || is_resource(rc))
+			return rc ? open_error(f, rc, err) : PGS_OK;
+	}
+	int status = remove_data(p, err);
+	if (status == PGS_OK && unlink(p->state) != 0 && errno != ENOENT)
+		status = pgs__error(err, pgs__error_from_errno(errno), "cannot remove '%s': %s", p->state,
+				    strerror(errno));
+	return status == PGS_OK ? AGAIN : status;
+}
+
+/* --- the registry ----------------------------------------------------------------------------- */
+
+static void file_free(pgs__cache_file *f)
+{
+	close_env(f);
+	pgs__state_close(&f->state);
+	pgs__buffer_free(&f->pending.bytes);
+	pthread_mutex_destroy(&f->write_lock);
+	pthread_mutex_destroy(&f->pool_lock);
+	pthread_mutex_destroy(&f->pending_lock);
+	pthread_mutex_destroy(&f->attach_lock);
+	pgs__free(f->path);
+	pgs__free(f);
+}
+
+static int file_new(pgs__cache_file **out, const char *path, pgs_error *err)
+{
+	pgs__cache_file *f = pgs__calloc(1, sizeof *f);
+	*out = f;
+	if (!f)
+		return pgs__error_nomem(err, "opening the cache");
+	pthread_mutex_init(&f->write_lock, NULL);
+	pthread_mutex_init(&f->pool_lock, NULL);
+	pthread_mutex_init(&f->pending_lock, NULL);
+	pthread_mutex_init(&f->attach_lock, NULL);
+	f->state.fd = -1;
+	f->users = 1;
+	f->pid = getpid();
+	f->path = pgs__strndup(path, strlen(path));
+	return f->path ? PGS_OK : pgs__error_nomem(err, "opening the cache");
+}
+
+/* Open the state, and have PGS__LOCK_OPEN on what is at the path. */
+static int open_state(pgs__cache_file *f, const paths *p, pgs_error *err)
+{
+	for (int i = 0; i < ATTEMPTS; i++) {
+		int status = pgs__state_open(&f->state, p->state, err);
+		if (status != PGS_OK)
+			return status;
+		if (!pgs__state_lock(&f->state, PGS__LOCK_OPEN, true, pgs__now_ms() + OPEN_WAIT_MS))
+			return pgs__error(err, PGS_EBUSY, "the cache '%s' is being opened by another process", f->path);
+		if (inode_of(p->state) == (uint64_t)f->state.inode)
+			return PGS_OK;
+		pgs__state_close(&f->state);
+	}
+	return pgs__error(err, PGS_EBUSY, "the cache '%s' is replaced again and again", f->path);
+}
+
+static int open_once(pgs__cache_file *f, const paths *p, uint64_t size_bytes, bool *started_over, pgs_error *err)
+{
+	int status = open_state(f, p, err);
+	if (status != PGS_OK)
+		return status;
+	bool alone = pgs__state_lock(&f->state, PGS__LOCK_USE, true, 0);
+	status = alone ? open_alone(f, p, size_bytes, started_over, err) : open_shared(f, p, err);
+	if (status == PGS_OK && alone) {
+		int dead;
+		mdb_reader_check(f->mdb, &dead);
+		reset_slots(f->state.words);
+		f->state.words->data_inode = inode_of(p->data);
+		f->state.words->lock_inode = inode_of(p->lock);
+	}
+	if (status == PGS_OK && !pgs__state_lock(&f->state, PGS__LOCK_USE, false, 0))
+		status = pgs__error(err, PGS_EIO, "cannot lock '%s'", p->state);
+	if (status == PGS_OK)
+		pgs__state_unlock(&f->state, PGS__LOCK_OPEN);
+	return status;
+}
+
+static pgs__cache_file *find_open(const char *state_path)
+{
+	struct stat st;
+	if (stat(state_path, &st) != 0)
+		return NULL;
+	for (pgs__cache_file *f = registry; f; f = f->next)
+		if (f->state.device == st.st_dev && f->state.inode == st.st_ino && f->pid == getpid())
+			return f;
+	return NULL;
+}
+
+static int open_new(pgs__cache_file **out, const paths *p, uint64_t size_bytes, bool *started_over, pgs_error *err)
+{
+	int status = AGAIN;
+	for (int i = 0; status == AGAIN && i < ATTEMPTS; i++) {
+		status = file_new(out, p->data, err);
+		if (status == PGS_OK)
+			status = open_once(*out, p, size_bytes, started_over, err);
+		if (status != PGS_OK && *out) {
+			file_free(*out);
+			*out = NULL;
+		}
+	}
+	if (status == AGAIN)
+		return pgs__error(err, PGS_EBUSY, "the cache '%s' is replaced again and again", p->data);
+	if (status == PGS_OK) {
+		(*out)->next = registry;
+		registry = *out;
+	}
+	return status;
+}
+
+int pgs__file_open(pgs__cache_file **out, const pgs__disk_cache_options *o, bool *started_over, pgs_error *err)
+{
+	paths p;
+	*out = NULL;
+	*started_over = false;
+	uint64_t size = o->size_bytes ? o->size_bytes : PGS__DISK_CACHE_SIZE_DEFAULT;
+	if (!o->path || !*o->path)
+		return pgs__error(err, PGS_EINVAL, "a cache needs a path");
+	if (size < PGS__DISK_CACHE_SIZE_MIN || size > SIZE_MAX / 2)
+		return pgs__error(err, PGS_EINVAL, "a cache of %llu bytes: at least %llu are needed",
+				  (unsigned long long)size, (unsigned long long)PGS__DISK_CACHE_SIZE_MIN);
+	size -= size % (64u << 10); /* of any machine's pages */
+	pthread_once(&fork_once, watch_forks);
+	int status = paths_make(&p, o->path, err);
+	lock_registry();
+	pgs__cache_file *known = status == PGS_OK ? find_open(p.state) : NULL;
+	if (known && !pgs__file_usable(known)) {
+		status = pgs__error(err, PGS_EIO, "the cache '%s' failed in this process: it is opened anew when all "
+				    "handles of it are closed", p.data);
+	} else if (known) {
+		known->users++;
+		*out = known;
+	} else if (status == PGS_OK) {
+		status = open_new(out, &p, size, started_over, err);
+	}
+	unlock_registry();
+	paths_free(&p);
+	return status;
+}
+
+void pgs__file_release(pgs__cache_file *file)
+{
+	lock_registry();
+	if (--file->users == 0) {
+		/* Who goes last leaves it clean. */
+		if (pgs__file_usable(file) && !pgs__state_others(&file->state, PGS__LOCK_USE))
+			pgs__file_checkpoint(file, pgs__now_ms() + CLOSE_WAIT_MS);
+		pgs__cache_file **at = &registry;
+		while (*at && *at != file)
+			at = &(*at)->next;
+		if (*at)
+			*at = file->next;
+		file_free(file);
+	}
+	unlock_registry();
+}

@@ -1,0 +1,299 @@
+/* Contents in a cache file. */
+#include "local_cache/database.h"
+#include "local_cache/queue.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "util/alloc.h"
+#include "util/clock.h"
+
+#define WAITING_COUNT 64         /* contents are written when so many wait, */
+#define WAITING_BYTES (256u << 10) /* or so much, */
+#define WAITING_MS 100           /* or for so long; */
+#define WAITING_MAX (1u << 20)   /* what is past this is dropped */
+#define DROP_WAIT_MS 20
+#define DROP_PAGES 8
+#define HITS_MAX 3
+
+static void count(_Atomic uint64_t *counter, uint64_t by)
+{
+	atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
+}
+
+/* --- reading --------------------------------------------------------------------------- */
+
+typedef struct getting {
+	const pgs__disk_db *db;
+	const pgs__page_id *ids;
+	size_t count;
+	pgs__disk_visitor visit;
+	void *ctx;
+	uint64_t hits, bytes;
+} getting;
+
+static void note_hit(pgs__cache_file *file, const uint8_t *key)
+{
+	_Atomic uint8_t *counter = pgs__content_hits(file, key);
+	uint8_t hits = atomic_load_explicit(counter, memory_order_relaxed);
+	if (hits < HITS_MAX)
+		atomic_store_explicit(counter, hits + 1, memory_order_relaxed);
+}
+
+static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	getting *g = ctx;
+	for (size_t i = 0; i < g->count; i++) {
+		uint8_t key[PGS__CONTENT_KEY_SIZE];
+		pgs__content_key(key, g->db->number, &g->ids[i]);
+		MDB_val k = pgs__val(key, sizeof key), v;
+		int rc = mdb_get(txn, file->pages, &k, &v);
+		if (rc == MDB_NOTFOUND || (!rc && v.mv_size <= PGS__CONTENT_HEAD))
+			continue;
+		if (rc)
+			return rc;
+		note_hit(file, key);
+		g->hits++;
+		g->bytes += v.mv_size - PGS__CONTENT_HEAD;
+		g->visit(g->ctx, i,
+			 (pgs_slice){(const uint8_t *)v.mv_data + PGS__CONTENT_HEAD, v.mv_size - PGS__CONTENT_HEAD});
+	}
+	return 0;
+}
+
+int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t n, pgs__disk_visitor visit, void *ctx)
+{
+	getting g = {db, ids, n, visit, ctx, 0, 0};
+	int rc = pgs__file_read(db->file, get_all, &g);
+	count(&db->file->hits, g.hits);
+	count(&db->file->misses, n - g.hits);
+	count(&db->file->hit_bytes, g.bytes);
+	return pgs__disk_failed(db->cache, rc, "reading pages", NULL);
+}
+
+/* --- writing ----------------------------------------------------------------------------- */
+
+typedef struct waiting_content {
+	uint8_t key[PGS__CONTENT_KEY_SIZE];
+	pgs_slice stored;
+} waiting_content;
+
+/* The content at *at among those that wait; false at the end. */
+static bool next_waiting(pgs_slice all, size_t *at, waiting_content *out)
+{
+	if (*at >= all.size)
+		return false;
+	const uint8_t *entry = (const uint8_t *)all.data + *at;
+	memcpy(out->key, entry, PGS__CONTENT_KEY_SIZE);
+	out->stored = (pgs_slice){entry + PGS__CONTENT_KEY_SIZE + 4,
+				  pgs__load_u32be(entry + PGS__CONTENT_KEY_SIZE)};
+	*at += PGS__CONTENT_KEY_SIZE + 4 + out->stored.size;
+	return true;
+}
+
+/* LMDB's pages that a content takes, about. */
+static uint64_t pages_of(const pgs__cache_file *file, size_t size)
+{
+	return 1 + size / file->page_size;
+}
+
+typedef struct putting {
+	pgs_slice all;
+	size_t from, to;
+	uint64_t pages;
+	uint64_t puts, bytes;
+} putting;
+
+static int insert(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, const waiting_content *c, uint32_t now,
+		  bool *there)
+{
+	MDB_val k = pgs__val(c->key, sizeof c->key), v;
+	int rc = mdb_get(txn, file->pages, &k, &v);
+	bool ghost = !rc && v.mv_size <= PGS__CONTENT_HEAD;
+	*there = !rc && !ghost;
+	if ((rc && rc != MDB_NOTFOUND) || *there)
+		return *there ? 0 : rc;
+	uint32_t size = (uint32_t)(PGS__CONTENT_HEAD + c->stored.size);
+	v = (MDB_val){size, NULL};
+	rc = mdb_put(txn, file->pages, &k, &v, MDB_RESERVE);
+	if (rc)
+		return rc;
+	pgs__store_u32be(v.mv_data, now);
+	memcpy((uint8_t *)v.mv_data + PGS__CONTENT_HEAD, c->stored.data, c->stored.size);
+	atomic_store_explicit(pgs__content_hits(file, c->key), 0, memory_order_relaxed);
+	return pgs__queue_push(file, txn, q, ghost ? PGS__QUEUE_MAIN : PGS__QUEUE_SMALL, c->key, size);
+}
+
+static int put_some(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	putting *p = ctx;
+	pgs__queues q;
+	waiting_content c;
+	uint32_t now = (uint32_t)time(NULL);
+	int rc = pgs__queues_read(file, txn, &q);
+	p->puts = p->bytes = 0;
+	for (size_t at = p->from; !rc && at < p->to && next_waiting(p->all, &at, &c);) {
+		bool there = false;
+		rc = insert(file, txn, &q, &c, now, &there);
+		p->puts += !there;
+		p->bytes += there ? 0 : c.stored.size;
+	}
+	return rc ? rc : pgs__queues_write(file, txn, &q);
+}
+
+/* Choose the contents from p->from on that go into the next transaction. */
+static void choose(const pgs__cache_file *file, putting *p)
+{
+	waiting_content c;
+	uint64_t most = pgs__queue_batch(file);
+	p->to = p->from;
+	p->pages = 0;
+	for (size_t at = p->from; next_waiting(p->all, &at, &c); p->to = at) {
+		uint64_t more = pages_of(file, c.stored.size);
+		if (p->pages && p->pages + more > most)
+			return;
+		p->pages += more;
+	}
+}
+
+/* Give back what could not be written now, before what came meanwhile. */
+static void put_back(pgs__cache_file *file, pgs__pending *left, size_t from)
+{
+	pgs__pending *now = &file->pending;
+	pthread_mutex_lock(&file->pending_lock);
+	if (left->bytes.size - from + now->bytes.size <= WAITING_MAX) {
+		pgs__put_bytes(&left->bytes, now->bytes.data, now->bytes.size);
+		if (!left->bytes.failed) {
+			memmove(left->bytes.data, left->bytes.data + from, left->bytes.size - from);
+			left->bytes.size -= from;
+			pgs__pending other = *now;
+			left->count += now->count;
+			*now = *left;
+			*left = other;
+		}
+	}
+	count(&file->dropped, left->count);
+	pthread_mutex_unlock(&file->pending_lock);
+	pgs__buffer_free(&left->bytes);
+}
+
+static int flush(pgs__cache_file *file, uint64_t deadline_ms)
+{
+	pthread_mutex_lock(&file->pending_lock);
+	pgs__pending taken = file->pending;
+	file->pending = (pgs__pending){0};
+	pthread_mutex_unlock(&file->pending_lock);
+	putting p = {.all = pgs__buffer_slice(&taken.bytes)};
+	int rc = 0;
+	while (!rc && p.from < p.all.size) {
+		choose(file, &p);
+		rc = pgs__file_write(file, 2 * p.pages, deadline_ms, put_some, NULL, &p);
+		if (rc)
+			break;
+		count(&file->puts, p.puts);
+		count(&file->put_bytes, p.bytes);
+		p.from = p.to;
+	}
+	if (rc == EBUSY) {
+		put_back(file, &taken, p.from);
+		return rc;
+	}
+	if (rc)
+		count(&file->dropped, taken.count);
+	pgs__buffer_free(&taken.bytes);
+	return rc;
+}
+
+void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored)
+{
+	pgs__cache_file *file = db->file;
+	uint8_t key[PGS__CONTENT_KEY_SIZE], size[4];
+	if (!pgs__file_usable(file) || stored.size == 0 || stored.size > PGS_PAGE_SIZE_MAX)
+		return;
+	pgs__content_key(key, db->number, id);
+	pgs__store_u32be(size, (uint32_t)stored.size);
+	pthread_mutex_lock(&file->pending_lock);
+	pgs__pending *p = &file->pending;
+	size_t before = p->bytes.size;
+	bool kept = before + sizeof key + sizeof size + stored.size <= WAITING_MAX;
+	if (kept) {
+		pgs__put_bytes(&p->bytes, key, sizeof key);
+		pgs__put_bytes(&p->bytes, size, sizeof size);
+		pgs__put_bytes(&p->bytes, stored.data, stored.size);
+		kept = !p->bytes.failed;
+		p->bytes.size = kept ? p->bytes.size : before;
+		p->bytes.failed = false;
+	}
+	if (kept && p->count++ == 0)
+		p->since_ms = pgs__now_ms();
+	bool due = p->count >= WAITING_COUNT || p->bytes.size >= WAITING_BYTES ||
+		   (p->count && pgs__now_ms() - p->since_ms >= WAITING_MS);
+	pthread_mutex_unlock(&file->pending_lock);
+	if (!kept)
+		count(&file->dropped, 1);
+	if (due)
+		pgs__disk_failed(db->cache, flush(file, 0), "writing pages", NULL);
+}
+
+int pgs__disk_flush(pgs__disk_cache *cache, uint64_t deadline_ms, pgs_error *err)
+{
+	return pgs__disk_failed(cache, flush(cache->file, deadline_ms), "writing pages", err);
+}
+
+/* --- bad ones --------------------------------------------------------------------------------- */
+
+static int remove_one(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	MDB_val k = pgs__val(ctx, PGS__CONTENT_KEY_SIZE);
+	int rc = mdb_del(txn, file->pages, &k, NULL);
+	return rc == MDB_NOTFOUND ? PGS__FILE_NOTHING_TO_DO : rc;
+}
+
+void pgs__disk_drop(pgs__disk_db *db, const pgs__page_id *id)
+{
+	uint8_t key[PGS__CONTENT_KEY_SIZE];
+	count(&db->file->bad, 1);
+	pgs__disk_tell(db->cache, PGS__TOLD_BAD,
+		       "the cache '%s' has damaged pages: they are dropped and fetched again; is the disk failing?",
+		       db->file->path);
+	pgs__content_key(key, db->number, id);
+	pgs__disk_failed(db->cache,
+			 pgs__file_write(db->file, DROP_PAGES, pgs__now_ms() + DROP_WAIT_MS, remove_one, NULL, key),
+			 "dropping a page", NULL);
+}
+
+/* --- numbers ------------------------------------------------------------------------------------- */
+
+static int look(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	pgs__disk_stat *out = ctx;
+	pgs__queues q;
+	uint64_t used = 0;
+	int rc = pgs__file_used(file, txn, &used);
+	if (!rc)
+		rc = pgs__queues_read(file, txn, &q);
+	if (rc)
+		return rc;
+	out->used_bytes = used * file->page_size;
+	out->content_count = q.count[PGS__QUEUE_SMALL] + q.count[PGS__QUEUE_MAIN];
+	out->content_bytes = q.bytes[PGS__QUEUE_SMALL] + q.bytes[PGS__QUEUE_MAIN];
+	return 0;
+}
+
+int pgs__disk_stat_get(pgs__disk_cache *cache, pgs__disk_stat *out, pgs_error *err)
+{
+	pgs__cache_file *f = cache->file;
+	struct stat st;
+	int fd;
+	*out = (pgs__disk_stat){.hits = f->hits, .misses = f->misses, .hit_bytes = f->hit_bytes, .puts = f->puts,
+				.put_bytes = f->put_bytes, .dropped = f->dropped, .bad = f->bad,
+				.evictions = f->evictions, .errors = f->errors, .failed = !pgs__file_usable(f)};
+	if (out->failed)
+		return PGS_OK;
+	out->size_bytes = f->state.words->size_bytes;
+	if (mdb_env_get_fd(f->mdb, &fd) == 0 && fstat(fd, &st) == 0)
+		out->file_bytes = (uint64_t)st.st_size;
+	return pgs__disk_failed(cache, pgs__file_read(f, look, out), "looking at it", err);
+}

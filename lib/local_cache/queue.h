@@ -1,0 +1,60 @@
+/* Which contents stay: S3-FIFO (Yang, Zhang, Qiu, Yue, Vinayak: "FIFO queues are all you need for cache eviction", SOSP
+ * 2023), and before it what no pointer refers to.
+ *
+ *     put ──→ small (a tenth) ──hit──→ main ──hit──┐
+ *      │        └──no hit──→ ghost      ↑  └──no hit──→ out
+ *      └────────was a ghost─────────────┴──────────┘
+ *     superseded (a pointer turned away from it) ──→ out, before all others
+ *
+ * Why this one: a scan goes through the small queue and out, and the main one does not notice; queues are appended to and
+ * taken from at one end, which a B+tree does best; and a hit changes no queue. Hits are counted, up to 3, in PATH-state, by
+ * a hash of the content, in memory that all processes share: a read writes nothing. Two contents of one hash share a
+ * counter, so that one may stay longer than it should. One hit is enough to get from small to main (the paper asks for
+ * two): what is asked for twice in a row is met in memory, so a hit here comes from something else already.
+ *
+ * Positions rise. An entry whose content is gone, or was put again since, is found to be so when its turn comes.
+ */
+#ifndef PGS_LOCAL_CACHE_QUEUE_H
+#define PGS_LOCAL_CACHE_QUEUE_H
+
+#include "local_cache/file.h"
+
+#define PGS__CONTENT_KEY_SIZE (4 + PGS__ID_SIZE) /* database's number, page id */
+#define PGS__CONTENT_HEAD 4                      /* u32 time */
+
+typedef enum pgs__queue_kind {
+	PGS__QUEUE_SMALL,
+	PGS__QUEUE_MAIN,
+	PGS__QUEUE_GHOST,
+	PGS__QUEUE_SUPERSEDED,
+	PGS__QUEUE_KINDS
+} pgs__queue_kind;
+
+/* What `meta` says of the queues; of entries, those of contents that are gone among them. */
+typedef struct pgs__queues {
+	uint64_t count[PGS__QUEUE_KINDS];
+	uint64_t bytes[PGS__QUEUE_KINDS];
+	uint64_t next[PGS__QUEUE_KINDS]; /* position */
+} pgs__queues;
+
+int pgs__queues_read(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q);
+int pgs__queues_write(pgs__cache_file *file, MDB_txn *txn, const pgs__queues *q);
+
+int pgs__queue_push(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, pgs__queue_kind kind,
+		    const uint8_t key[PGS__CONTENT_KEY_SIZE], uint32_t size);
+
+/* No pointer refers to this content any more: it goes first, if it is there at all. */
+int pgs__queue_supersede(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
+
+/* Evict until `pages` pages can be written, and a reserve is left, which a transaction needs to change anything. */
+int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages);
+
+/* Pages that one transaction should write at most. */
+uint64_t pgs__queue_batch(const pgs__cache_file *file);
+
+void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const pgs__page_id *id);
+
+/* The counter of a content. */
+_Atomic uint8_t *pgs__content_hits(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
+
+#endif

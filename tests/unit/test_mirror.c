@@ -1,0 +1,440 @@
+/* lib/local_cache/mirror*.c: what the mirror of a database answers, and when it says that it does not know. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/pointer.h"
+#include "support/disk_cache.h"
+#include "support/scratch.h"
+#include "support/testing.h"
+#include "util/clock.h"
+
+#define SIZE (8u << 20)
+
+static disk d;
+
+static uint64_t soon(void)
+{
+	return pgs__now_ms() + 5000;
+}
+
+static int set_up(void **state)
+{
+	int failed = scratch_set_up(state);
+	if (!failed)
+		disk_open(&d, scratch_path("cache"), SIZE, 1);
+	return failed;
+}
+
+static int tear_down(void **state)
+{
+	disk_close(&d);
+	return scratch_tear_down(state);
+}
+
+static pgs__mirror_state state_of(disk *of)
+{
+	pgs__mirror_state s;
+	assert_int_equal(pgs__mirror_state_get(of->db, &s, NULL), PGS_OK);
+	return s;
+}
+
+static void reopen(void)
+{
+	disk_close(&d);
+	disk_open(&d, scratch_path("cache"), SIZE, 1);
+}
+
+/* --- M1 -------------------------------------------------------------------------------------- */
+
+static void test_mirror__knows_nothing_before_it_is_loaded(void **state)
+{
+	(void)state;
+	assert_int_equal(state_of(&d).sequence, 0);
+	assert_true(disk_page(&d, 1, 0) == DISK_UNKNOWN);
+	assert_int_equal(disk_apply(&d, 0, 5, 1, 1), PGS_EOLDREV);
+	assert_int_equal(pgs__mirror_load_begin(d.db, 10, soon(), NULL), PGS_OK);
+	assert_true(disk_page(&d, 1, 0) == DISK_UNKNOWN);
+	assert_int_equal(disk_apply(&d, 10, 11, 1, 1), PGS_EOLDREV);
+}
+
+static void test_mirror__loaded_answers_present_and_absent(void **state)
+{
+	(void)state;
+	disk_load(&d, 3000, 10);
+	assert_int_equal(state_of(&d).sequence, 10);
+	assert_int_equal(state_of(&d).keys, 3000);
+	assert_int_equal(pgs__mirror_sequence(d.db), 10);
+	for (uint64_t i = 0; i < 3000; i++)
+		assert_true(disk_page(&d, i, 10) == i);
+	assert_true(disk_page(&d, 3000, 10) == DISK_ABSENT);
+	assert_true(disk_page(&d, 1, 11) == DISK_UNKNOWN); /* M3 */
+	assert_true(disk_page(&d, 1, 9) == DISK_UNKNOWN);  /* below the horizon */
+}
+
+static void test_mirror__apply_moves_the_sequence_forward_only(void **state)
+{
+	(void)state;
+	disk_load(&d, 10, 10);
+	assert_int_equal(disk_apply(&d, 10, 12, 3, 100), PGS_OK);
+	assert_int_equal(pgs__mirror_sequence(d.db), 12);
+	assert_true(disk_page(&d, 3, 0) == 100);
+	assert_int_equal(disk_apply(&d, 8, 11, 3, 200), PGS_OK); /* older: another process was faster */
+	assert_int_equal(state_of(&d).sequence, 12);
+	assert_true(disk_page(&d, 3, 0) == 100);
+	assert_int_equal(disk_apply(&d, 13, 14, 3, 200), PGS_EOLDREV); /* what happened at 13? */
+	assert_int_equal(state_of(&d).sequence, 12);
+	assert_int_equal(disk_apply(&d, 9, 14, 3, 200), PGS_OK); /* overlapping */
+	assert_true(disk_page(&d, 3, 0) == 200);
+}
+
+static void test_mirror__changes_at_or_below_the_sequence_are_left_alone(void **state)
+{
+	(void)state;
+	disk_pair old, new;
+	disk_load(&d, 10, 10);
+	assert_int_equal(disk_apply(&d, 10, 20, 3, 100), PGS_OK);
+	disk_pair_make(&old, 3, 50, 15);
+	disk_pair_make(&new, 4, 60, 25);
+	const pgs__mirror_change changes[] = {{old.pair, false}, {new.pair, false}};
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 30, 0, changes, 2, soon(), NULL, NULL), PGS_OK);
+	assert_true(disk_page(&d, 3, 0) == 100);
+	assert_true(disk_page(&d, 4, 0) == 60);
+}
+
+static void test_mirror__outlives_its_process_s_handle(void **state)
+{
+	(void)state;
+	disk_load(&d, 10, 10);
+	assert_int_equal(disk_apply(&d, 10, 20, 3, 100), PGS_OK);
+	pgs__mirror_require(d.db, 30);
+	pgs__mirror_confirm(d.db, 40);
+	reopen();
+	assert_int_equal(d.warnings, 0);
+	assert_int_equal(state_of(&d).sequence, 20);
+	assert_true(disk_page(&d, 3, 0) == 100);
+	assert_true(disk_page(&d, 4, 0) == 4);
+	assert_int_equal(pgs__mirror_required(d.db), 0);
+	assert_int_equal(pgs__mirror_confirmed(d.db), 0);
+}
+
+/* --- M2 ----------------------------------------------------------------------------------------- */
+
+static void test_mirror__what_changed_after_a_reader_began_is_unknown_to_it(void **state)
+{
+	(void)state;
+	disk_load(&d, 10, 10);
+	assert_int_equal(disk_apply(&d, 10, 20, 3, 100), PGS_OK);
+	assert_true(disk_page(&d, 3, 10) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 3, 19) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 3, 20) == 100);
+	assert_true(disk_page(&d, 4, 10) == 4);
+}
+
+static void test_mirror__a_deleted_key_is_unknown_before_and_absent_after(void **state)
+{
+	(void)state;
+	disk_load(&d, 10, 10);
+	assert_int_equal(disk_apply(&d, 10, 20, 3, DISK_ABSENT), PGS_OK);
+	assert_true(disk_page(&d, 3, 19) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 3, 20) == DISK_ABSENT);
+	assert_int_equal(state_of(&d).keys, 9);
+	assert_int_equal(disk_apply(&d, 20, 25, 3, 7), PGS_OK); /* and put again */
+	assert_true(disk_page(&d, 3, 24) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 3, 25) == 7);
+	assert_int_equal(state_of(&d).keys, 10);
+}
+
+static void test_mirror__a_key_put_and_deleted_in_one_apply_leaves_a_tombstone(void **state)
+{
+	(void)state;
+	disk_pair put, gone;
+	disk_load(&d, 5, 10);
+	disk_pair_make(&put, 7, 70, 15);
+	disk_pair_make(&gone, 7, 70, 18);
+	const pgs__mirror_change changes[] = {{put.pair, false}, {gone.pair, true}};
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, changes, 2, soon(), NULL, NULL), PGS_OK);
+	assert_true(disk_page(&d, 7, 16) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 7, 18) == DISK_ABSENT);
+}
+
+static void test_mirror__tombstones_go_when_the_horizon_passes_them(void **state)
+{
+	(void)state;
+	disk_load(&d, 10, 10);
+	assert_int_equal(disk_apply(&d, 10, 20, 3, DISK_ABSENT), PGS_OK);
+	assert_int_equal(disk_apply(&d, 20, 30, 4, DISK_ABSENT), PGS_OK);
+	assert_int_equal(pgs__mirror_apply(d.db, 30, 40, 25, NULL, 0, soon(), NULL, NULL), PGS_OK);
+	assert_int_equal(state_of(&d).horizon, 25);
+	assert_true(disk_page(&d, 3, 25) == DISK_ABSENT);
+	assert_true(disk_page(&d, 3, 15) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 5, 24) == DISK_UNKNOWN); /* below the horizon: nothing at all */
+	assert_true(disk_page(&d, 5, 25) == 5);
+	assert_true(disk_page(&d, 4, 25) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 4, 30) == DISK_ABSENT);
+	reopen(); /* the digest knows which of them are left */
+	assert_int_equal(state_of(&d).sequence, 40);
+}
+
+static void test_mirror__a_folded_pointer_counts_with_its_own_age(void **state)
+{
+	(void)state;
+	pgs__pointer pointer = {.kind = PGS__POINTER_FULL, .id = disk_id(77), .folded_revision = 9};
+	pgs__buffer value = {0};
+	pgs__key key = pgs__key_page(disk_prefix, 3);
+	disk_load(&d, 10, 10);
+	pgs__pointer_encode(&pointer, &value);
+	pgs__mirror_change change = {{.key = pgs__key_slice(&key), .value = pgs__buffer_slice(&value),
+				      .create_revision = 10, .mod_revision = 20, .version = 2}, false};
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, &change, 1, soon(), NULL, NULL), PGS_OK);
+	assert_true(disk_page(&d, 3, 15) == 77); /* a pack of revision 9 said so then */
+	pgs__buffer_free(&value);
+	value = (pgs__buffer){0};
+	pointer.folded_revision = 17;
+	pgs__pointer_encode(&pointer, &value);
+	change.pair.value = pgs__buffer_slice(&value);
+	change.pair.mod_revision = 30;
+	assert_int_equal(pgs__mirror_apply(d.db, 20, 30, 0, &change, 1, soon(), NULL, NULL), PGS_OK);
+	assert_true(disk_page(&d, 3, 15) == DISK_UNKNOWN);
+	assert_true(disk_page(&d, 3, 17) == 77);
+	pgs__buffer_free(&value);
+}
+
+/* --- pairs and ranges ------------------------------------------------------------------------------ */
+
+static void keep_pair(void *ctx, size_t index, pgs__mirror_answer answer, const pgs_kv_pair *pair)
+{
+	pgs_kv_pair *out = ctx;
+	assert_int_equal(index, 0);
+	assert_int_equal(answer, PGS__MIRROR_PRESENT);
+	assert_int_equal(pair->value.size, 5);
+	assert_memory_equal(pair->value.data, "bytes", 5);
+	*out = *pair;
+}
+
+static void test_mirror__pairs_come_back_word_for_word(void **state)
+{
+	(void)state;
+	pgs_kv_pair got = {0};
+	pgs__key key = pgs__key_single(disk_prefix, 't');
+	pgs_slice slice = pgs__key_slice(&key);
+	pgs__mirror_change change = {{.key = slice, .value = {"bytes", 5}, .create_revision = 3, .mod_revision = 20,
+				      .version = 1234567}, false};
+	uint64_t sequence = 0;
+	disk_load(&d, 1, 10);
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, &change, 1, soon(), &sequence, NULL), PGS_OK);
+	assert_int_equal(sequence, 20);
+	assert_int_equal(pgs__mirror_get(d.db, 0, &slice, 1, keep_pair, &got, &sequence, NULL), PGS_OK);
+	assert_int_equal(sequence, 20);
+	assert_int_equal(got.create_revision, 3);
+	assert_int_equal(got.mod_revision, 20);
+	assert_int_equal(got.version, 1234567);
+}
+
+static void test_mirror__a_large_value_comes_back(void **state)
+{
+	(void)state;
+	const size_t size = 700000;
+	uint8_t *bytes = malloc(size);
+	pgs__key key = pgs__key_uuid(disk_prefix, 'o', disk_id(1).bytes);
+	pgs__mirror_change change = {{.key = pgs__key_slice(&key), .value = {bytes, size}, .create_revision = 20,
+				      .mod_revision = 20, .version = 1}, false};
+	memset(bytes, 0x5a, size);
+	disk_load(&d, 1, 10);
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, &change, 1, soon(), NULL, NULL), PGS_OK);
+	assert_int_equal(state_of(&d).keys, 2);
+	reopen();
+	assert_int_equal(state_of(&d).keys, 2);
+	free(bytes);
+}
+
+typedef struct seen {
+	uint64_t count, last;
+} seen;
+
+static void see_page(void *ctx, size_t index, pgs__mirror_answer answer, const pgs_kv_pair *pair)
+{
+	seen *s = ctx;
+	assert_int_equal(index, s->count++);
+	assert_int_equal(answer, PGS__MIRROR_PRESENT);
+	assert_true(pgs__key_parse_page(pair->key, &s->last));
+}
+
+static int range(uint64_t at, uint64_t from, uint64_t to, size_t limit, seen *s)
+{
+	pgs__key first = pgs__key_page(disk_prefix, from), end = pgs__key_page(disk_prefix, to);
+	*s = (seen){0};
+	return pgs__mirror_range(d.db, at, pgs__key_slice(&first), pgs__key_slice(&end), limit, see_page, s, NULL, NULL);
+}
+
+static void test_mirror__ranges_are_complete_or_refused(void **state)
+{
+	(void)state;
+	seen s;
+	assert_int_equal(range(0, 0, 10, 0, &s), PGS_EOLDREV);
+	disk_load(&d, 100, 10);
+	assert_int_equal(range(10, 5, 15, 0, &s), PGS_OK);
+	assert_int_equal(s.count, 10);
+	assert_int_equal(s.last, 14);
+	assert_int_equal(range(10, 5, 15, 3, &s), PGS_OK);
+	assert_int_equal(s.last, 7);
+	assert_int_equal(disk_apply(&d, 10, 20, 8, DISK_ABSENT), PGS_OK);
+	assert_int_equal(range(20, 5, 15, 0, &s), PGS_OK);
+	assert_int_equal(s.count, 9);
+	assert_int_equal(range(15, 5, 15, 0, &s), PGS_EOLDREV);
+	assert_int_equal(range(15, 9, 15, 0, &s), PGS_OK);
+	assert_int_equal(range(21, 9, 15, 0, &s), PGS_EOLDREV);
+}
+
+/* --- loading anew ------------------------------------------------------------------------------------ */
+
+static void test_mirror__loading_anew_removes_what_is_gone(void **state)
+{
+	(void)state;
+	disk_load(&d, 3000, 10);
+	assert_int_equal(disk_apply(&d, 10, 20, 2500, DISK_ABSENT), PGS_OK);
+	assert_int_equal(disk_apply(&d, 20, 21, 1, 100), PGS_OK);
+	disk_load(&d, 2000, 30);
+	pgs__mirror_state s = state_of(&d);
+	assert_int_equal(s.sequence, 30);
+	assert_int_equal(s.horizon, 30);
+	assert_int_equal(s.keys, 2000);
+	assert_true(disk_page(&d, 1, 30) == 1);
+	assert_true(disk_page(&d, 2500, 30) == DISK_ABSENT);
+	assert_true(disk_page(&d, 2, 29) == DISK_UNKNOWN);
+	reopen();
+	assert_int_equal(state_of(&d).sequence, 30);
+	disk_load(&d, 0, 40);
+	assert_int_equal(state_of(&d).keys, 0);
+	assert_true(disk_page(&d, 1, 40) == DISK_ABSENT);
+}
+
+static void test_mirror__a_load_that_was_overtaken_is_refused(void **state)
+{
+	(void)state;
+	pgs__key first = pgs__key_kind(disk_prefix, 'p'), end = pgs__key_kind_end(disk_prefix, 'p');
+	disk_load(&d, 10, 10);
+	assert_int_equal(pgs__mirror_load_begin(d.db, 20, soon(), NULL), PGS_OK);
+	assert_int_equal(pgs__mirror_load_begin(d.db, 21, soon(), NULL), PGS_OK);
+	assert_int_equal(pgs__mirror_load_range(d.db, 20, pgs__key_slice(&first), pgs__key_slice(&end), NULL, 0, soon(),
+						NULL), PGS_EOLDREV);
+	assert_int_equal(pgs__mirror_load_end(d.db, 20, soon(), NULL), PGS_EOLDREV);
+	assert_int_equal(state_of(&d).loading, 21);
+	assert_int_equal(pgs__mirror_load_end(d.db, 21, soon(), NULL), PGS_OK);
+	assert_int_equal(state_of(&d).keys, 10);
+}
+
+static void test_mirror__a_kv_that_went_back_is_noticed(void **state)
+{
+	(void)state;
+	assert_int_equal(pgs__mirror_seen(d.db, 100, soon(), NULL), PGS_OK);
+	assert_int_equal(pgs__mirror_seen(d.db, 100, soon(), NULL), PGS_OK);
+	disk_load(&d, 10, 110);
+	assert_int_equal(pgs__mirror_seen(d.db, 109, soon(), NULL), PGS_EOLDREV);
+	assert_int_equal(pgs__mirror_reset(d.db, soon(), NULL), PGS_OK);
+	assert_int_equal(state_of(&d).sequence, 0);
+	assert_int_equal(state_of(&d).highest, 0);
+	assert_true(disk_page(&d, 1, 0) == DISK_UNKNOWN);
+	assert_int_equal(pgs__mirror_seen(d.db, 5, soon(), NULL), PGS_OK);
+	disk_load(&d, 5, 6); /* and what was mirrored before is not met again */
+	assert_int_equal(state_of(&d).keys, 5);
+	assert_true(disk_page(&d, 7, 6) == DISK_ABSENT);
+}
+
+/* --- contents nobody refers to ------------------------------------------------------------------------ */
+
+static void test_mirror__contents_of_replaced_pointers_go_first(void **state)
+{
+	(void)state;
+	disk_load(&d, 10, 10);
+	for (uint64_t i = 0; i < 10; i++)
+		disk_put(&d, i, 1000);
+	disk_flush(&d);
+	for (int i = 0; i < 3; i++)
+		assert_true(disk_has(&d, 3, NULL)); /* hot: that does not help */
+	assert_int_equal(disk_apply(&d, 10, 20, 3, 500), PGS_OK);
+	assert_true(disk_has(&d, 3, NULL));
+	uint64_t n = 1000;
+	while (disk_stat(&d).evictions == 0) {
+		disk_put(&d, n++, 1000);
+		disk_flush(&d);
+	}
+	assert_false(disk_has(&d, 3, NULL));
+	assert_true(disk_has(&d, 2, NULL) || disk_stat(&d).evictions > 1);
+}
+
+/* --- words ------------------------------------------------------------------------------------------------ */
+
+static void test_mirror__required_and_confirmed_only_rise_and_are_shared(void **state)
+{
+	(void)state;
+	disk other;
+	disk_open(&other, scratch_path("cache"), SIZE, 1);
+	pgs__mirror_require(d.db, 10);
+	pgs__mirror_require(other.db, 7);
+	assert_int_equal(pgs__mirror_required(other.db), 10);
+	pgs__mirror_confirm(other.db, 99);
+	pgs__mirror_confirm(d.db, 98);
+	assert_int_equal(pgs__mirror_confirmed(d.db), 99);
+	disk_close(&other);
+}
+
+static void test_mirror__one_handle_follows(void **state)
+{
+	(void)state;
+	disk other;
+	disk_open(&other, scratch_path("cache"), SIZE, 1);
+	assert_true(pgs__mirror_follow_lock(d.db));
+	assert_true(pgs__mirror_follow_lock(d.db));
+	assert_false(pgs__mirror_follow_lock(other.db));
+	pgs__mirror_follow_unlock(other.db); /* it is not his */
+	assert_false(pgs__mirror_follow_lock(other.db));
+	pgs__mirror_follow_unlock(d.db);
+	assert_true(pgs__mirror_follow_lock(other.db));
+	disk_close(&other); /* gives it up */
+	assert_true(pgs__mirror_follow_lock(d.db));
+}
+
+/* --- D1 ------------------------------------------------------------------------------------------------------ */
+
+static void test_mirror__stores_and_databases_do_not_meet(void **state)
+{
+	(void)state;
+	disk other;
+	disk_load(&d, 10, 10);
+	disk_open(&other, scratch_path("cache"), SIZE, 2); /* the same prefix, in another store */
+	assert_int_equal(state_of(&other).sequence, 0);
+	assert_true(disk_page(&other, 1, 0) == DISK_UNKNOWN);
+	disk_load(&other, 5, 7);
+	assert_true(disk_page(&other, 7, 0) == DISK_ABSENT);
+	assert_true(disk_page(&d, 7, 0) == 7);
+	assert_int_equal(state_of(&d).sequence, 10);
+	disk_close(&other);
+}
+
+int main(void)
+{
+#define CASE(name) cmocka_unit_test_setup_teardown(test_mirror__##name, set_up, tear_down)
+	const struct CMUnitTest tests[] = {
+		CASE(knows_nothing_before_it_is_loaded),
+		CASE(loaded_answers_present_and_absent),
+		CASE(apply_moves_the_sequence_forward_only),
+		CASE(changes_at_or_below_the_sequence_are_left_alone),
+		CASE(outlives_its_process_s_handle),
+		CASE(what_changed_after_a_reader_began_is_unknown_to_it),
+		CASE(a_deleted_key_is_unknown_before_and_absent_after),
+		CASE(a_key_put_and_deleted_in_one_apply_leaves_a_tombstone),
+		CASE(tombstones_go_when_the_horizon_passes_them),
+		CASE(a_folded_pointer_counts_with_its_own_age),
+		CASE(pairs_come_back_word_for_word),
+		CASE(a_large_value_comes_back),
+		CASE(ranges_are_complete_or_refused),
+		CASE(loading_anew_removes_what_is_gone),
+		CASE(a_load_that_was_overtaken_is_refused),
+		CASE(a_kv_that_went_back_is_noticed),
+		CASE(contents_of_replaced_pointers_go_first),
+		CASE(required_and_confirmed_only_rise_and_are_shared),
+		CASE(one_handle_follows),
+		CASE(stores_and_databases_do_not_meet),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
