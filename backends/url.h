@@ -35,6 +35,18 @@ int pgs__url_decode_part(char **out, pgs_slice text, const char *scheme, const c
 /* Whether `text` is that word. */
 bool pgs__url_is(pgs_slice text, const char *word);
 
+/* The cache that a store's URL asks for, apart from the rest. */
+typedef struct pgs__url_cache {
+	char *url;  /* without cache= and cache_size= */
+	char *path; /* NULL: none is asked for */
+	uint64_t size_bytes; /* 0: not said */
+} pgs__url_cache;
+int pgs__url_split_cache(pgs__url_cache *out, const char *url, pgs_error *err); /* PGS_OK, PGS_EINVAL or PGS_ENOMEM */
+void pgs__url_cache_free(pgs__url_cache *cache);
+
+/* A number with K, M or G behind it, at most 2^50; false if it is none. */
+bool pgs__url_size(pgs_slice text, uint64_t *out);
+
 /* What a message may say of a URL: people write passwords into those of servers. */
 const char *pgs__url_shown(const char *url);
 

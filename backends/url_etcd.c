@@ -13,7 +13,6 @@
 
 #define SCHEME "etcd://"
 #define PASSWORD_VARIABLE "PAGESTORE_ETCD_PASSWORD"
-#define SIZE_OPTION_MAX ((uint64_t)1 << 50)
 
 /* The options that are text, in the order of `texts` below. */
 enum { BLOB, USER, PASSWORD_FILE, CA, CERT, KEY, TEXT_COUNT };
@@ -37,25 +36,13 @@ static void free_url(etcd_url *url)
 
 /* --- values --------------------------------------------------------------------- */
 
-/* A number with K, M or G behind it; `least` to SIZE_OPTION_MAX. */
+/* A number with K, M or G behind it, `least` or more. */
 static int parse_size(pgs_slice value, const char *name, uint64_t least, uint64_t *out, pgs_error *err)
 {
-	const char *text = value.data;
-	size_t digits = value.size;
-	unsigned shift = 0;
-	if (digits && strchr("KMG", text[digits - 1]))
-		shift = text[--digits] == 'K' ? 10 : text[digits] == 'M' ? 20 : 30;
-	uint64_t number = 0;
-	bool good = digits > 0;
-	for (size_t i = 0; i < digits && good; i++) {
-		good = text[i] >= '0' && text[i] <= '9' && number <= SIZE_OPTION_MAX;
-		number = number * 10 + (uint64_t)(text[i] - '0');
-	}
-	if (!good || number > SIZE_OPTION_MAX >> shift || number << shift < least)
+	if (!pgs__url_size(value, out) || *out < least)
 		return pgs__error(err, PGS_EINVAL,
 			"etcd: the URL's %s is not a number of at least %llu, with K, M or G behind it if need be", name,
 			(unsigned long long)least);
-	*out = number << shift;
 	return PGS_OK;
 }
 

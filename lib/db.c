@@ -99,6 +99,7 @@ static void db_free(pgs_db *db)
 		return;
 	pgs__turn_close(db);
 	pgs__cache_free(db->contents.cache);
+	pgs__disk_db_detach(db->contents.disk);
 	pgs__levels_free(&db->contents.levels);
 	pgs__workbench_pool_free(&db->contents.benches);
 	pgs__pack_view_release(db->packs);
@@ -109,6 +110,16 @@ static void db_free(pgs_db *db)
 	pgs__sightings_leave(&db->store->sightings, db->seen);
 	pthread_mutex_unlock(&db->store->lock);
 	pgs__free(db);
+}
+
+/* Without its part of the cache file a database is read from the store alone. */
+static void attach_cache(pgs_db *db)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	pgs__contents *c = &db->contents;
+	if (db->store->disk &&
+	    pgs__disk_db_attach(&c->disk, db->store->disk, c->prefix, c->page_size, &err) != PGS_OK)
+		pgs__log(db->store, PGS_LOG_WARN, "database %s goes without a cache: %s", db->name, err.message);
 }
 
 static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_t *prefix, const pgs__meta *meta,
@@ -149,6 +160,7 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 		db_free(db);
 		return pgs__error_nomem(err, "database");
 	}
+	attach_cache(db);
 	*out = db;
 	return PGS_OK;
 }

@@ -153,7 +153,25 @@ static int check_blob_identity(pgs_store *store, const blob_identity *copy, pgs_
 	return result == PGS_OK ? PGS_OK : pgs__error(err, result, "%s", copy->err.message);
 }
 
-static int identify(pgs_store *store, bool must_exist, pgs_error *err)
+/* A path or a size that cannot be is the caller's mistake; what else goes wrong makes reads slower, and nothing more. */
+static int open_cache(pgs_store *store, const pgs_store_options *o, const pgs__identity *identity, pgs_error *err)
+{
+	pgs_error local = PGS_ERROR_INIT;
+	pgs__disk_cache_options how = {.path = o->cache_path, .size_bytes = o->cache_size_bytes,
+				       .logger = o->logger, .logger_ctx = o->logger_ctx};
+	if (!o->cache_path)
+		return o->cache_size_bytes ? pgs__error(err, PGS_EINVAL, "a cache's size is given without its path")
+					   : PGS_OK;
+	memcpy(how.identity, identity->random, sizeof how.identity);
+	int result = pgs__disk_cache_open(&store->disk, &how, &local);
+	if (result == PGS_EINVAL || result == PGS_ENOTFOUND || result == PGS_EREADONLY)
+		return pgs__error(err, result, "%s", local.message);
+	if (result != PGS_OK)
+		pgs__log(store, PGS_LOG_WARN, "going on without a cache: %s", local.message);
+	return PGS_OK;
+}
+
+static int identify(pgs_store *store, const pgs_store_options *o, pgs_error *err)
 {
 	pgs__identity identity;
 	uint64_t deadline = pgs__now_ms() + (store->timeout_ms ? store->timeout_ms : OPEN_TIMEOUT_MS);
@@ -161,7 +179,7 @@ static int identify(pgs_store *store, bool must_exist, pgs_error *err)
 	bool beside = store->backend.concurrency > 1 && pgs__task_start(&copy.task, read_blob_identity, &copy);
 	int result;
 	do /* a lost reply is asked for again: what is there by then is the answer */
-		result = get_identity(store, !must_exist && !store->read_only, &identity, deadline, err);
+		result = get_identity(store, !o->must_exist && !store->read_only, &identity, deadline, err);
 	while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
 	if (beside)
 		pgs__task_join(&copy.task);
@@ -169,7 +187,7 @@ static int identify(pgs_store *store, bool must_exist, pgs_error *err)
 		read_blob_identity(&copy);
 	if (result == PGS_OK)
 		result = check_blob_identity(store, &copy, &identity, deadline, err);
-	return result;
+	return result == PGS_OK ? open_cache(store, o, &identity, err) : result;
 }
 
 /* --- opening ----------------------------------------------------------------------------- */
@@ -224,7 +242,7 @@ int pgs_open_with(pgs_store **out, pgs_kv *kv, pgs_blob *blob, const pgs_store_o
 	pgs__room_init(&store->room, o->soft_quota_percent == PGS_SOFT_QUOTA_OFF ? 0
 				       : o->soft_quota_percent ? o->soft_quota_percent
 							       : SOFT_QUOTA_PERCENT);
-	result = identify(store, o->must_exist, err);
+	result = identify(store, o, err);
 	if (result == PGS_OK)
 		result = pgs__maintenance_start(store, err);
 	if (result != PGS_OK) {
@@ -240,6 +258,7 @@ int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options,
 	const pgs_store_options defaults = PGS_STORE_OPTIONS_INIT;
 	const pgs_store_options *o = options ? options : &defaults;
 	const pgs__open_how how = {o->read_only, o->must_exist, o->timeout_ms};
+	pgs__url_cache cache = {0};
 	pgs_kv *kv;
 	pgs_blob *blob;
 	*out = NULL;
@@ -247,15 +266,22 @@ int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options,
 	if (result == PGS_OK && !url)
 		result = pgs__error(err, PGS_EINVAL, "no store URL was given; try dir:/path");
 	if (result == PGS_OK)
-		result = pgs__backends_open(url, &how, &kv, &blob, err);
+		result = pgs__url_split_cache(&cache, url, err);
+	if (result == PGS_OK)
+		result = pgs__backends_open(cache.url, &how, &kv, &blob, err);
 	/* What a URL of these kinds names is the store's alone: it looks after itself. */
 	pgs_store_options own = *o;
+	if (cache.path)
+		own.cache_path = cache.path;
+	if (cache.size_bytes)
+		own.cache_size_bytes = cache.size_bytes;
 	if (result == PGS_OK && (strncmp(url, "mem:", 4) == 0 || strncmp(url, "dir:", 4) == 0)) {
 		own.maintenance = o->maintenance ? o->maintenance : PGS_MAINTENANCE_BY_WRITERS;
 		own.kv_history = o->kv_history ? o->kv_history : PGS_KV_HISTORY_OWNED;
 	}
 	if (result == PGS_OK)
 		result = pgs_open_with(out, kv, blob, &own, err);
+	pgs__url_cache_free(&cache);
 	return result == PGS_OK ? PGS_OK : pgs__error_prefix(err, result, "opening %s", pgs__url_shown(url));
 }
 
@@ -264,6 +290,7 @@ void pgs_close(pgs_store *store)
 	if (!store)
 		return;
 	pgs__maintenance_stop(store);
+	pgs__disk_cache_close(store->disk);
 	close_backends(store->backend.kv, store->backend.blob);
 	pgs__sightings_free(&store->sightings);
 	pgs__room_free(&store->room);

@@ -133,6 +133,14 @@ static void stat_text(const char *name, const pgs_db_stat *s)
 		printf("soft quota           %s: page writes are refused beyond, %s is filled\n",
 			cli_size(s->store_kv_soft_quota_bytes).text,
 			cli_percent(s->store_kv_used_bytes, s->store_kv_soft_quota_bytes).text);
+	if (s->disk_cache_limit_bytes) {
+		printf("cache of the machine %s of %s, %" PRIu64 " pages\n", cli_size(s->disk_cache_used_bytes).text,
+			cli_size(s->disk_cache_limit_bytes).text, s->disk_cache_page_count);
+		printf("  this command       %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " put, %" PRIu64
+		       " evicted, %" PRIu64 " damaged\n",
+			s->disk_cache_hits, s->disk_cache_misses, s->disk_cache_puts, s->disk_cache_evictions,
+			s->disk_cache_bad);
+	}
 }
 
 static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s)
@@ -159,6 +167,15 @@ static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s)
 	json_count(&j, "store_kv_quota_bytes", s->store_kv_quota_bytes);
 	json_count(&j, "store_kv_used_bytes", s->store_kv_used_bytes);
 	json_count(&j, "store_kv_soft_quota_bytes", s->store_kv_soft_quota_bytes);
+	json_count(&j, "disk_cache_hits", s->disk_cache_hits);
+	json_count(&j, "disk_cache_misses", s->disk_cache_misses);
+	json_count(&j, "disk_cache_hit_bytes", s->disk_cache_hit_bytes);
+	json_count(&j, "disk_cache_puts", s->disk_cache_puts);
+	json_count(&j, "disk_cache_evictions", s->disk_cache_evictions);
+	json_count(&j, "disk_cache_bad", s->disk_cache_bad);
+	json_count(&j, "disk_cache_page_count", s->disk_cache_page_count);
+	json_count(&j, "disk_cache_used_bytes", s->disk_cache_used_bytes);
+	json_count(&j, "disk_cache_limit_bytes", s->disk_cache_limit_bytes);
 	json_count(&j, "level0_count", s->level0_count);
 	json_count(&j, "unregistered_count", s->unregistered_count);
 	json_count(&j, "snapshot_count", s->snapshot_count);

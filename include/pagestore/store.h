@@ -55,11 +55,14 @@ typedef struct pgs_store_options {
 	uint32_t pressure;    /* PGS_PRESSURE_…: what happens when maintenance does not keep up with writers */
 	uint32_t soft_quota_percent; /* of the KV's quota, past which what fills it further (pages, attributes, named
 				      * snapshots, new databases) is PGS_ENOSPC; 0 = 80, or PGS_SOFT_QUOTA_OFF */
+	const char *cache_path;   /* a file of this machine's for a copy of what was read from the store, as cache= in a URL
+				   * (below); copied; NULL = none */
+	uint64_t cache_size_bytes; /* bound on that file, 4 MiB at least; 0 = 1 GiB */
 } pgs_store_options;
 
 #define PGS_SOFT_QUOTA_OFF UINT32_MAX /* fill the KV until it refuses by itself */
 
-#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0, 0, 0, 0, 0 }
+#define PGS_STORE_OPTIONS_INIT { sizeof(pgs_store_options), 0, false, false, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Who does maintenance (pagestore/maintain.h). None of these fails a commit: what goes wrong is logged, and tried again
  * later. A store opened read-only does none. */
@@ -110,8 +113,19 @@ enum {
  *                          credentials are AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
  *                          and AWS_SESSION_TOKEN in the environment.
  *
+ * With any of them go two more keys (which win over the options):
+ *   cache=PATH             keep a copy of the pages that are read from the store in
+ *                          this file, made if missing; its directory must exist. Any
+ *                          processes and stores of one machine may share it. What is
+ *                          in it is proved before it is used; losing it, or anything
+ *                          that happens to it, costs time alone. PATH-lock and
+ *                          PATH-state are beside it. Not on a network file system
+ *   cache_size=BYTES       what it may grow to (suffixes K M G; 4M at least; default
+ *                          1G). The first of those who have it open decides
+ *
  * *out is NULL on failure; else the caller closes it with pgs_close().
- * `options` may be NULL. Errors: EINVAL (bad URL or option), ENOTFOUND (no such
+ * `options` may be NULL. A cache that cannot be used is no failure, but logged,
+ * unless its path or size is wrong. Errors: EINVAL (bad URL or option), ENOTFOUND (no such
  * directory, or `must_exist`), EREADONLY, EIO, ENOSPC, ECORRUPT, EVERSION,
  * ETIMEOUT, EAUTH, ENOMEM. Since 0.1. */
 int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options, pgs_error *err);
@@ -223,10 +237,21 @@ typedef struct pgs_db_stat {
 	uint64_t store_kv_used_bytes; /* whole store: of store_kv_bytes, what is not free to be used again */
 	uint64_t store_kv_soft_quota_bytes; /* whole store: what may be filled before page writes are PGS_ENOSPC; 0 = no
 					     * bound */
+	/* the machine's cache file (cache=); zeros without one. The first six: this process, all its databases there */
+	uint64_t disk_cache_hits;      /* pages */
+	uint64_t disk_cache_misses;
+	uint64_t disk_cache_hit_bytes; /* compressed */
+	uint64_t disk_cache_puts;
+	uint64_t disk_cache_evictions;
+	uint64_t disk_cache_bad;       /* found damaged, and not used */
+	uint64_t disk_cache_page_count; /* in the file */
+	uint64_t disk_cache_used_bytes; /* of its bound */
+	uint64_t disk_cache_limit_bytes; /* the bound; 0 = there is no cache, or it failed */
 } pgs_db_stat;
 
 #define PGS_DB_STAT_INIT                                                                                                 \
-	{ sizeof(pgs_db_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+	{ sizeof(pgs_db_stat), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,       \
+	  0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Facts about the database now. stat->struct_size must be set. Counts keys and
  * lists blobs: not for hot paths. Errors: ENOTFOUND (dropped), EIO, ETIMEOUT,

@@ -1,6 +1,8 @@
 /* Fetching contents.
  *
- *     wants, sorted by id ── locate in the known sorted files ──┬─ found: blob ranges, merged over small gaps
+ *     wants, sorted by id ── in the machine's cache file? (local.c)
+ *           │ not
+ *           ↓             locate in the known sorted files ──┬─ found: blob ranges, merged over small gaps
  *           ↑                         (locate.c)                └─ not:   c/<id> in the KV
  *           ├── a copy is damaged: look for another, leaving that one out
  *           └── still missing: refresh the list of files, and as long as that brings another list look again: a content
@@ -61,6 +63,8 @@ static int finish_job(pgs__fetch *f, pgs__job *j, const pgs__file *file, pgs_sli
 	pgs_error why = PGS_ERROR_INIT;
 	if (pgs__content_open(f->contents, f->bench, stored, j->want, place, &why) != PGS_OK)
 		return pgs__job_damaged(f, j, file, &why);
+	if (f->keeps)
+		pgs__disk_put(f->contents->disk, &j->want->id, stored);
 	j->want->status = PGS_OK;
 	j->done = true;
 	return PGS_OK;
@@ -385,13 +389,14 @@ static int run(pgs__fetch *f)
 	return settle(f, unread, &why);
 }
 
-int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
-			pgs_error *err)
+static int fetch(pgs__contents *contents, pgs__want *wants, size_t count, bool cached, uint64_t deadline_ms,
+		 pgs_error *err)
 {
 	if (count == 0)
 		return PGS_OK;
 	pgs_error local = PGS_ERROR_INIT;
 	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .err = &local};
+	f.keeps = cached && contents->disk;
 	for (size_t i = 0; i < count; i++) /* before anything fails: a status of PGS_OK says that the page is there */
 		wants[i].status = PGS_ENOTFOUND;
 	f.jobs = pgs__calloc(count, sizeof *f.jobs);
@@ -401,7 +406,10 @@ int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count,
 		for (size_t i = 0; i < count; i++)
 			f.jobs[i].want = &wants[i];
 		qsort(f.jobs, count, sizeof *f.jobs, by_id);
-		result = run(&f);
+		if (f.keeps)
+			pgs__fetch_local(&f);
+		if (!all_done(&f))
+			result = run(&f);
 	}
 	for (size_t i = 0; f.jobs && i < count; i++)
 		pgs__free(f.jobs[i].why);
@@ -410,4 +418,16 @@ int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count,
 	if (result != PGS_OK && err)
 		*err = local;
 	return result;
+}
+
+int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
+			pgs_error *err)
+{
+	return fetch(contents, wants, count, true, deadline_ms, err);
+}
+
+int pgs__contents_fetch_stored(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
+			       pgs_error *err)
+{
+	return fetch(contents, wants, count, false, deadline_ms, err);
 }

@@ -9,6 +9,7 @@
 #include "content/cache.h"
 #include "content/compress.h"
 #include "content/levels.h"
+#include "local_cache/disk_cache.h"
 
 /* Where a database's contents are. */
 typedef struct pgs__contents {
@@ -19,6 +20,7 @@ typedef struct pgs__contents {
 	pgs__levels levels;
 	pgs__workbench_pool benches;
 	pgs__cache *cache;
+	pgs__disk_db *disk; /* the database's part of the machine's cache file, or NULL */
 } pgs__contents;
 
 /* One content to fetch. */
@@ -29,10 +31,15 @@ typedef struct pgs__want {
 	int status;        /* PGS_OK, PGS_ENOTFOUND (nowhere to be found), PGS_ECORRUPT */
 } pgs__want;
 
-/* Fetch `count` contents, past the cache, in as few calls as possible. Returns PGS_OK when every status is, else the
+/* Fetch `count` contents, past the cache in memory, in as few calls as possible: from the machine's cache file, else
+ * from the store, and then the cache file gets a copy. Returns PGS_OK when every status is, else the
  * first failed status or a backend's error, with *err about it; then statuses not PGS_OK are not filled. */
 int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
 			pgs_error *err);
+
+/* The same, past the cache file too: for those who want to know whether the store has them. */
+int pgs__contents_fetch_stored(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
+			       pgs_error *err);
 
 /* Decompress a stored content and prove it by its id; `place` says where it was, for the message. */
 int pgs__content_open(pgs__contents *contents, pgs__workbench *bench, pgs_slice stored, const pgs__want *want,

@@ -30,6 +30,7 @@ typedef struct pgs__fetch {
 	bool missed;  /* a file was not there; it may have been merged away */
 	bool last_level; /* locating in the last one, which is not level 0 */
 	bool last;    /* it was not: what is not there is damage */
+	bool keeps;   /* what is found goes into the machine's cache file */
 	uint64_t deadline_ms;
 	pgs_error *err;
 } pgs__fetch;
@@ -41,6 +42,9 @@ int pgs__job_damaged(pgs__fetch *f, pgs__job *j, const pgs__file *file, const pg
  * lost: another may have the content. (Of a dropped database files go before their keys: this is no damage yet.) PGS_OK
  * or ENOMEM. */
 int pgs__job_missed(pgs__fetch *f, pgs__job *j, const pgs__file *file);
+
+/* Take what is in the machine's cache file (local.c). */
+void pgs__fetch_local(pgs__fetch *f);
 
 /* Find the files of all jobs that are neither done nor located (locate.c). Jobs that are in no file stay as they are.
  * Errors: the blob store's, ENOMEM. */

@@ -34,7 +34,7 @@ void pgs__disk_tell(pgs__disk_cache *cache, uint32_t kind, const char *format, .
 int pgs__disk_failed(pgs__disk_cache *cache, int rc, const char *what, pgs_error *err)
 {
 	pgs_error local = PGS_ERROR_INIT;
-	int code = pgs__file_error(cache->file, rc, what, &local);
+	int code = pgs__cache_file_error(cache->file, rc, what, &local);
 	if (code == PGS_OK)
 		return PGS_OK;
 	if (code != PGS_EBUSY)
@@ -53,7 +53,7 @@ int pgs__disk_cache_open(pgs__disk_cache **out, const pgs__disk_cache_options *o
 	pgs__disk_cache *cache = pgs__calloc(1, sizeof *cache);
 	if (!cache)
 		return pgs__error_nomem(err, "opening the cache");
-	int status = pgs__file_open(&cache->file, options, &started_over, err);
+	int status = pgs__cache_file_open(&cache->file, options, &started_over, err);
 	if (status != PGS_OK) {
 		pgs__free(cache);
 		return status;
@@ -75,13 +75,13 @@ void pgs__disk_cache_close(pgs__disk_cache *cache)
 		return;
 	if (cache->file->pid == getpid())
 		pgs__disk_flush(cache, pgs__now_ms() + CLOSE_WAIT_MS, NULL);
-	pgs__file_release(cache->file);
+	pgs__cache_file_release(cache->file);
 	pgs__free(cache);
 }
 
 int pgs__disk_cache_checkpoint(pgs__disk_cache *cache, uint64_t deadline_ms, pgs_error *err)
 {
-	return pgs__disk_failed(cache, pgs__file_checkpoint(cache->file, deadline_ms), "syncing", err);
+	return pgs__disk_failed(cache, pgs__cache_file_checkpoint(cache->file, deadline_ms), "syncing", err);
 }
 
 /* --- the list of databases ------------------------------------------------------------------ */
@@ -98,20 +98,20 @@ typedef struct search {
 	bool locked;   /* its byte was locked for us */
 } search;
 
-static void record_key(pgs__meta_value *m, unsigned slot)
+static void record_key(pgs__cache_meta_value *m, unsigned slot)
 {
 	const uint8_t key[2] = {'d', (uint8_t)slot};
-	pgs__meta_key(m, key, sizeof key);
+	pgs__cache_meta_key(m, key, sizeof key);
 }
 
 static int record_get(pgs__cache_file *file, MDB_txn *txn, unsigned slot, record *out)
 {
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	pgs__reader r;
 	record_key(&m, slot);
-	int rc = pgs__meta_get(file, txn, &m, &r);
+	int rc = pgs__cache_meta_get(file, txn, &m, &r);
 	if (rc)
-		return rc == PGS__FILE_BAD_RECORD ? MDB_CORRUPTED : rc; /* whose pages are whose is not known any more */
+		return rc == PGS__CACHE_BAD_RECORD ? MDB_CORRUPTED : rc; /* whose pages are whose is not known any more */
 	pgs__read_bytes(&r, out->identity, sizeof out->identity);
 	pgs__read_bytes(&r, out->prefix, sizeof out->prefix);
 	out->number = pgs__read_u32be(&r);
@@ -121,13 +121,13 @@ static int record_get(pgs__cache_file *file, MDB_txn *txn, unsigned slot, record
 
 static int record_put(pgs__cache_file *file, MDB_txn *txn, unsigned slot, const record *in)
 {
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	record_key(&m, slot);
 	pgs__put_bytes(&m.writer, in->identity, sizeof in->identity);
 	pgs__put_bytes(&m.writer, in->prefix, sizeof in->prefix);
 	pgs__put_u32be(&m.writer, in->number);
 	pgs__put_u64(&m.writer, in->attached);
-	return pgs__meta_put(file, txn, &m);
+	return pgs__cache_meta_put(file, txn, &m);
 }
 
 /* The slot of a database: *slot is -1 if it has none. */
@@ -135,7 +135,7 @@ static int find(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	search *s = ctx;
 	s->slot = -1;
-	for (unsigned i = 0; i < PGS__STATE_SLOTS; i++) {
+	for (unsigned i = 0; i < PGS__SHARED_SLOTS; i++) {
 		record r;
 		int rc = record_get(file, txn, i, &r);
 		if (rc == MDB_NOTFOUND)
@@ -157,12 +157,12 @@ static int choose(pgs__cache_file *file, MDB_txn *txn, search *s)
 {
 	uint64_t oldest = UINT64_MAX;
 	s->slot = -1;
-	for (unsigned i = 0; i < PGS__STATE_SLOTS; i++) {
+	for (unsigned i = 0; i < PGS__SHARED_SLOTS; i++) {
 		record r = {0};
 		int rc = record_get(file, txn, i, &r);
 		if (rc && rc != MDB_NOTFOUND)
 			return rc;
-		bool idle = !file->attached[i] && !pgs__state_others(&file->state, PGS__LOCK_ATTACHED + (off_t)i);
+		bool idle = !file->attached[i] && !pgs__shared_others(&file->state, PGS__LOCK_ATTACHED + (off_t)i);
 		if (idle && r.attached < oldest) {
 			oldest = r.attached;
 			s->slot = (int)i;
@@ -170,7 +170,7 @@ static int choose(pgs__cache_file *file, MDB_txn *txn, search *s)
 	}
 	if (s->slot < 0)
 		return ERANGE;
-	s->locked = pgs__state_lock(&file->state, PGS__LOCK_ATTACHED + s->slot, true, 0);
+	s->locked = pgs__shared_lock(&file->state, PGS__LOCK_ATTACHED + s->slot, true, 0);
 	return s->locked ? 0 : EBUSY;
 }
 
@@ -179,10 +179,10 @@ static int assign(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	search *s = ctx;
 	int rc = find(file, txn, s);
 	if (rc || s->slot >= 0)
-		return rc ? rc : PGS__FILE_NOTHING_TO_DO;
+		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
 	rc = choose(file, txn, s);
 	if (!rc)
-		rc = pgs__meta_number(file, txn, &s->wanted.number);
+		rc = pgs__cache_meta_number(file, txn, &s->wanted.number);
 	s->wanted.attached = (uint64_t)time(NULL);
 	if (!rc)
 		rc = record_put(file, txn, (unsigned)s->slot, &s->wanted);
@@ -191,7 +191,7 @@ static int assign(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 
 static void slot_given(pgs__cache_file *file, void *ctx)
 {
-	pgs__state_slot *slot = &file->state.words->slots[((const search *)ctx)->slot];
+	pgs__shared_slot *slot = &file->state.words->slots[((const search *)ctx)->slot];
 	atomic_store(&slot->sequence, 0);
 	atomic_store(&slot->required, 0);
 	atomic_store(&slot->confirmed_ms, 0);
@@ -213,12 +213,12 @@ static int hold(pgs__cache_file *file, search *s, uint64_t deadline_ms, bool *he
 	int slot = s->slot;
 	bool first = !file->attached[slot];
 	*held = false;
-	if (first && !pgs__state_lock(&file->state, PGS__LOCK_ATTACHED + slot, false, deadline_ms))
+	if (first && !pgs__shared_lock(&file->state, PGS__LOCK_ATTACHED + slot, false, deadline_ms))
 		return EBUSY;
-	int rc = pgs__file_read(file, find, s);
+	int rc = pgs__cache_file_read(file, find, s);
 	*held = !rc && s->slot == slot;
 	if (!*held && first)
-		pgs__state_unlock(&file->state, PGS__LOCK_ATTACHED + slot);
+		pgs__shared_unlock(&file->state, PGS__LOCK_ATTACHED + slot);
 	return rc;
 }
 
@@ -226,19 +226,19 @@ static int attach(pgs__cache_file *file, search *s, uint64_t deadline_ms)
 {
 	for (;;) {
 		bool held = false;
-		int rc = pgs__file_read(file, find, s);
+		int rc = pgs__cache_file_read(file, find, s);
 		if (!rc && s->slot >= 0) {
 			rc = hold(file, s, deadline_ms, &held);
 		} else if (!rc) {
-			rc = pgs__file_write(file, ATTACH_PAGES, deadline_ms, assign, slot_given, s);
+			rc = pgs__cache_file_write(file, ATTACH_PAGES, deadline_ms, assign, slot_given, s);
 			if (!rc)
-				held = pgs__state_lock(&file->state, PGS__LOCK_ATTACHED + s->slot, false, 0);
+				held = pgs__shared_lock(&file->state, PGS__LOCK_ATTACHED + s->slot, false, 0);
 			else if (s->locked)
-				pgs__state_unlock(&file->state, PGS__LOCK_ATTACHED + s->slot);
-			rc = rc == PGS__FILE_NOTHING_TO_DO ? 0 : rc;
+				pgs__shared_unlock(&file->state, PGS__LOCK_ATTACHED + s->slot);
+			rc = rc == PGS__CACHE_NOTHING_TO_DO ? 0 : rc;
 		}
 		if (held && s->wanted.attached + TOUCH_SECONDS < (uint64_t)time(NULL))
-			pgs__file_write(file, ATTACH_PAGES, deadline_ms, touch, NULL, s);
+			pgs__cache_file_write(file, ATTACH_PAGES, deadline_ms, touch, NULL, s);
 		if (rc || held)
 			return rc;
 		if (pgs__deadline_passed(deadline_ms))
@@ -266,7 +266,7 @@ int pgs__disk_db_attach(pgs__disk_db **out, pgs__disk_cache *cache, const uint8_
 		pgs__free(db);
 		if (rc == ERANGE)
 			return pgs__error(err, PGS_ELIMIT, "the cache '%s' has %d databases, all in use", file->path,
-					  PGS__STATE_SLOTS);
+					  PGS__SHARED_SLOTS);
 		return pgs__disk_failed(cache, rc, "opening a database's cache", err);
 	}
 	*db = (pgs__disk_db){.cache = cache, .file = file, .page_size = page_size, .number = s.wanted.number,
@@ -285,7 +285,7 @@ void pgs__disk_db_detach(pgs__disk_db *db)
 		pgs__mirror_follow_unlock(db);
 		pthread_mutex_lock(&file->attach_lock);
 		if (--file->attached[db->slot] == 0)
-			pgs__state_unlock(&file->state, PGS__LOCK_ATTACHED + (off_t)db->slot);
+			pgs__shared_unlock(&file->state, PGS__LOCK_ATTACHED + (off_t)db->slot);
 		pthread_mutex_unlock(&file->attach_lock);
 	}
 	pgs__free(db);

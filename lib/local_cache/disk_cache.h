@@ -6,7 +6,7 @@
  * Everything in it is expendable. It is filled from the store, it is never the only copy of anything, and whatever is
  * wrong with it makes reads slower and nothing else: a call that fails means "as if there were no cache".
  *
- * Files: PATH (LMDB's data), PATH-lock (LMDB's readers), PATH-state (state.h: who uses it, what readers hit). Any number
+ * Files: PATH (LMDB's data), PATH-lock (LMDB's readers), PATH-state (shared.h: who uses it, what readers hit). Any number
  * of processes of one machine share them, and may die at any point. Not for network file systems, nor for processes
  * of different PID namespaces at once: LMDB knows readers by pid.
  *

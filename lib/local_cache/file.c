@@ -18,19 +18,19 @@ static _Thread_local jmp_buf *trap;
 
 /* --- what can go wrong -------------------------------------------------------------- */
 
-void pgs__file_broken(pgs__cache_file *file)
+void pgs__cache_file_broken(pgs__cache_file *file)
 {
-	atomic_store(&file->state.words->condition, PGS__STATE_BROKEN);
+	atomic_store(&file->state.words->condition, PGS__SHARED_BROKEN);
 	atomic_store(&file->failed, true);
 }
 
-bool pgs__file_usable(const pgs__cache_file *file)
+bool pgs__cache_file_usable(const pgs__cache_file *file)
 {
 	return file->pid == getpid() && !atomic_load_explicit(&file->failed, memory_order_relaxed) &&
-	       atomic_load_explicit(&file->state.words->condition, memory_order_relaxed) != PGS__STATE_BROKEN;
+	       atomic_load_explicit(&file->state.words->condition, memory_order_relaxed) != PGS__SHARED_BROKEN;
 }
 
-void pgs__file_assertion(MDB_env *env, const char *message)
+void pgs__cache_file_assertion(MDB_env *env, const char *message)
 {
 	(void)env;
 	(void)message;
@@ -38,13 +38,13 @@ void pgs__file_assertion(MDB_env *env, const char *message)
 		longjmp(*trap, 1); /* NOLINT(cert-err52-cpp): the alternative is LMDB's abort() */
 }
 
-int pgs__file_guard(pgs__cache_file *file, int (*call)(pgs__cache_file *file, void *ctx), void *ctx)
+int pgs__cache_file_guard(pgs__cache_file *file, int (*call)(pgs__cache_file *file, void *ctx), void *ctx)
 {
 	jmp_buf here;
 	if (setjmp(here)) { /* NOLINT(cert-err52-cpp) */
 		trap = NULL;
 		atomic_store(&file->trapped, true);
-		pgs__file_broken(file);
+		pgs__cache_file_broken(file);
 		return MDB_CORRUPTED;
 	}
 	trap = &here;
@@ -77,18 +77,18 @@ static bool is_damage(int rc)
 /* Note a result that is a failure. */
 static int note(pgs__cache_file *file, int rc)
 {
-	if (rc == 0 || rc == PGS__FILE_NOTHING_TO_DO || rc == EBUSY)
+	if (rc == 0 || rc == PGS__CACHE_NOTHING_TO_DO || rc == EBUSY)
 		return rc;
 	atomic_fetch_add_explicit(&file->errors, 1, memory_order_relaxed);
 	if (is_damage(rc))
-		pgs__file_broken(file);
+		pgs__cache_file_broken(file);
 	return rc;
 }
 
-int pgs__file_error(pgs__cache_file *file, int rc, const char *what, pgs_error *err)
+int pgs__cache_file_error(pgs__cache_file *file, int rc, const char *what, pgs_error *err)
 {
 	const char *path = file->path;
-	if (rc == 0 || rc == PGS__FILE_NOTHING_TO_DO)
+	if (rc == 0 || rc == PGS__CACHE_NOTHING_TO_DO)
 		return PGS_OK;
 	if (rc == ENOMEM)
 		return pgs__error_nomem(err, what);
@@ -111,7 +111,7 @@ static int unusable(const pgs__cache_file *file)
 /* --- reading --------------------------------------------------------------------------- */
 
 typedef struct reading {
-	pgs__file_work work;
+	pgs__cache_file_work work;
 	void *ctx;
 } reading;
 
@@ -163,12 +163,12 @@ static int run_read(pgs__cache_file *file, void *ctx)
 	return rc;
 }
 
-int pgs__file_read(pgs__cache_file *file, pgs__file_work work, void *ctx)
+int pgs__cache_file_read(pgs__cache_file *file, pgs__cache_file_work work, void *ctx)
 {
 	reading r = {work, ctx};
-	if (!pgs__file_usable(file))
+	if (!pgs__cache_file_usable(file))
 		return unusable(file);
-	return note(file, pgs__file_guard(file, run_read, &r));
+	return note(file, pgs__cache_file_guard(file, run_read, &r));
 }
 
 /* --- the turn to write ------------------------------------------------------------------ */
@@ -193,7 +193,7 @@ static bool lock_writers(pgs__cache_file *file, uint64_t deadline_ms)
 {
 	if (!lock_here(file, deadline_ms))
 		return false;
-	if (pgs__state_lock(&file->state, PGS__LOCK_WRITE, true, deadline_ms))
+	if (pgs__shared_lock(&file->state, PGS__LOCK_WRITE, true, deadline_ms))
 		return true;
 	pthread_mutex_unlock(&file->write_lock);
 	return false;
@@ -201,38 +201,38 @@ static bool lock_writers(pgs__cache_file *file, uint64_t deadline_ms)
 
 static void unlock_writers(pgs__cache_file *file)
 {
-	pgs__state_unlock(&file->state, PGS__LOCK_WRITE);
+	pgs__shared_unlock(&file->state, PGS__LOCK_WRITE);
 	pthread_mutex_unlock(&file->write_lock);
 }
 
 /* Before the file is written (D4). */
 static int make_dirty(pgs__cache_file *file)
 {
-	pgs__state_words *w = file->state.words;
-	if (atomic_load(&w->condition) != PGS__STATE_CLEAN)
+	pgs__shared_words *w = file->state.words;
+	if (atomic_load(&w->condition) != PGS__SHARED_CLEAN)
 		return 0;
-	pgs__state_boot(w->boot);
-	atomic_store(&w->condition, PGS__STATE_DIRTY);
-	if (pgs__state_sync(&file->state) == PGS_OK)
+	pgs__shared_boot(w->boot);
+	atomic_store(&w->condition, PGS__SHARED_DIRTY);
+	if (pgs__shared_sync(&file->state) == PGS_OK)
 		return 0;
-	atomic_store(&w->condition, PGS__STATE_CLEAN);
+	atomic_store(&w->condition, PGS__SHARED_CLEAN);
 	return EIO;
 }
 
-int pgs__file_checkpoint(pgs__cache_file *file, uint64_t deadline_ms)
+int pgs__cache_file_checkpoint(pgs__cache_file *file, uint64_t deadline_ms)
 {
-	pgs__state_words *w = file->state.words;
-	if (!pgs__file_usable(file))
+	pgs__shared_words *w = file->state.words;
+	if (!pgs__cache_file_usable(file))
 		return unusable(file);
-	if (atomic_load(&w->condition) == PGS__STATE_CLEAN)
+	if (atomic_load(&w->condition) == PGS__SHARED_CLEAN)
 		return 0;
 	mdb_env_sync(file->mdb, 1); /* most of it, while others may write */
 	if (!lock_writers(file, deadline_ms))
 		return EBUSY;
-	int rc = pgs__file_usable(file) ? mdb_env_sync(file->mdb, 1) : unusable(file);
-	if (!rc && atomic_load(&w->condition) == PGS__STATE_DIRTY) {
-		atomic_store(&w->condition, PGS__STATE_CLEAN);
-		rc = pgs__state_sync(&file->state) == PGS_OK ? 0 : EIO;
+	int rc = pgs__cache_file_usable(file) ? mdb_env_sync(file->mdb, 1) : unusable(file);
+	if (!rc && atomic_load(&w->condition) == PGS__SHARED_DIRTY) {
+		atomic_store(&w->condition, PGS__SHARED_CLEAN);
+		rc = pgs__shared_sync(&file->state) == PGS_OK ? 0 : EIO;
 	}
 	unlock_writers(file);
 	return note(file, rc);
@@ -241,7 +241,7 @@ int pgs__file_checkpoint(pgs__cache_file *file, uint64_t deadline_ms)
 /* --- writing ------------------------------------------------------------------------------ */
 
 typedef struct writing {
-	pgs__file_work work; /* NULL: making room is all */
+	pgs__cache_file_work work; /* NULL: making room is all */
 	void *ctx;
 	uint64_t pages;
 } writing;
@@ -286,27 +286,27 @@ static int make_room(pgs__cache_file *file, uint64_t pages)
 	int dead, rc = 0;
 	mdb_reader_check(file->mdb, &dead);
 	for (int i = 0; i < 2 && !rc; i++)
-		rc = pgs__file_guard(file, run_write, &w);
+		rc = pgs__cache_file_guard(file, run_write, &w);
 	return rc;
 }
 
-int pgs__file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadline_ms, pgs__file_work work,
-		    pgs__file_committed committed, void *ctx)
+int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadline_ms, pgs__cache_file_work work,
+		    pgs__cache_file_committed committed, void *ctx)
 {
 	writing w = {work, ctx, pages};
-	if (!pgs__file_usable(file))
+	if (!pgs__cache_file_usable(file))
 		return unusable(file);
 	if (!lock_writers(file, deadline_ms))
 		return EBUSY;
-	int rc = pgs__file_usable(file) ? make_dirty(file) : unusable(file);
+	int rc = pgs__cache_file_usable(file) ? make_dirty(file) : unusable(file);
 	if (!rc)
-		rc = pgs__file_guard(file, run_write, &w);
+		rc = pgs__cache_file_guard(file, run_write, &w);
 	if (is_full(rc)) {
 		if (rc != MDB_MAP_FULL && rc != MDB_TXN_FULL)
 			note_full_disk(file);
 		rc = make_room(file, 2 * pages);
 		if (!rc)
-			rc = pgs__file_guard(file, run_write, &w);
+			rc = pgs__cache_file_guard(file, run_write, &w);
 	}
 	if (!rc && committed)
 		committed(file, ctx);
@@ -316,7 +316,7 @@ int pgs__file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadline_ms,
 
 /* --- how full it is --------------------------------------------------------------------------- */
 
-int pgs__file_used(pgs__cache_file *file, MDB_txn *txn, uint64_t *pages)
+int pgs__cache_file_used(pgs__cache_file *file, MDB_txn *txn, uint64_t *pages)
 {
 	const MDB_dbi tables[] = {0, 1, file->meta, file->pages, file->queue, file->mirror, file->dead};
 	*pages = 2; /* LMDB's meta pages */
@@ -330,7 +330,7 @@ int pgs__file_used(pgs__cache_file *file, MDB_txn *txn, uint64_t *pages)
 	return 0;
 }
 
-uint64_t pgs__file_room(const pgs__cache_file *file)
+uint64_t pgs__cache_file_room(const pgs__cache_file *file)
 {
 	uint64_t disk = atomic_load(&file->disk_pages);
 	if (disk && disk < file->map_pages && !pgs__deadline_passed(atomic_load(&file->disk_until_ms)))
@@ -340,30 +340,30 @@ uint64_t pgs__file_room(const pgs__cache_file *file)
 
 /* --- small values ------------------------------------------------------------------------------ */
 
-void pgs__meta_key(pgs__meta_value *m, const void *key, size_t size)
+void pgs__cache_meta_key(pgs__cache_meta_value *m, const void *key, size_t size)
 {
 	m->writer = (pgs__buffer){.data = m->bytes, .capacity = sizeof m->bytes};
 	m->key_size = size;
 	pgs__put_bytes(&m->writer, key, size);
 }
 
-int pgs__meta_get(pgs__cache_file *file, MDB_txn *txn, pgs__meta_value *m, pgs__reader *r)
+int pgs__cache_meta_get(pgs__cache_file *file, MDB_txn *txn, pgs__cache_meta_value *m, pgs__reader *r)
 {
 	MDB_val key = pgs__val(m->bytes, m->key_size), value;
 	int rc = mdb_get(txn, file->meta, &key, &value);
 	if (rc)
 		return rc;
 	if (value.mv_size > sizeof m->bytes - m->key_size)
-		return PGS__FILE_BAD_RECORD;
+		return PGS__CACHE_BAD_RECORD;
 	memcpy(m->bytes + m->key_size, value.mv_data, value.mv_size);
 	pgs_slice whole = {m->bytes, m->key_size + value.mv_size};
 	if (!pgs__unseal(&whole) || whole.size < m->key_size)
-		return PGS__FILE_BAD_RECORD;
+		return PGS__CACHE_BAD_RECORD;
 	*r = pgs__reader_of((pgs_slice){m->bytes + m->key_size, whole.size - m->key_size});
 	return 0;
 }
 
-int pgs__meta_put(pgs__cache_file *file, MDB_txn *txn, pgs__meta_value *m)
+int pgs__cache_meta_put(pgs__cache_file *file, MDB_txn *txn, pgs__cache_meta_value *m)
 {
 	pgs__seal(&m->writer, 0);
 	MDB_val key = pgs__val(m->bytes, m->key_size);
@@ -371,18 +371,18 @@ int pgs__meta_put(pgs__cache_file *file, MDB_txn *txn, pgs__meta_value *m)
 	return mdb_put(txn, file->meta, &key, &value, 0);
 }
 
-int pgs__meta_number(pgs__cache_file *file, MDB_txn *txn, uint32_t *number)
+int pgs__cache_meta_number(pgs__cache_file *file, MDB_txn *txn, uint32_t *number)
 {
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	pgs__reader r;
-	pgs__meta_key(&m, "n", 1);
-	int rc = pgs__meta_get(file, txn, &m, &r);
+	pgs__cache_meta_key(&m, "n", 1);
+	int rc = pgs__cache_meta_get(file, txn, &m, &r);
 	if (rc)
-		return rc == MDB_NOTFOUND || rc == PGS__FILE_BAD_RECORD ? MDB_CORRUPTED : rc;
+		return rc == MDB_NOTFOUND || rc == PGS__CACHE_BAD_RECORD ? MDB_CORRUPTED : rc;
 	*number = pgs__read_u32be(&r);
 	if (r.failed || *number == UINT32_MAX)
 		return MDB_CORRUPTED;
-	pgs__meta_key(&m, "n", 1);
+	pgs__cache_meta_key(&m, "n", 1);
 	pgs__put_u32be(&m.writer, *number + 1);
-	return pgs__meta_put(file, txn, &m);
+	return pgs__cache_meta_put(file, txn, &m);
 }

@@ -7,8 +7,8 @@
  *             'm' slot                             where the mirror stands (mirror_record.h)
  *             'q'                                  the queues (queue.h)
  *             't' mirror's number                  nothing: a mirror that was given up, to be cleared
- *     pages   database's number, page id           u32 time, Unix s   content (none: a ghost)
- *     queue   kind, u64 position                   database's number, page id, u32 size
+ *     pages   database's number, page id           u32 time, Unix s   content
+ *     queue   queue.h
  *     mirror  mirror's number, KV key's tail       mirror_record.h
  *     dead    mirror's number, u64 revision, tail  nothing: a tombstone of that revision
  *
@@ -27,7 +27,7 @@
 #include <lmdb.h>
 
 #include "local_cache/disk_cache.h"
-#include "local_cache/state.h"
+#include "local_cache/shared.h"
 #include "util/cursor.h"
 
 #define PGS__CACHE_FORMAT 1
@@ -45,7 +45,7 @@ typedef struct pgs__cache_file {
 	unsigned users;
 	pid_t pid;
 	char *path;
-	pgs__state state;
+	pgs__shared state;
 	MDB_env *mdb;
 	MDB_dbi meta, pages, queue, mirror, dead;
 	uint32_t page_size;         /* LMDB's */
@@ -62,63 +62,63 @@ typedef struct pgs__cache_file {
 	pthread_mutex_t pending_lock;
 	pgs__pending pending;
 	pthread_mutex_t attach_lock; /* followers; attached */
-	unsigned attached[PGS__STATE_SLOTS];
-	const void *followers[PGS__STATE_SLOTS];
+	unsigned attached[PGS__SHARED_SLOTS];
+	const void *followers[PGS__SHARED_SLOTS];
 
 	_Atomic uint64_t hits, misses, hit_bytes, puts, put_bytes, dropped, bad, evictions, errors;
 } pgs__cache_file;
 
 /* Open, or take another reference. Errors: pgs__disk_cache_open()'s. */
-int pgs__file_open(pgs__cache_file **out, const pgs__disk_cache_options *options, bool *started_over, pgs_error *err);
-void pgs__file_release(pgs__cache_file *file);
+int pgs__cache_file_open(pgs__cache_file **out, const pgs__disk_cache_options *options, bool *started_over, pgs_error *err);
+void pgs__cache_file_release(pgs__cache_file *file);
 
 /* Work on the file. Results are LMDB's and errno's; whatever is not 0 makes a write transaction go. A work may be run
  * twice, from the start. It must not keep memory of its own over calls of LMDB: a trap would leak it. */
-typedef int (*pgs__file_work)(pgs__cache_file *file, MDB_txn *txn, void *ctx);
-#define PGS__FILE_NOTHING_TO_DO ECANCELED /* a write transaction that is to go, and no failure */
-#define PGS__FILE_BAD_RECORD EILSEQ       /* what a record of ours says cannot be; LMDB is all right */
+typedef int (*pgs__cache_file_work)(pgs__cache_file *file, MDB_txn *txn, void *ctx);
+#define PGS__CACHE_NOTHING_TO_DO ECANCELED /* a write transaction that is to go, and no failure */
+#define PGS__CACHE_BAD_RECORD EILSEQ       /* what a record of ours says cannot be; LMDB is all right */
 
 /* In a read transaction. */
-int pgs__file_read(pgs__cache_file *file, pgs__file_work work, void *ctx);
+int pgs__cache_file_read(pgs__cache_file *file, pgs__cache_file_work work, void *ctx);
 
 /* In a write transaction, after room for `pages` pages was made. EBUSY: others kept the file past the deadline (0: it is
  * to be had at once or not). `committed` (may be NULL) is called before others may write. */
-typedef void (*pgs__file_committed)(pgs__cache_file *file, void *ctx);
-int pgs__file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadline_ms, pgs__file_work work,
-		    pgs__file_committed committed, void *ctx);
+typedef void (*pgs__cache_file_committed)(pgs__cache_file *file, void *ctx);
+int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadline_ms, pgs__cache_file_work work,
+		    pgs__cache_file_committed committed, void *ctx);
 
 /* Whether it can be used at all. */
-bool pgs__file_usable(const pgs__cache_file *file);
+bool pgs__cache_file_usable(const pgs__cache_file *file);
 
 /* Nobody is to touch it again (D5). */
-void pgs__file_broken(pgs__cache_file *file);
+void pgs__cache_file_broken(pgs__cache_file *file);
 
 /* The PGS_E… of a result, and its message. */
-int pgs__file_error(pgs__cache_file *file, int rc, const char *what, pgs_error *err);
+int pgs__cache_file_error(pgs__cache_file *file, int rc, const char *what, pgs_error *err);
 
 /* Sync, and say so (D4). */
-int pgs__file_checkpoint(pgs__cache_file *file, uint64_t deadline_ms);
+int pgs__cache_file_checkpoint(pgs__cache_file *file, uint64_t deadline_ms);
 
 /* Pages in use, as a transaction sees them; and how many may be. */
-int pgs__file_used(pgs__cache_file *file, MDB_txn *txn, uint64_t *pages);
-uint64_t pgs__file_room(const pgs__cache_file *file);
+int pgs__cache_file_used(pgs__cache_file *file, MDB_txn *txn, uint64_t *pages);
+uint64_t pgs__cache_file_room(const pgs__cache_file *file);
 
 /* A value of `meta`, sealed together with its key. Key and value are built, and read, in place. */
-#define PGS__META_ROOM 256
-typedef struct pgs__meta_value {
-	uint8_t bytes[PGS__META_ROOM]; /* key, value, seal */
+#define PGS__CACHE_META_ROOM 256
+typedef struct pgs__cache_meta_value {
+	uint8_t bytes[PGS__CACHE_META_ROOM]; /* key, value, seal */
 	size_t key_size;
 	pgs__buffer writer; /* into bytes */
-} pgs__meta_value;
-void pgs__meta_key(pgs__meta_value *m, const void *key, size_t size);
+} pgs__cache_meta_value;
+void pgs__cache_meta_key(pgs__cache_meta_value *m, const void *key, size_t size);
 
-/* Read what is at m's key: the reader stands before it. MDB_NOTFOUND, or PGS__FILE_BAD_RECORD. */
-int pgs__meta_get(pgs__cache_file *file, MDB_txn *txn, pgs__meta_value *m, pgs__reader *r);
+/* Read what is at m's key: the reader stands before it. MDB_NOTFOUND, or PGS__CACHE_BAD_RECORD. */
+int pgs__cache_meta_get(pgs__cache_file *file, MDB_txn *txn, pgs__cache_meta_value *m, pgs__reader *r);
 /* Put what was written to m->writer. */
-int pgs__meta_put(pgs__cache_file *file, MDB_txn *txn, pgs__meta_value *m);
+int pgs__cache_meta_put(pgs__cache_file *file, MDB_txn *txn, pgs__cache_meta_value *m);
 
 /* A number that was never given. */
-int pgs__meta_number(pgs__cache_file *file, MDB_txn *txn, uint32_t *number);
+int pgs__cache_meta_number(pgs__cache_file *file, MDB_txn *txn, uint32_t *number);
 
 static inline MDB_val pgs__val(const void *data, size_t size)
 {
@@ -131,7 +131,7 @@ static inline pgs_slice pgs__val_slice(MDB_val v)
 }
 
 /* How LMDB is opened, and what stops it; for open.c. */
-void pgs__file_assertion(MDB_env *env, const char *message);
-int pgs__file_guard(pgs__cache_file *file, int (*call)(pgs__cache_file *file, void *ctx), void *ctx);
+void pgs__cache_file_assertion(MDB_env *env, const char *message);
+int pgs__cache_file_guard(pgs__cache_file *file, int (*call)(pgs__cache_file *file, void *ctx), void *ctx);
 
 #endif

@@ -10,7 +10,7 @@
 
 #define GIVE_UP_WAIT_MS 20
 
-static pgs__state_slot *slot_of(const pgs__disk_db *db)
+static pgs__shared_slot *slot_of(const pgs__disk_db *db)
 {
 	return &db->file->state.words->slots[db->slot];
 }
@@ -26,18 +26,18 @@ static void raise_to(_Atomic uint64_t *word, uint64_t value)
 
 uint64_t pgs__mirror_sequence(const pgs__disk_db *db)
 {
-	return pgs__file_usable(db->file) ? atomic_load_explicit(&slot_of(db)->sequence, memory_order_acquire) : 0;
+	return pgs__cache_file_usable(db->file) ? atomic_load_explicit(&slot_of(db)->sequence, memory_order_acquire) : 0;
 }
 
 void pgs__mirror_confirm(pgs__disk_db *db, uint64_t at_ms)
 {
-	if (pgs__file_usable(db->file))
+	if (pgs__cache_file_usable(db->file))
 		raise_to(&slot_of(db)->confirmed_ms, at_ms);
 }
 
 uint64_t pgs__mirror_confirmed(const pgs__disk_db *db)
 {
-	return pgs__file_usable(db->file) ? atomic_load(&slot_of(db)->confirmed_ms) : 0;
+	return pgs__cache_file_usable(db->file) ? atomic_load(&slot_of(db)->confirmed_ms) : 0;
 }
 
 /* Also when the file has failed: those who have not noticed yet still read it. */
@@ -54,12 +54,12 @@ uint64_t pgs__mirror_required(const pgs__disk_db *db)
 bool pgs__mirror_follow_lock(pgs__disk_db *db)
 {
 	pgs__cache_file *f = db->file;
-	if (!pgs__file_usable(f))
+	if (!pgs__cache_file_usable(f))
 		return false;
 	pthread_mutex_lock(&f->attach_lock);
 	const void *who = f->followers[db->slot];
 	bool mine = who == db ||
-		    (!who && pgs__state_lock(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot, true, 0));
+		    (!who && pgs__shared_lock(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot, true, 0));
 	if (mine)
 		f->followers[db->slot] = db;
 	pthread_mutex_unlock(&f->attach_lock);
@@ -74,7 +74,7 @@ void pgs__mirror_follow_unlock(pgs__disk_db *db)
 	pthread_mutex_lock(&f->attach_lock);
 	if (f->followers[db->slot] == db) {
 		f->followers[db->slot] = NULL;
-		pgs__state_unlock(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot);
+		pgs__shared_unlock(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot);
 	}
 	pthread_mutex_unlock(&f->attach_lock);
 }
@@ -90,9 +90,9 @@ static int read_state(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	state_reading *s = ctx;
 	int rc = pgs__mirror_head_get(file, txn, s->slot, &s->head);
-	if (rc == PGS__FILE_BAD_RECORD) /* of this record alone, and nothing is known then */
+	if (rc == PGS__CACHE_BAD_RECORD) /* of this record alone, and nothing is known then */
 		s->head = (pgs__mirror_head){0};
-	return rc == PGS__FILE_BAD_RECORD ? 0 : rc;
+	return rc == PGS__CACHE_BAD_RECORD ? 0 : rc;
 }
 
 int pgs__mirror_state_get(pgs__disk_db *db, pgs__mirror_state *out, pgs_error *err)
@@ -101,7 +101,7 @@ int pgs__mirror_state_get(pgs__disk_db *db, pgs__mirror_state *out, pgs_error *e
 	*out = (pgs__mirror_state){0};
 	int rc = pgs__mirror_ready(db);
 	if (!rc)
-		rc = pgs__file_read(db->file, read_state, &s);
+		rc = pgs__cache_file_read(db->file, read_state, &s);
 	if (!rc)
 		*out = (pgs__mirror_state){.sequence = s.head.sequence, .horizon = s.head.horizon,
 					   .loading = s.head.loading, .highest = s.head.highest,
@@ -153,7 +153,7 @@ static pgs_kv_pair pair_of(pgs_slice kv_key, const pgs__mirror_record *record)
 static int begin(pgs__cache_file *file, MDB_txn *txn, reading *r, bool *known)
 {
 	int rc = pgs__mirror_head_get(file, txn, r->db->slot, &r->head);
-	r->damaged = rc == PGS__FILE_BAD_RECORD;
+	r->damaged = rc == PGS__CACHE_BAD_RECORD;
 	if (rc)
 		return r->damaged ? 0 : rc;
 	if (r->at == 0)
@@ -171,12 +171,12 @@ static int get_one(pgs__cache_file *file, MDB_txn *txn, reading *r, size_t index
 	int rc = MDB_BAD_VALSIZE;
 	if (pgs__mirror_key_of(&key, r->db, r->head.number, r->keys[index]))
 		rc = pgs__mirror_record_get(file, txn, &key, &record);
-	r->damaged |= rc == PGS__FILE_BAD_RECORD;
+	r->damaged |= rc == PGS__CACHE_BAD_RECORD;
 	if (rc == MDB_NOTFOUND)
 		answer = PGS__MIRROR_ABSENT;
 	else if (!rc)
 		answer = answer_of(r, r->keys[index], &record);
-	else if (rc != PGS__FILE_BAD_RECORD && rc != MDB_BAD_VALSIZE)
+	else if (rc != PGS__CACHE_BAD_RECORD && rc != MDB_BAD_VALSIZE)
 		return rc;
 	if (answer == PGS__MIRROR_PRESENT)
 		pair = pair_of(r->keys[index], &record);
@@ -214,7 +214,7 @@ int pgs__mirror_get(pgs__disk_db *db, uint64_t at, const pgs_slice *keys, size_t
 	reading r = {.db = db, .at = at, .keys = keys, .count = count, .visit = visit, .ctx = ctx};
 	int rc = pgs__mirror_ready(db);
 	if (!rc)
-		rc = pgs__file_read(db->file, get_all, &r);
+		rc = pgs__cache_file_read(db->file, get_all, &r);
 	return finish(&r, rc, sequence, err);
 }
 
@@ -282,7 +282,7 @@ int pgs__mirror_range(pgs__disk_db *db, uint64_t at, pgs_slice first, pgs_slice 
 	reading r = {.db = db, .at = at, .first = first, .end = end, .count = limit, .visit = visit, .ctx = ctx};
 	int rc = pgs__mirror_ready(db);
 	if (!rc)
-		rc = pgs__file_read(db->file, range_all, &r);
+		rc = pgs__cache_file_read(db->file, range_all, &r);
 	int status = finish(&r, rc, sequence, err);
 	if (status == PGS_OK && (r.unknown || r.damaged))
 		return pgs__error(err, PGS_EOLDREV, "the mirror does not know all of this range at revision %llu",

@@ -12,19 +12,19 @@
 
 /* --- the head --------------------------------------------------------------------------- */
 
-static void head_key(pgs__meta_value *m, unsigned slot)
+static void head_key(pgs__cache_meta_value *m, unsigned slot)
 {
 	const uint8_t key[2] = {'m', (uint8_t)slot};
-	pgs__meta_key(m, key, sizeof key);
+	pgs__cache_meta_key(m, key, sizeof key);
 }
 
 int pgs__mirror_head_get(pgs__cache_file *file, MDB_txn *txn, unsigned slot, pgs__mirror_head *out)
 {
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	pgs__reader r;
 	*out = (pgs__mirror_head){0};
 	head_key(&m, slot);
-	int rc = pgs__meta_get(file, txn, &m, &r);
+	int rc = pgs__cache_meta_get(file, txn, &m, &r);
 	if (rc)
 		return rc == MDB_NOTFOUND ? 0 : rc;
 	out->number = pgs__read_u32be(&r);
@@ -36,12 +36,12 @@ int pgs__mirror_head_get(pgs__cache_file *file, MDB_txn *txn, unsigned slot, pgs
 	out->bytes = pgs__read_u64(&r);
 	out->tombstones = pgs__read_u64(&r);
 	out->digest = pgs__read_u64(&r);
-	return r.failed ? PGS__FILE_BAD_RECORD : 0;
+	return r.failed ? PGS__CACHE_BAD_RECORD : 0;
 }
 
 int pgs__mirror_head_put(pgs__cache_file *file, MDB_txn *txn, unsigned slot, const pgs__mirror_head *in)
 {
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	head_key(&m, slot);
 	pgs__put_u32be(&m.writer, in->number);
 	pgs__put_u64(&m.writer, in->sequence);
@@ -52,16 +52,16 @@ int pgs__mirror_head_put(pgs__cache_file *file, MDB_txn *txn, unsigned slot, con
 	pgs__put_u64(&m.writer, in->bytes);
 	pgs__put_u64(&m.writer, in->tombstones);
 	pgs__put_u64(&m.writer, in->digest);
-	return pgs__meta_put(file, txn, &m);
+	return pgs__cache_meta_put(file, txn, &m);
 }
 
 int pgs__mirror_discard(pgs__cache_file *file, MDB_txn *txn, unsigned slot)
 {
 	pgs__mirror_head head;
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	uint8_t trash[5] = {'t'};
 	int rc = pgs__mirror_head_get(file, txn, slot, &head);
-	if (rc == PGS__FILE_BAD_RECORD) /* whose records they were is not known: they stay until the file is started over */
+	if (rc == PGS__CACHE_BAD_RECORD) /* whose records they were is not known: they stay until the file is started over */
 		head.number = 0;
 	else if (rc)
 		return rc;
@@ -175,7 +175,7 @@ int pgs__mirror_record_get(pgs__cache_file *file, MDB_txn *txn, const pgs__mirro
 	if (rc)
 		return rc;
 	k = pgs__val(key->bytes, key->size);
-	return pgs__mirror_record_decode(k, v, out) ? 0 : PGS__FILE_BAD_RECORD;
+	return pgs__mirror_record_decode(k, v, out) ? 0 : PGS__CACHE_BAD_RECORD;
 }
 
 int pgs__mirror_record_put(pgs__cache_file *file, MDB_txn *txn, const pgs__mirror_key *key, pgs__mirror_record *in)
@@ -214,7 +214,7 @@ int pgs__mirror_prove(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	int rc = pgs__mirror_head_get(file, txn, p->slot, &head);
 	p->number = head.number;
 	if (rc)
-		return rc == PGS__FILE_BAD_RECORD ? 0 : rc;
+		return rc == PGS__CACHE_BAD_RECORD ? 0 : rc;
 	pgs__store_u32be(number, head.number);
 	rc = mdb_cursor_open(txn, file->mirror, &cursor);
 	if (rc)
@@ -238,14 +238,14 @@ static int give_up(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	const pgs__mirror_proof *p = ctx;
 	pgs__mirror_head head;
 	int rc = pgs__mirror_head_get(file, txn, p->slot, &head);
-	if (rc && rc != PGS__FILE_BAD_RECORD)
+	if (rc && rc != PGS__CACHE_BAD_RECORD)
 		return rc;
-	return rc || head.number == p->number ? pgs__mirror_discard(file, txn, p->slot) : PGS__FILE_NOTHING_TO_DO;
+	return rc || head.number == p->number ? pgs__mirror_discard(file, txn, p->slot) : PGS__CACHE_NOTHING_TO_DO;
 }
 
 static void given_up(pgs__cache_file *file, void *ctx)
 {
-	pgs__state_slot *slot = &file->state.words->slots[((const pgs__mirror_proof *)ctx)->slot];
+	pgs__shared_slot *slot = &file->state.words->slots[((const pgs__mirror_proof *)ctx)->slot];
 	atomic_store(&slot->sequence, 0);
 	atomic_store(&slot->verified, 1); /* nothing is right */
 }
@@ -257,19 +257,19 @@ int pgs__mirror_give_up(pgs__disk_db *db, uint32_t number, uint64_t deadline_ms)
 	pgs__disk_tell(db->cache, PGS__TOLD_MIRROR,
 		       "the cache '%s' has a damaged mirror of a database: it is loaded anew; is the disk failing?",
 		       db->file->path);
-	int rc = pgs__file_write(db->file, GIVE_UP_PAGES, deadline_ms, give_up, given_up, &p);
-	return rc == PGS__FILE_NOTHING_TO_DO ? 0 : rc;
+	int rc = pgs__cache_file_write(db->file, GIVE_UP_PAGES, deadline_ms, give_up, given_up, &p);
+	return rc == PGS__CACHE_NOTHING_TO_DO ? 0 : rc;
 }
 
 int pgs__mirror_ready(pgs__disk_db *db)
 {
 	pgs__mirror_proof p = {.slot = db->slot};
-	if (!pgs__file_usable(db->file))
-		return pgs__file_read(db->file, pgs__mirror_prove, &p); /* says why not */
-	pgs__state_slot *slot = &db->file->state.words->slots[db->slot];
+	if (!pgs__cache_file_usable(db->file))
+		return pgs__cache_file_read(db->file, pgs__mirror_prove, &p); /* says why not */
+	pgs__shared_slot *slot = &db->file->state.words->slots[db->slot];
 	if (atomic_load_explicit(&slot->verified, memory_order_acquire))
 		return 0;
-	int rc = pgs__file_read(db->file, pgs__mirror_prove, &p);
+	int rc = pgs__cache_file_read(db->file, pgs__mirror_prove, &p);
 	if (!rc && !p.good)
 		return pgs__mirror_give_up(db, p.number, pgs__now_ms() + GIVE_UP_WAIT_MS);
 	if (!rc)

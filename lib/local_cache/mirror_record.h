@@ -21,7 +21,7 @@ typedef struct pgs__mirror_head {
 	uint64_t digest;
 } pgs__mirror_head;
 
-/* A zero head when there is none. PGS__FILE_BAD_RECORD when it is damaged. */
+/* A zero head when there is none. PGS__CACHE_BAD_RECORD when it is damaged. */
 int pgs__mirror_head_get(pgs__cache_file *file, MDB_txn *txn, unsigned slot, pgs__mirror_head *out);
 int pgs__mirror_head_put(pgs__cache_file *file, MDB_txn *txn, unsigned slot, const pgs__mirror_head *in);
 
@@ -46,7 +46,7 @@ typedef struct pgs__mirror_record {
 	uint64_t hash;   /* its part of the digest */
 } pgs__mirror_record;
 
-/* MDB_NOTFOUND; PGS__FILE_BAD_RECORD: it is not what was put there. */
+/* MDB_NOTFOUND; PGS__CACHE_BAD_RECORD: it is not what was put there. */
 int pgs__mirror_record_get(pgs__cache_file *file, MDB_txn *txn, const pgs__mirror_key *key, pgs__mirror_record *out);
 bool pgs__mirror_record_decode(MDB_val key, MDB_val value, pgs__mirror_record *out);
 /* in->hash is filled. */
@@ -58,7 +58,7 @@ typedef struct pgs__mirror_proof {
 	uint32_t number; /* of the mirror that was looked at; 0 = its head is damaged, or there is none */
 	bool good;
 } pgs__mirror_proof;
-int pgs__mirror_prove(pgs__cache_file *file, MDB_txn *txn, void *proof); /* a pgs__file_work */
+int pgs__mirror_prove(pgs__cache_file *file, MDB_txn *txn, void *proof); /* a pgs__cache_file_work */
 
 /* Make sure that a database's mirror was held against its digest since the file was opened. A damaged one is given up.
  * EBUSY: it is damaged, and others keep the file. */

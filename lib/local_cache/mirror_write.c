@@ -29,7 +29,7 @@ typedef struct writing {
 static int read_head(pgs__cache_file *file, MDB_txn *txn, writing *w)
 {
 	int rc = pgs__mirror_head_get(file, txn, w->db->slot, &w->head);
-	if (rc != PGS__FILE_BAD_RECORD)
+	if (rc != PGS__CACHE_BAD_RECORD)
 		return rc;
 	rc = pgs__mirror_discard(file, txn, w->db->slot);
 	w->head = (pgs__mirror_head){0};
@@ -211,7 +211,7 @@ static int apply(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	w->sequence = w->head.sequence;
 	w->missing = !rc && (w->head.sequence == 0 || w->from > w->head.sequence);
 	if (rc || w->missing || w->to <= w->head.sequence)
-		return rc ? rc : PGS__FILE_NOTHING_TO_DO;
+		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
 	rc = pgs__mirror_clear_some(file, txn);
 	for (size_t i = 0; !rc && i < w->count; i++)
 		rc = apply_one(file, txn, w, &w->changes[i]);
@@ -228,17 +228,17 @@ static int apply(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 }
 
 /* Run a write on the mirror. A damaged record is met as the whole mirror's damage: it is given up. */
-static int run(writing *w, uint64_t pages, uint64_t deadline_ms, pgs__file_work work, pgs_error *err)
+static int run(writing *w, uint64_t pages, uint64_t deadline_ms, pgs__cache_file_work work, pgs_error *err)
 {
 	int rc = pgs__mirror_ready(w->db);
 	if (!rc)
-		rc = pgs__file_write(w->db->file, pages, deadline_ms, work, publish, w);
-	if (rc == PGS__FILE_BAD_RECORD) {
+		rc = pgs__cache_file_write(w->db->file, pages, deadline_ms, work, publish, w);
+	if (rc == PGS__CACHE_BAD_RECORD) {
 		rc = pgs__mirror_give_up(w->db, w->head.number, deadline_ms);
 		w->sequence = 0;
 		w->missing = !rc;
 	}
-	if (rc == PGS__FILE_NOTHING_TO_DO)
+	if (rc == PGS__CACHE_NOTHING_TO_DO)
 		rc = 0;
 	int status = pgs__disk_failed(w->db->cache, rc, "writing the mirror", err);
 	if (status == PGS_OK && w->missing)
@@ -270,7 +270,7 @@ static int load_begin(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	if (!rc)
 		rc = pgs__mirror_clear_some(file, txn);
 	if (!rc && w->head.number == 0)
-		rc = pgs__meta_number(file, txn, &w->head.number);
+		rc = pgs__cache_meta_number(file, txn, &w->head.number);
 	w->head.sequence = 0;
 	w->head.loading = w->to;
 	return rc ? rc : pgs__mirror_head_put(file, txn, w->db->slot, &w->head);
@@ -317,7 +317,7 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 	while (!rc && pgs__slice_compare(pgs__val_slice(key), (pgs_slice){end.bytes, end.size}) < 0) {
 		pgs__mirror_record r;
 		if (!pgs__mirror_record_decode(key, value, &r)) {
-			rc = PGS__FILE_BAD_RECORD;
+			rc = PGS__CACHE_BAD_RECORD;
 			break;
 		}
 		if (!is_listed(w, &at, key)) {
@@ -354,7 +354,7 @@ static int load_range(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	int rc = read_head(file, txn, w);
 	w->missing = !rc && (w->head.loading == 0 || w->head.loading != w->to);
 	if (rc || w->missing)
-		return rc ? rc : PGS__FILE_NOTHING_TO_DO;
+		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
 	rc = pgs__mirror_clear_some(file, txn);
 	if (!rc)
 		rc = load_delete(file, txn, w);
@@ -390,7 +390,7 @@ static int load_end(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	int rc = read_head(file, txn, w);
 	w->missing = !rc && (w->head.loading == 0 || w->head.loading != w->to);
 	if (rc || w->missing)
-		return rc ? rc : PGS__FILE_NOTHING_TO_DO;
+		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
 	w->head.loading = 0;
 	w->head.sequence = w->head.horizon = w->sequence = w->to;
 	if (w->head.highest < w->to)
@@ -413,9 +413,9 @@ static int see(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	w->sequence = w->head.highest;
 	w->missing = !rc && w->to < w->head.highest;
 	if (rc || w->to <= w->head.highest)
-		return rc ? rc : PGS__FILE_NOTHING_TO_DO;
+		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
 	if (w->head.number == 0)
-		rc = pgs__meta_number(file, txn, &w->head.number);
+		rc = pgs__cache_meta_number(file, txn, &w->head.number);
 	w->head.highest = w->to;
 	return rc ? rc : pgs__mirror_head_put(file, txn, w->db->slot, &w->head);
 }
@@ -440,7 +440,7 @@ static int reset(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 static void was_reset(pgs__cache_file *file, void *ctx)
 {
 	const writing *w = ctx;
-	pgs__state_slot *slot = &file->state.words->slots[w->db->slot];
+	pgs__shared_slot *slot = &file->state.words->slots[w->db->slot];
 	atomic_store(&slot->sequence, 0);
 	atomic_store(&slot->required, 0);
 	atomic_store(&slot->confirmed_ms, 0);
@@ -450,6 +450,6 @@ static void was_reset(pgs__cache_file *file, void *ctx)
 int pgs__mirror_reset(pgs__disk_db *db, uint64_t deadline_ms, pgs_error *err)
 {
 	writing w = {.db = db};
-	int rc = pgs__file_write(db->file, pages_for(db->file, 0, 0), deadline_ms, reset, was_reset, &w);
+	int rc = pgs__cache_file_write(db->file, pages_for(db->file, 0, 0), deadline_ms, reset, was_reset, &w);
 	return pgs__disk_failed(db->cache, rc, "forgetting the mirror", err);
 }

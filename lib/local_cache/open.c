@@ -1,12 +1,13 @@
 /* Opening cache files: the registry of this process, and what may be found at a path.
  *
- *     pgs__file_open ── PATH-state is in the registry? ── yes ── users + 1
- *           ↑                │ no
- *           │          open it, PGS__LOCK_OPEN; is it still the one at the path? ── no: again
- *           │                ├─ nobody uses it: all right? ── no: PATH and PATH-lock are removed, the state made new
- *           │                └─ others do: LMDB's files are not theirs? ── all three are removed, again: those who have the old
- *           │                                                             ones keep them
- *           └────────────────┘ else LMDB's environment, tables; PGS__LOCK_USE (shared) for as long as it is open
+ *     pgs__cache_file_open ── PATH-state is in the registry? ── yes ── users + 1
+ *           │ no
+ *           ↓
+ *     open it, PGS__LOCK_OPEN; is it still what is at the path? ── no: again
+ *           ├─ nobody uses it: all right? ── no: LMDB's files are removed, the state made new
+ *           ├─ others do: LMDB's files are not theirs? ── all three are removed, again: who has the old ones keeps them
+ *           ↓
+ *     LMDB's environment, tables; PGS__LOCK_USE (shared) for as long as it is open
  *
  * The registry's lock is held all the way: nobody else in this process opens or closes these files, which would drop
  * the locks on them.
@@ -99,19 +100,19 @@ static int remove_data(const paths *p, pgs_error *err)
 /* The file's own record: made, or held against the state. MDB_VERSION_MISMATCH: it is not ours, or of another time. */
 static int check_format(pgs__cache_file *f, MDB_txn *txn, bool fresh)
 {
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	pgs__reader r;
 	uint8_t id[16];
-	pgs__meta_key(&m, "f", 1);
-	int rc = pgs__meta_get(f, txn, &m, &r);
+	pgs__cache_meta_key(&m, "f", 1);
+	int rc = pgs__cache_meta_get(f, txn, &m, &r);
 	if (rc == MDB_NOTFOUND && fresh) {
-		pgs__meta_key(&m, "f", 1);
+		pgs__cache_meta_key(&m, "f", 1);
 		pgs__put_u16(&m.writer, PGS__CACHE_FORMAT);
 		pgs__put_bytes(&m.writer, f->state.words->file_id, 16);
-		rc = pgs__meta_put(f, txn, &m);
-		pgs__meta_key(&m, "n", 1);
+		rc = pgs__cache_meta_put(f, txn, &m);
+		pgs__cache_meta_key(&m, "n", 1);
 		pgs__put_u32be(&m.writer, 1);
-		return rc ? rc : pgs__meta_put(f, txn, &m);
+		return rc ? rc : pgs__cache_meta_put(f, txn, &m);
 	}
 	if (rc)
 		return rc == MDB_NOTFOUND ? MDB_VERSION_MISMATCH : rc;
@@ -165,7 +166,7 @@ static int open_env(pgs__cache_file *f, void *ctx)
 	MDB_txn *txn;
 	int rc = mdb_env_create(&f->mdb);
 	if (!rc)
-		rc = mdb_env_set_assert(f->mdb, pgs__file_assertion);
+		rc = mdb_env_set_assert(f->mdb, pgs__cache_file_assertion);
 	if (!rc)
 		rc = mdb_env_set_maxreaders(f->mdb, READERS_MAX);
 	if (!rc)
@@ -205,15 +206,15 @@ static void close_env(pgs__cache_file *f)
 
 /* --- one that nobody uses ------------------------------------------------------------------ */
 
-static bool condition_good(const pgs__state_words *w)
+static bool condition_good(const pgs__shared_words *w)
 {
 	static const uint8_t unknown[16];
 	uint8_t boot[16];
 	uint64_t condition = atomic_load(&w->condition);
-	if (condition == PGS__STATE_CLEAN)
+	if (condition == PGS__SHARED_CLEAN)
 		return true;
-	pgs__state_boot(boot);
-	return condition == PGS__STATE_DIRTY && memcmp(boot, unknown, 16) != 0 && memcmp(boot, w->boot, 16) == 0;
+	pgs__shared_boot(boot);
+	return condition == PGS__SHARED_DIRTY && memcmp(boot, unknown, 16) != 0 && memcmp(boot, w->boot, 16) == 0;
 }
 
 /* That of a cache, or nothing, and not somebody else's: without a state beside it, a file must be empty, or LMDB's with
@@ -236,15 +237,15 @@ static int start_over(pgs__cache_file *f, const paths *p, uint64_t size_bytes, p
 {
 	int status = remove_data(p, err);
 	if (status == PGS_OK)
-		status = pgs__state_init(&f->state, size_bytes, err);
-	if (status == PGS_OK && pgs__state_sync(&f->state) != PGS_OK)
+		status = pgs__shared_init(&f->state, size_bytes, err);
+	if (status == PGS_OK && pgs__shared_sync(&f->state) != PGS_OK)
 		status = pgs__error(err, PGS_EIO, "cannot sync '%s'", p->state);
 	return status;
 }
 
-static void reset_slots(pgs__state_words *w)
+static void reset_slots(pgs__shared_words *w)
 {
-	for (size_t i = 0; i < PGS__STATE_SLOTS; i++) {
+	for (size_t i = 0; i < PGS__SHARED_SLOTS; i++) {
 		atomic_store(&w->slots[i].sequence, 0);
 		atomic_store(&w->slots[i].required, 0);
 		atomic_store(&w->slots[i].confirmed_ms, 0);
@@ -267,14 +268,14 @@ static bool is_resource(int rc)
 static int open_alone(pgs__cache_file *f, const paths *p, uint64_t size_bytes, bool *started_over, pgs_error *err)
 {
 	bool empty, alone = true;
-	bool good = pgs__state_map(&f->state, &empty);
+	bool good = pgs__shared_map(&f->state, &empty);
 	int status = check_not_foreign(p, !empty, err);
 	if (status != PGS_OK)
 		return status;
 	*started_over = !empty && (!good || !condition_good(f->state.words));
 	good = good && !*started_over && f->state.words->size_bytes == size_bytes;
 	if (good) {
-		int rc = pgs__file_guard(f, open_env, &alone);
+		int rc = pgs__cache_file_guard(f, open_env, &alone);
 		if (rc == 0 || is_resource(rc))
 			return rc ? open_error(f, rc, err) : PGS_OK;
 		close_env(f);
@@ -285,7 +286,7 @@ static int open_alone(pgs__cache_file *f, const paths *p, uint64_t size_bytes, b
 	status = start_over(f, p, size_bytes, err);
 	if (status != PGS_OK)
 		return status;
-	int rc = pgs__file_guard(f, open_env, &alone);
+	int rc = pgs__cache_file_guard(f, open_env, &alone);
 	return rc ? open_error(f, rc, err) : PGS_OK;
 }
 
@@ -294,10 +295,10 @@ static int open_alone(pgs__cache_file *f, const paths *p, uint64_t size_bytes, b
 static int open_shared(pgs__cache_file *f, const paths *p, pgs_error *err)
 {
 	bool empty, alone = false;
-	const pgs__state_words *w;
-	if (pgs__state_map(&f->state, &empty) && (w = f->state.words)->data_inode == inode_of(p->data) &&
-	    w->lock_inode == inode_of(p->lock) && atomic_load(&w->condition) != PGS__STATE_BROKEN) {
-		int rc = pgs__file_guard(f, open_env, &alone);
+	const pgs__shared_words *w;
+	if (pgs__shared_map(&f->state, &empty) && (w = f->state.words)->data_inode == inode_of(p->data) &&
+	    w->lock_inode == inode_of(p->lock) && atomic_load(&w->condition) != PGS__SHARED_BROKEN) {
+		int rc = pgs__cache_file_guard(f, open_env, &alone);
 		if (rc == 0 || is_resource(rc))
 			return rc ? open_error(f, rc, err) : PGS_OK;
 	}
@@ -313,7 +314,7 @@ static int open_shared(pgs__cache_file *f, const paths *p, pgs_error *err)
 static void file_free(pgs__cache_file *f)
 {
 	close_env(f);
-	pgs__state_close(&f->state);
+	pgs__shared_close(&f->state);
 	pgs__buffer_free(&f->pending.bytes);
 	pthread_mutex_destroy(&f->write_lock);
 	pthread_mutex_destroy(&f->pool_lock);
@@ -344,14 +345,14 @@ static int file_new(pgs__cache_file **out, const char *path, pgs_error *err)
 static int open_state(pgs__cache_file *f, const paths *p, pgs_error *err)
 {
 	for (int i = 0; i < ATTEMPTS; i++) {
-		int status = pgs__state_open(&f->state, p->state, err);
+		int status = pgs__shared_open(&f->state, p->state, err);
 		if (status != PGS_OK)
 			return status;
-		if (!pgs__state_lock(&f->state, PGS__LOCK_OPEN, true, pgs__now_ms() + OPEN_WAIT_MS))
+		if (!pgs__shared_lock(&f->state, PGS__LOCK_OPEN, true, pgs__now_ms() + OPEN_WAIT_MS))
 			return pgs__error(err, PGS_EBUSY, "the cache '%s' is being opened by another process", f->path);
 		if (inode_of(p->state) == (uint64_t)f->state.inode)
 			return PGS_OK;
-		pgs__state_close(&f->state);
+		pgs__shared_close(&f->state);
 	}
 	return pgs__error(err, PGS_EBUSY, "the cache '%s' is replaced again and again", f->path);
 }
@@ -361,7 +362,7 @@ static int open_once(pgs__cache_file *f, const paths *p, uint64_t size_bytes, bo
 	int status = open_state(f, p, err);
 	if (status != PGS_OK)
 		return status;
-	bool alone = pgs__state_lock(&f->state, PGS__LOCK_USE, true, 0);
+	bool alone = pgs__shared_lock(&f->state, PGS__LOCK_USE, true, 0);
 	status = alone ? open_alone(f, p, size_bytes, started_over, err) : open_shared(f, p, err);
 	if (status == PGS_OK && alone) {
 		int dead;
@@ -370,10 +371,10 @@ static int open_once(pgs__cache_file *f, const paths *p, uint64_t size_bytes, bo
 		f->state.words->data_inode = inode_of(p->data);
 		f->state.words->lock_inode = inode_of(p->lock);
 	}
-	if (status == PGS_OK && !pgs__state_lock(&f->state, PGS__LOCK_USE, false, 0))
+	if (status == PGS_OK && !pgs__shared_lock(&f->state, PGS__LOCK_USE, false, 0))
 		status = pgs__error(err, PGS_EIO, "cannot lock '%s'", p->state);
 	if (status == PGS_OK)
-		pgs__state_unlock(&f->state, PGS__LOCK_OPEN);
+		pgs__shared_unlock(&f->state, PGS__LOCK_OPEN);
 	return status;
 }
 
@@ -409,7 +410,7 @@ static int open_new(pgs__cache_file **out, const paths *p, uint64_t size_bytes, 
 	return status;
 }
 
-int pgs__file_open(pgs__cache_file **out, const pgs__disk_cache_options *o, bool *started_over, pgs_error *err)
+int pgs__cache_file_open(pgs__cache_file **out, const pgs__disk_cache_options *o, bool *started_over, pgs_error *err)
 {
 	paths p;
 	*out = NULL;
@@ -425,7 +426,7 @@ int pgs__file_open(pgs__cache_file **out, const pgs__disk_cache_options *o, bool
 	int status = paths_make(&p, o->path, err);
 	lock_registry();
 	pgs__cache_file *known = status == PGS_OK ? find_open(p.state) : NULL;
-	if (known && !pgs__file_usable(known)) {
+	if (known && !pgs__cache_file_usable(known)) {
 		status = pgs__error(err, PGS_EIO, "the cache '%s' failed in this process: it is opened anew when all "
 				    "handles of it are closed", p.data);
 	} else if (known) {
@@ -439,13 +440,13 @@ int pgs__file_open(pgs__cache_file **out, const pgs__disk_cache_options *o, bool
 	return status;
 }
 
-void pgs__file_release(pgs__cache_file *file)
+void pgs__cache_file_release(pgs__cache_file *file)
 {
 	lock_registry();
 	if (--file->users == 0) {
 		/* Who goes last leaves it clean. */
-		if (pgs__file_usable(file) && !pgs__state_others(&file->state, PGS__LOCK_USE))
-			pgs__file_checkpoint(file, pgs__now_ms() + CLOSE_WAIT_MS);
+		if (pgs__cache_file_usable(file) && !pgs__shared_others(&file->state, PGS__LOCK_USE))
+			pgs__cache_file_checkpoint(file, pgs__now_ms() + CLOSE_WAIT_MS);
 		pgs__cache_file **at = &registry;
 		while (*at && *at != file)
 			at = &(*at)->next;

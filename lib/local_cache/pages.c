@@ -16,7 +16,6 @@
 #define WAITING_MAX (1u << 20)   /* what is past this is dropped */
 #define DROP_WAIT_MS 20
 #define DROP_PAGES 8
-#define HITS_MAX 3
 
 static void count(_Atomic uint64_t *counter, uint64_t by)
 {
@@ -34,14 +33,6 @@ typedef struct getting {
 	uint64_t hits, bytes;
 } getting;
 
-static void note_hit(pgs__cache_file *file, const uint8_t *key)
-{
-	_Atomic uint8_t *counter = pgs__content_hits(file, key);
-	uint8_t hits = atomic_load_explicit(counter, memory_order_relaxed);
-	if (hits < HITS_MAX)
-		atomic_store_explicit(counter, hits + 1, memory_order_relaxed);
-}
-
 static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	getting *g = ctx;
@@ -50,11 +41,11 @@ static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 		pgs__content_key(key, g->db->number, &g->ids[i]);
 		MDB_val k = pgs__val(key, sizeof key), v;
 		int rc = mdb_get(txn, file->pages, &k, &v);
-		if (rc == MDB_NOTFOUND || (!rc && v.mv_size <= PGS__CONTENT_HEAD))
+		if (rc == MDB_NOTFOUND || (!rc && v.mv_size <= PGS__CONTENT_HEAD)) /* the latter: damage */
 			continue;
 		if (rc)
 			return rc;
-		note_hit(file, key);
+		pgs__content_hit(file, key);
 		g->hits++;
 		g->bytes += v.mv_size - PGS__CONTENT_HEAD;
 		g->visit(g->ctx, i,
@@ -66,7 +57,7 @@ static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t n, pgs__disk_visitor visit, void *ctx)
 {
 	getting g = {db, ids, n, visit, ctx, 0, 0};
-	int rc = pgs__file_read(db->file, get_all, &g);
+	int rc = pgs__cache_file_read(db->file, get_all, &g);
 	count(&db->file->hits, g.hits);
 	count(&db->file->misses, n - g.hits);
 	count(&db->file->hit_bytes, g.bytes);
@@ -110,11 +101,14 @@ static int insert(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, const wai
 		  bool *there)
 {
 	MDB_val k = pgs__val(c->key, sizeof c->key), v;
+	bool ghost = false;
 	int rc = mdb_get(txn, file->pages, &k, &v);
-	bool ghost = !rc && v.mv_size <= PGS__CONTENT_HEAD;
-	*there = !rc && !ghost;
-	if ((rc && rc != MDB_NOTFOUND) || *there)
-		return *there ? 0 : rc;
+	*there = rc == 0;
+	if (rc != MDB_NOTFOUND)
+		return rc;
+	rc = pgs__queue_recall(file, txn, c->key, &ghost);
+	if (rc)
+		return rc;
 	uint32_t size = (uint32_t)(PGS__CONTENT_HEAD + c->stored.size);
 	v = (MDB_val){size, NULL};
 	rc = mdb_put(txn, file->pages, &k, &v, MDB_RESERVE);
@@ -122,7 +116,7 @@ static int insert(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, const wai
 		return rc;
 	pgs__store_u32be(v.mv_data, now);
 	memcpy((uint8_t *)v.mv_data + PGS__CONTENT_HEAD, c->stored.data, c->stored.size);
-	atomic_store_explicit(pgs__content_hits(file, c->key), 0, memory_order_relaxed);
+	pgs__content_not_hit(file, c->key);
 	return pgs__queue_push(file, txn, q, ghost ? PGS__QUEUE_MAIN : PGS__QUEUE_SMALL, c->key, size);
 }
 
@@ -189,7 +183,7 @@ static int flush(pgs__cache_file *file, uint64_t deadline_ms)
 	int rc = 0;
 	while (!rc && p.from < p.all.size) {
 		choose(file, &p);
-		rc = pgs__file_write(file, 2 * p.pages, deadline_ms, put_some, NULL, &p);
+		rc = pgs__cache_file_write(file, 2 * p.pages, deadline_ms, put_some, NULL, &p);
 		if (rc)
 			break;
 		count(&file->puts, p.puts);
@@ -210,7 +204,7 @@ void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored)
 {
 	pgs__cache_file *file = db->file;
 	uint8_t key[PGS__CONTENT_KEY_SIZE], size[4];
-	if (!pgs__file_usable(file) || stored.size == 0 || stored.size > PGS_PAGE_SIZE_MAX)
+	if (!pgs__cache_file_usable(file) || stored.size == 0 || stored.size > PGS_PAGE_SIZE_MAX)
 		return;
 	pgs__content_key(key, db->number, id);
 	pgs__store_u32be(size, (uint32_t)stored.size);
@@ -248,7 +242,7 @@ static int remove_one(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	MDB_val k = pgs__val(ctx, PGS__CONTENT_KEY_SIZE);
 	int rc = mdb_del(txn, file->pages, &k, NULL);
-	return rc == MDB_NOTFOUND ? PGS__FILE_NOTHING_TO_DO : rc;
+	return rc == MDB_NOTFOUND ? PGS__CACHE_NOTHING_TO_DO : rc;
 }
 
 void pgs__disk_drop(pgs__disk_db *db, const pgs__page_id *id)
@@ -260,7 +254,7 @@ void pgs__disk_drop(pgs__disk_db *db, const pgs__page_id *id)
 		       db->file->path);
 	pgs__content_key(key, db->number, id);
 	pgs__disk_failed(db->cache,
-			 pgs__file_write(db->file, DROP_PAGES, pgs__now_ms() + DROP_WAIT_MS, remove_one, NULL, key),
+			 pgs__cache_file_write(db->file, DROP_PAGES, pgs__now_ms() + DROP_WAIT_MS, remove_one, NULL, key),
 			 "dropping a page", NULL);
 }
 
@@ -271,7 +265,7 @@ static int look(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	pgs__disk_stat *out = ctx;
 	pgs__queues q;
 	uint64_t used = 0;
-	int rc = pgs__file_used(file, txn, &used);
+	int rc = pgs__cache_file_used(file, txn, &used);
 	if (!rc)
 		rc = pgs__queues_read(file, txn, &q);
 	if (rc)
@@ -289,11 +283,11 @@ int pgs__disk_stat_get(pgs__disk_cache *cache, pgs__disk_stat *out, pgs_error *e
 	int fd;
 	*out = (pgs__disk_stat){.hits = f->hits, .misses = f->misses, .hit_bytes = f->hit_bytes, .puts = f->puts,
 				.put_bytes = f->put_bytes, .dropped = f->dropped, .bad = f->bad,
-				.evictions = f->evictions, .errors = f->errors, .failed = !pgs__file_usable(f)};
+				.evictions = f->evictions, .errors = f->errors, .failed = !pgs__cache_file_usable(f)};
 	if (out->failed)
 		return PGS_OK;
 	out->size_bytes = f->state.words->size_bytes;
 	if (mdb_env_get_fd(f->mdb, &fd) == 0 && fstat(fd, &st) == 0)
 		out->file_bytes = (uint64_t)st.st_size;
-	return pgs__disk_failed(cache, pgs__file_read(f, look, out), "looking at it", err);
+	return pgs__disk_failed(cache, pgs__cache_file_read(f, look, out), "looking at it", err);
 }

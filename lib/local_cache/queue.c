@@ -3,7 +3,8 @@
 #include <string.h>
 
 #define ENTRY_SIZE (PGS__CONTENT_KEY_SIZE + 4)
-#define HITS_MAX 3
+#define GHOST_NAME_SIZE (1 + PGS__CONTENT_KEY_SIZE)
+#define HITS_MAX 3u
 #define SMALL_SHARE 10  /* the small queue is a tenth */
 #define GHOSTS_MIN 256
 #define RESERVE_SHARE 8 /* of the file is kept free: freed pages are there two transactions later */
@@ -18,11 +19,52 @@ void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const
 	memcpy(out + 4, id->bytes, PGS__ID_SIZE);
 }
 
-_Atomic uint8_t *pgs__content_hits(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE])
+/* --- hits ------------------------------------------------------------------------------- */
+
+#define COUNT_BITS 2
+#define COUNT_MASK ((1u << COUNT_BITS) - 1)
+
+/* A counter is a tag, told from the content's name, and in the lowest bits the hits. */
+static _Atomic uint16_t *counter_of(const pgs__cache_file *file, const uint8_t *key, uint16_t *tag)
 {
 	uint64_t hash;
 	memcpy(&hash, key + PGS__CONTENT_KEY_SIZE - sizeof hash, sizeof hash); /* of the id, which is a hash */
+	hash ^= pgs__load_u32be(key) * 0x9e3779b97f4a7c15u;
+	*tag = (uint16_t)(hash >> 48 << COUNT_BITS);
 	return &file->state.hits[hash & (file->state.words->hit_count - 1)];
+}
+
+/* Races lose a hit at the most. */
+void pgs__content_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE])
+{
+	uint16_t tag;
+	_Atomic uint16_t *counter = counter_of(file, key, &tag);
+	uint16_t value = atomic_load_explicit(counter, memory_order_relaxed), hits = value & COUNT_MASK;
+	bool mine = hits && value - hits == tag;
+	if (mine && hits == HITS_MAX)
+		return;
+	uint16_t next = mine ? (uint16_t)(value + 1) : hits > 1 ? (uint16_t)(value - 1) : (uint16_t)(tag + 1);
+	atomic_store_explicit(counter, next, memory_order_relaxed);
+}
+
+static unsigned hits_of(const pgs__cache_file *file, const uint8_t *key)
+{
+	uint16_t tag, value = atomic_load_explicit(counter_of(file, key, &tag), memory_order_relaxed);
+	unsigned hits = value & COUNT_MASK;
+	return value - hits == tag ? hits : 0;
+}
+
+static void set_hits(const pgs__cache_file *file, const uint8_t *key, unsigned hits)
+{
+	uint16_t tag;
+	_Atomic uint16_t *counter = counter_of(file, key, &tag);
+	if (hits_of(file, key))
+		atomic_store_explicit(counter, (uint16_t)(tag + hits), memory_order_relaxed);
+}
+
+void pgs__content_not_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE])
+{
+	set_hits(file, key, 0);
 }
 
 static uint64_t reserve(const pgs__cache_file *file)
@@ -60,12 +102,12 @@ static int read_positions(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q)
 
 int pgs__queues_read(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q)
 {
-	pgs__meta_value m;
+	pgs__cache_meta_value m;
 	pgs__reader r;
 	*q = (pgs__queues){0};
-	pgs__meta_key(&m, "q", 1);
-	int rc = pgs__meta_get(file, txn, &m, &r);
-	if (rc == MDB_NOTFOUND || rc == PGS__FILE_BAD_RECORD)
+	pgs__cache_meta_key(&m, "q", 1);
+	int rc = pgs__cache_meta_get(file, txn, &m, &r);
+	if (rc == MDB_NOTFOUND || rc == PGS__CACHE_BAD_RECORD)
 		return read_positions(file, txn, q);
 	for (int kind = 0; !rc && kind < PGS__QUEUE_KINDS; kind++) {
 		q->count[kind] = pgs__read_u64(&r);
@@ -77,14 +119,14 @@ int pgs__queues_read(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q)
 
 int pgs__queues_write(pgs__cache_file *file, MDB_txn *txn, const pgs__queues *q)
 {
-	pgs__meta_value m;
-	pgs__meta_key(&m, "q", 1);
+	pgs__cache_meta_value m;
+	pgs__cache_meta_key(&m, "q", 1);
 	for (int kind = 0; kind < PGS__QUEUE_KINDS; kind++) {
 		pgs__put_u64(&m.writer, q->count[kind]);
 		pgs__put_u64(&m.writer, q->bytes[kind]);
 		pgs__put_u64(&m.writer, q->next[kind]);
 	}
-	return pgs__meta_put(file, txn, &m);
+	return pgs__cache_meta_put(file, txn, &m);
 }
 
 /* --- queues ------------------------------------------------------------------------------- */
@@ -122,12 +164,28 @@ static int pop(MDB_cursor *cursor, pgs__queues *q, pgs__queue_kind kind, uint8_t
 	return mdb_cursor_del(cursor, 0);
 }
 
+static void ghost_name(uint8_t out[GHOST_NAME_SIZE], const uint8_t *key)
+{
+	out[0] = PGS__QUEUE_GHOST_NAMES;
+	memcpy(out + 1, key, PGS__CONTENT_KEY_SIZE);
+}
+
+int pgs__queue_recall(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[PGS__CONTENT_KEY_SIZE], bool *was)
+{
+	uint8_t name[GHOST_NAME_SIZE];
+	ghost_name(name, key);
+	MDB_val k = pgs__val(name, sizeof name);
+	int rc = mdb_del(txn, file->queue, &k, NULL);
+	*was = rc == 0;
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 int pgs__queue_supersede(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[PGS__CONTENT_KEY_SIZE])
 {
 	pgs__queues q;
 	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE), v;
 	int rc = mdb_get(txn, file->pages, &k, &v);
-	if (rc == MDB_NOTFOUND || (!rc && v.mv_size <= PGS__CONTENT_HEAD))
+	if (rc == MDB_NOTFOUND)
 		return 0;
 	if (!rc)
 		rc = pgs__queues_read(file, txn, &q);
@@ -146,45 +204,32 @@ typedef struct eviction {
 	uint64_t spared; /* contents that went on, since one went */
 } eviction;
 
-/* What is there of a content: MDB_NOTFOUND when nothing is, *ghost when that it was. */
-static int look(const eviction *e, const uint8_t *key, bool *ghost)
-{
-	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE), v;
-	int rc = mdb_get(e->txn, e->file->pages, &k, &v);
-	*ghost = !rc && v.mv_size <= PGS__CONTENT_HEAD;
-	return rc;
-}
-
 static int remove_content(eviction *e, const uint8_t *key)
 {
 	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE);
-	atomic_store_explicit(pgs__content_hits(e->file, key), 0, memory_order_relaxed);
+	int rc = mdb_del(e->txn, e->file->pages, &k, NULL);
+	if (rc)
+		return rc;
+	pgs__content_not_hit(e->file, key);
 	atomic_fetch_add_explicit(&e->file->evictions, 1, memory_order_relaxed);
 	e->spared = 0;
-	return mdb_del(e->txn, e->file->pages, &k, NULL);
+	return 0;
 }
 
 /* Only that it was there stays, for as many as are in the main queue. */
 static int make_ghost(eviction *e, const uint8_t *key)
 {
-	static const uint8_t nothing[PGS__CONTENT_HEAD];
-	uint8_t entry[ENTRY_SIZE];
-	int rc = remove_content(e, key);
-	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE), v = pgs__val(nothing, sizeof nothing);
-	if (!rc)
-		rc = mdb_put(e->txn, e->file->pages, &k, &v, 0);
+	uint8_t name[GHOST_NAME_SIZE], entry[ENTRY_SIZE];
+	ghost_name(name, key);
+	MDB_val k = pgs__val(name, sizeof name), v = pgs__val("", 0);
+	int rc = mdb_put(e->txn, e->file->queue, &k, &v, 0);
 	if (!rc)
 		rc = pgs__queue_push(e->file, e->txn, &e->q, PGS__QUEUE_GHOST, key, 0);
 	while (!rc && e->q.count[PGS__QUEUE_GHOST] > e->q.count[PGS__QUEUE_MAIN] + GHOSTS_MIN) {
-		bool ghost;
+		bool was;
 		rc = pop(e->cursor, &e->q, PGS__QUEUE_GHOST, entry);
-		if (rc)
-			break;
-		rc = look(e, entry, &ghost);
-		k = pgs__val(entry, PGS__CONTENT_KEY_SIZE);
-		if (!rc && ghost)
-			rc = mdb_del(e->txn, e->file->pages, &k, NULL);
-		rc = rc == MDB_NOTFOUND ? 0 : rc;
+		if (!rc)
+			rc = pgs__queue_recall(e->file, e->txn, entry, &was);
 	}
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
@@ -192,12 +237,10 @@ static int make_ghost(eviction *e, const uint8_t *key)
 /* Take a hit off the content's counter, if it has one and patience is left; to main all are taken along (`all`). */
 static bool spare(eviction *e, const uint8_t *key, bool all)
 {
-	_Atomic uint8_t *counter = pgs__content_hits(e->file, key);
-	uint8_t hits = atomic_load_explicit(counter, memory_order_relaxed);
+	unsigned hits = hits_of(e->file, key);
 	if (hits == 0 || ++e->spared > PATIENCE)
 		return false;
-	hits = hits > HITS_MAX ? HITS_MAX : hits;
-	atomic_store_explicit(counter, all ? 0 : (uint8_t)(hits - 1), memory_order_relaxed);
+	set_hits(e->file, key, all ? 0 : hits - 1);
 	return true;
 }
 
@@ -205,17 +248,18 @@ static bool spare(eviction *e, const uint8_t *key, bool all)
 static int take(eviction *e, pgs__queue_kind kind)
 {
 	uint8_t entry[ENTRY_SIZE];
-	bool ghost;
 	int rc = pop(e->cursor, &e->q, kind, entry);
 	if (rc)
 		return rc;
-	rc = look(e, entry, &ghost);
-	if (rc || ghost)
+	MDB_val k = pgs__val(entry, PGS__CONTENT_KEY_SIZE), v;
+	rc = mdb_get(e->txn, e->file->pages, &k, &v);
+	if (rc)
 		return rc == MDB_NOTFOUND ? 0 : rc;
 	uint32_t size = pgs__load_u32be(entry + PGS__CONTENT_KEY_SIZE);
 	if (kind != PGS__QUEUE_SUPERSEDED && spare(e, entry, kind == PGS__QUEUE_SMALL))
 		return pgs__queue_push(e->file, e->txn, &e->q, PGS__QUEUE_MAIN, entry, size);
-	return kind == PGS__QUEUE_SMALL ? make_ghost(e, entry) : remove_content(e, entry);
+	rc = remove_content(e, entry);
+	return !rc && kind == PGS__QUEUE_SMALL ? make_ghost(e, entry) : rc;
 }
 
 static int evict_one(eviction *e)
@@ -232,8 +276,8 @@ static int evict_one(eviction *e)
 
 int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages)
 {
-	uint64_t used, room = pgs__file_room(file), keep = reserve(file) + pages;
-	int rc = pgs__file_used(file, txn, &used);
+	uint64_t used, room = pgs__cache_file_room(file), keep = reserve(file) + pages;
+	int rc = pgs__cache_file_used(file, txn, &used);
 	if (rc || used + keep <= room)
 		return rc;
 	eviction e = {.file = file, .txn = txn};
@@ -244,7 +288,7 @@ int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages)
 	for (uint64_t i = 0; !rc && used + keep > room && i < STEPS_MIN + reserve(file) / 2; i++) {
 		rc = evict_one(&e);
 		if (!rc)
-			rc = pgs__file_used(file, txn, &used);
+			rc = pgs__cache_file_used(file, txn, &used);
 	}
 	if (e.cursor)
 		mdb_cursor_close(e.cursor);

@@ -7,12 +7,15 @@
  *     superseded (a pointer turned away from it) ──→ out, before all others
  *
  * Why this one: a scan goes through the small queue and out, and the main one does not notice; queues are appended to and
- * taken from at one end, which a B+tree does best; and a hit changes no queue. Hits are counted, up to 3, in PATH-state, by
- * a hash of the content, in memory that all processes share: a read writes nothing. Two contents of one hash share a
- * counter, so that one may stay longer than it should. One hit is enough to get from small to main (the paper asks for
- * two): what is asked for twice in a row is met in memory, so a hit here comes from something else already.
+ * taken from at one end, which a B+tree does best; and a hit changes no queue. Hits are counted, up to 3, in PATH-state, in
+ * memory that all processes share: a read writes nothing. A counter is found by a hash of the content and says whose it is;
+ * another's hit there takes one from it, and with the last one the counter. One hit is enough to get from small to main (the paper asks for two): what is
+ * asked for twice in a row is met in memory, so a hit here comes from something else already.
  *
  * Positions rise. An entry whose content is gone, or was put again since, is found to be so when its turn comes.
+ *
+ *     small, main, superseded, ghost   kind, u64 position → database's number, page id, u32 size
+ *     ghosts by name                   kind, database's number, page id → nothing
  */
 #ifndef PGS_LOCAL_CACHE_QUEUE_H
 #define PGS_LOCAL_CACHE_QUEUE_H
@@ -27,7 +30,8 @@ typedef enum pgs__queue_kind {
 	PGS__QUEUE_MAIN,
 	PGS__QUEUE_GHOST,
 	PGS__QUEUE_SUPERSEDED,
-	PGS__QUEUE_KINDS
+	PGS__QUEUE_KINDS,
+	PGS__QUEUE_GHOST_NAMES = PGS__QUEUE_KINDS
 } pgs__queue_kind;
 
 /* What `meta` says of the queues; of entries, those of contents that are gone among them. */
@@ -54,7 +58,11 @@ uint64_t pgs__queue_batch(const pgs__cache_file *file);
 
 void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const pgs__page_id *id);
 
-/* The counter of a content. */
-_Atomic uint8_t *pgs__content_hits(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
+/* Forget that a content was a ghost; *was. */
+int pgs__queue_recall(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[PGS__CONTENT_KEY_SIZE], bool *was);
+
+/* Count a hit of a content, or make it as if there had been none. */
+void pgs__content_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
+void pgs__content_not_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
 
 #endif

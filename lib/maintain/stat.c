@@ -79,6 +79,22 @@ static void add_cache(pgs_db *db, pgs_db_stat *stat)
 	stat->cache_misses = cache.misses;
 }
 
+static void add_disk_cache(pgs_db *db, pgs_db_stat *stat)
+{
+	pgs__disk_stat disk;
+	if (!db->contents.disk || pgs__disk_stat_get(db->store->disk, &disk, NULL) != PGS_OK)
+		return;
+	stat->disk_cache_hits = disk.hits;
+	stat->disk_cache_misses = disk.misses;
+	stat->disk_cache_hit_bytes = disk.hit_bytes;
+	stat->disk_cache_puts = disk.puts;
+	stat->disk_cache_evictions = disk.evictions;
+	stat->disk_cache_bad = disk.bad;
+	stat->disk_cache_page_count = disk.content_count;
+	stat->disk_cache_used_bytes = disk.used_bytes;
+	stat->disk_cache_limit_bytes = disk.size_bytes;
+}
+
 static void add_upkeep(pgs_db *db, pgs_db_stat *stat, const pgs_kv_stat *kv)
 {
 	pgs__gauges gauges = {.at = {
@@ -136,6 +152,7 @@ int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err)
 	add_counts(stat, counts);
 	add_upkeep(db, stat, &kv);
 	add_cache(db, stat);
+	add_disk_cache(db, stat);
 	pgs__snapshot_close(&snapshot);
 	return result;
 }

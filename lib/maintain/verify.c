@@ -197,7 +197,7 @@ static int is_needed(pgs__verify *v, const pgs__verify_pointer *p, bool *is)
 /* Fetch one content, for its own message. Errors: those that end the verification; want->status has the others. */
 static int fetch_alone(pgs__verify *v, pgs__want *want, pgs_error *why)
 {
-	int code = pgs__contents_fetch(v->contents, want, 1, pgs__verify_deadline(v), why);
+	int code = pgs__contents_fetch_stored(v->contents, want, 1, pgs__verify_deadline(v), why);
 	if (code == PGS_OK || code == PGS_ENOTFOUND || code == PGS_ECORRUPT)
 		return PGS_OK;
 	*v->err = *why;
@@ -226,7 +226,7 @@ static int report_missing(pgs__verify *v, const pgs__verify_pointer *p, pgs__wan
 static int fetch_batch(pgs__verify *v, pgs__want *wants, size_t count)
 {
 	pgs_error e = PGS_ERROR_INIT;
-	int result = pgs__contents_fetch(v->contents, wants, count, pgs__verify_deadline(v), &e);
+	int result = pgs__contents_fetch_stored(v->contents, wants, count, pgs__verify_deadline(v), &e);
 	if (result == PGS_OK || result == PGS_ENOTFOUND || result == PGS_ECORRUPT)
 		return PGS_OK; /* the statuses tell */
 	*v->err = e;
@@ -334,7 +334,7 @@ int pgs__verify_bad_copy(pgs__verify *v, const pgs__page_id *id, uint64_t revisi
 		.id = *id,
 		.page = v->pages,
 	};
-	int result = pgs__contents_fetch(v->contents, &want, 1, pgs__verify_deadline(v), v->err);
+	int result = pgs__contents_fetch_stored(v->contents, &want, 1, pgs__verify_deadline(v), v->err);
 	if (result != PGS_OK && result != PGS_ENOTFOUND && result != PGS_ECORRUPT)
 		return result;
 	return pgs__verify_finding(v, PGS_ECORRUPT, revision, result == PGS_OK ? hint_mend : hint_content, "%s", why);

@@ -32,6 +32,7 @@ struct pgs_store {
 	struct pgs__keeper *keeper; /* the thread, if it was asked for */
 	_Atomic bool helping; /* one thread is at automatic maintenance; others do not wait for it */
 	uint32_t next_database; /* pgs_maintain_store(): with which it begins, so that bounded calls get to all */
+	pgs__disk_cache *disk; /* the machine's cache file, or NULL */
 	pgs_logger logger;
 	void *logger_ctx;
 	pthread_mutex_t lock; /* the list of open databases and their reference counts, and the list of sightings */
