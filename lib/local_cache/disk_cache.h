@@ -108,7 +108,7 @@ typedef struct pgs__disk_stat {
 	/* the file */
 	uint64_t size_bytes;   /* the bound */
 	uint64_t used_bytes;   /* of it, what is not free to be used again */
-	uint64_t file_bytes;   /* how long the file is */
+	uint64_t file_bytes;   /* disk space it takes; its length is the bound from the start, with holes */
 	uint64_t content_count;
 	uint64_t content_bytes;
 	bool failed;           /* it is out of use until it is opened anew */

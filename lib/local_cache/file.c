@@ -1,6 +1,7 @@
 /* Transactions on a cache file. */
 #include "local_cache/file.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -12,6 +13,7 @@
 #include "util/clock.h"
 #include "util/error.h"
 
+#define VALUE_MAX ((size_t)4 << 20) /* of anything */
 #define DISK_FULL_MS 60000 /* so long it is not tried whether there is room again */
 
 static _Thread_local jmp_buf *trap;
@@ -205,6 +207,27 @@ static void unlock_writers(pgs__cache_file *file)
 	pthread_mutex_unlock(&file->write_lock);
 }
 
+/* Have disk space for what may be written, and for as much again as it takes to delete something when there is no more:
+ * a file that cannot grow a page could not even be made smaller. On a full disk, what the file has must do for a while. */
+static void have_space(pgs__cache_file *file, uint64_t pages)
+{
+	MDB_envinfo info;
+	int fd;
+	if (mdb_env_get_fd(file->mdb, &fd) || mdb_env_info(file->mdb, &info))
+		return;
+	uint64_t want = info.me_last_pgno + 1 + pages + pgs__queue_reserve(file) / 2;
+	want = want < file->map_pages ? want : file->map_pages;
+	if (want <= file->disk_pages || pgs__cache_file_room(file) < file->map_pages)
+		return;
+	off_t from = (off_t)(file->disk_pages * file->page_size), to = (off_t)(want * file->page_size);
+	if (fallocate(fd, FALLOC_FL_KEEP_SIZE, from, to - from) == 0 || errno == EOPNOTSUPP || errno == ENOSYS) {
+		file->disk_pages = want;
+	} else if (errno == ENOSPC || errno == EDQUOT) {
+		atomic_store(&file->full_pages, file->disk_pages ? file->disk_pages : info.me_last_pgno + 1);
+		atomic_store(&file->full_until_ms, pgs__now_ms() + DISK_FULL_MS);
+	}
+}
+
 /* Before the file is written (D4). */
 static int make_dirty(pgs__cache_file *file)
 {
@@ -267,18 +290,6 @@ static bool is_full(int rc)
 	return rc == MDB_MAP_FULL || rc == MDB_TXN_FULL || rc == ENOSPC || rc == EDQUOT;
 }
 
-/* The disk is full: what the file has now has to do, for a while. */
-static void note_full_disk(pgs__cache_file *file)
-{
-	MDB_envinfo info;
-	struct stat st;
-	int fd;
-	if (mdb_env_get_fd(file->mdb, &fd) || fstat(fd, &st) || mdb_env_info(file->mdb, &info))
-		return;
-	atomic_store(&file->disk_pages, info.me_last_pgno + 1);
-	atomic_store(&file->disk_until_ms, pgs__now_ms() + DISK_FULL_MS);
-}
-
 /* Freed pages are there for the transaction after next: so room is made, and then it is tried again. */
 static int make_room(pgs__cache_file *file, uint64_t pages)
 {
@@ -299,11 +310,11 @@ int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadli
 	if (!lock_writers(file, deadline_ms))
 		return EBUSY;
 	int rc = pgs__cache_file_usable(file) ? make_dirty(file) : unusable(file);
-	if (!rc)
+	if (!rc) {
+		have_space(file, pages);
 		rc = pgs__cache_file_guard(file, run_write, &w);
+	}
 	if (is_full(rc)) {
-		if (rc != MDB_MAP_FULL && rc != MDB_TXN_FULL)
-			note_full_disk(file);
 		rc = make_room(file, 2 * pages);
 		if (!rc)
 			rc = pgs__cache_file_guard(file, run_write, &w);
@@ -312,6 +323,25 @@ int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadli
 		committed(file, ctx);
 	unlock_writers(file);
 	return note(file, rc);
+}
+
+/* In the map, all of it; or in LMDB's own memory, where a transaction's changed pages are, and not too large. */
+static bool sane(const pgs__cache_file *file, const MDB_val *v)
+{
+	uint64_t size = file->map_pages * file->page_size, at = (uint64_t)((uintptr_t)v->mv_data - (uintptr_t)file->map);
+	return at < size ? v->mv_size <= size - at : v->mv_size <= VALUE_MAX;
+}
+
+int pgs__cache_get(const pgs__cache_file *file, MDB_txn *txn, MDB_dbi table, MDB_val *key, MDB_val *value)
+{
+	int rc = mdb_get(txn, table, key, value);
+	return rc || sane(file, value) ? rc : MDB_CORRUPTED;
+}
+
+int pgs__cache_cursor_get(const pgs__cache_file *file, MDB_cursor *cursor, MDB_val *key, MDB_val *value, MDB_cursor_op op)
+{
+	int rc = mdb_cursor_get(cursor, key, value, op);
+	return rc || (key->mv_size <= PGS__CACHE_KEY_MAX && sane(file, key) && sane(file, value)) ? rc : MDB_CORRUPTED;
 }
 
 /* --- how full it is --------------------------------------------------------------------------- */
@@ -332,9 +362,9 @@ int pgs__cache_file_used(pgs__cache_file *file, MDB_txn *txn, uint64_t *pages)
 
 uint64_t pgs__cache_file_room(const pgs__cache_file *file)
 {
-	uint64_t disk = atomic_load(&file->disk_pages);
-	if (disk && disk < file->map_pages && !pgs__deadline_passed(atomic_load(&file->disk_until_ms)))
-		return disk;
+	uint64_t full = atomic_load(&file->full_pages);
+	if (full && full < file->map_pages && !pgs__deadline_passed(atomic_load(&file->full_until_ms)))
+		return full;
 	return file->map_pages;
 }
 
@@ -350,7 +380,7 @@ void pgs__cache_meta_key(pgs__cache_meta_value *m, const void *key, size_t size)
 int pgs__cache_meta_get(pgs__cache_file *file, MDB_txn *txn, pgs__cache_meta_value *m, pgs__reader *r)
 {
 	MDB_val key = pgs__val(m->bytes, m->key_size), value;
-	int rc = mdb_get(txn, file->meta, &key, &value);
+	int rc = pgs__cache_get(file, txn, file->meta, &key, &value);
 	if (rc)
 		return rc;
 	if (value.mv_size > sizeof m->bytes - m->key_size)

@@ -50,8 +50,10 @@ typedef struct pgs__cache_file {
 	MDB_dbi meta, pages, queue, mirror, dead;
 	uint32_t page_size;         /* LMDB's */
 	uint64_t map_pages;
-	_Atomic uint64_t disk_pages; /* the disk was full with so many; 0 = it was not */
-	_Atomic uint64_t disk_until_ms; /* … and that counts until then */
+	const uint8_t *map;
+	uint64_t disk_pages;         /* from the file's begin there is disk space for so many (under the turn to write) */
+	_Atomic uint64_t full_pages; /* the disk was full with so many; 0 = it was not */
+	_Atomic uint64_t full_until_ms; /* … and that counts until then */
 	_Atomic bool trapped;       /* LMDB was left by a jump: its environment cannot be closed */
 	_Atomic bool failed;
 
@@ -98,6 +100,10 @@ int pgs__cache_file_error(pgs__cache_file *file, int rc, const char *what, pgs_e
 
 /* Sync, and say so (D4). */
 int pgs__cache_file_checkpoint(pgs__cache_file *file, uint64_t deadline_ms);
+
+/* mdb_get() and mdb_cursor_get(), whose answers are held against the map: of a damaged file they may be anything. */
+int pgs__cache_get(const pgs__cache_file *file, MDB_txn *txn, MDB_dbi table, MDB_val *key, MDB_val *value);
+int pgs__cache_cursor_get(const pgs__cache_file *file, MDB_cursor *cursor, MDB_val *key, MDB_val *value, MDB_cursor_op op);
 
 /* Pages in use, as a transaction sees them; and how many may be. */
 int pgs__cache_file_used(pgs__cache_file *file, MDB_txn *txn, uint64_t *pages);

@@ -266,11 +266,11 @@ static int range_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	if (rc)
 		return rc;
 	key = pgs__val(first.bytes, first.size);
-	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	while (!rc && !r->unknown && (r->count == 0 || index < r->count) &&
 	       pgs__slice_compare(pgs__val_slice(key), (pgs_slice){end.bytes, end.size}) < 0) {
 		r->unknown = !range_one(r, key, value, &index);
-		rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+		rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
 	}
 	mdb_cursor_close(cursor);
 	return rc == MDB_NOTFOUND ? 0 : rc;

@@ -79,18 +79,18 @@ int pgs__mirror_discard(pgs__cache_file *file, MDB_txn *txn, unsigned slot)
 }
 
 /* Delete up to *left records that begin with the number. */
-static int clear_table(MDB_txn *txn, MDB_dbi table, const uint8_t number[4], size_t *left)
+static int clear_table(const pgs__cache_file *file, MDB_txn *txn, MDB_dbi table, const uint8_t number[4], size_t *left)
 {
 	MDB_cursor *cursor;
 	MDB_val key = pgs__val(number, 4), value;
 	int rc = mdb_cursor_open(txn, table, &cursor);
 	if (rc)
 		return rc;
-	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	for (; !rc && *left && memcmp(key.mv_data, number, 4) == 0; --*left) {
 		rc = mdb_cursor_del(cursor, 0);
 		if (!rc)
-			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+			rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
 	}
 	mdb_cursor_close(cursor);
 	return rc == MDB_NOTFOUND ? 0 : rc;
@@ -105,16 +105,16 @@ int pgs__mirror_clear_some(pgs__cache_file *file, MDB_txn *txn)
 	int rc = mdb_cursor_open(txn, file->meta, &cursor);
 	if (rc)
 		return rc;
-	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	bool found = !rc && key.mv_size == sizeof trash && *(const uint8_t *)key.mv_data == 't';
 	if (found)
 		memcpy(trash, key.mv_data, sizeof trash);
 	mdb_cursor_close(cursor);
 	if (!found)
 		return rc == MDB_NOTFOUND ? 0 : rc;
-	rc = clear_table(txn, file->mirror, trash + 1, &left);
+	rc = clear_table(file, txn, file->mirror, trash + 1, &left);
 	if (!rc)
-		rc = clear_table(txn, file->dead, trash + 1, &left);
+		rc = clear_table(file, txn, file->dead, trash + 1, &left);
 	if (rc || !left)
 		return rc;
 	key = pgs__val(trash, sizeof trash);
@@ -171,7 +171,7 @@ bool pgs__mirror_record_decode(MDB_val key, MDB_val value, pgs__mirror_record *o
 int pgs__mirror_record_get(pgs__cache_file *file, MDB_txn *txn, const pgs__mirror_key *key, pgs__mirror_record *out)
 {
 	MDB_val k = pgs__val(key->bytes, key->size), v;
-	int rc = mdb_get(txn, file->mirror, &k, &v);
+	int rc = pgs__cache_get(file, txn, file->mirror, &k, &v);
 	if (rc)
 		return rc;
 	k = pgs__val(key->bytes, key->size);
@@ -221,12 +221,12 @@ int pgs__mirror_prove(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 		return rc;
 	MDB_val key = pgs__val(number, sizeof number), value;
 	bool sound = true;
-	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	for (; !rc && sound && key.mv_size >= 4 && memcmp(key.mv_data, number, 4) == 0; count++) {
 		pgs__mirror_record r;
 		sound = pgs__mirror_record_decode(key, value, &r);
 		digest += r.hash;
-		rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+		rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
 	}
 	mdb_cursor_close(cursor);
 	p->good = sound && digest == head.digest && count == head.keys + head.tombstones;

@@ -171,7 +171,7 @@ static int prune(pgs__cache_file *file, MDB_txn *txn, writing *w)
 		return rc;
 	pgs__store_u32be(number, w->head.number);
 	MDB_val key = pgs__val(number, sizeof number), value;
-	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	while (!rc && left-- && key.mv_size > 12 && key.mv_size <= PGS__CACHE_KEY_MAX &&
 	       memcmp(key.mv_data, number, 4) == 0) {
 		uint64_t revision = pgs__load_u64be((const uint8_t *)key.mv_data + 4);
@@ -183,7 +183,7 @@ static int prune(pgs__cache_file *file, MDB_txn *txn, writing *w)
 		if (!rc)
 			rc = mdb_cursor_del(cursor, 0);
 		if (!rc)
-			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+			rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
 	}
 	mdb_cursor_close(cursor);
 	return rc == MDB_NOTFOUND ? 0 : rc;
@@ -313,7 +313,7 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 	if (rc)
 		return rc;
 	MDB_val key = pgs__val(first.bytes, first.size);
-	rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	while (!rc && pgs__slice_compare(pgs__val_slice(key), (pgs_slice){end.bytes, end.size}) < 0) {
 		pgs__mirror_record r;
 		if (!pgs__mirror_record_decode(key, value, &r)) {
@@ -325,7 +325,7 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 			rc = mdb_cursor_del(cursor, 0);
 		}
 		if (!rc)
-			rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
+			rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
 	}
 	mdb_cursor_close(cursor);
 	return rc == MDB_NOTFOUND ? 0 : rc;

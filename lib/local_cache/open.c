@@ -137,8 +137,8 @@ static int open_tables(pgs__cache_file *f, MDB_txn *txn, bool alone)
 	return rc ? rc : check_format(f, txn, fresh);
 }
 
-/* Reading a mapped file past its end is a signal. LMDB leaves out pages at the end that a transaction let go again: so a
- * file may be somewhat shorter than it says, and is made as long. */
+/* Reading a mapped file past its end is a signal, and a damaged one may lead there: so the file is as long as the map, with
+ * nothing behind what was not written. */
 static int check_length(pgs__cache_file *f)
 {
 	MDB_envinfo info;
@@ -153,7 +153,8 @@ static int check_length(pgs__cache_file *f)
 	uint64_t want = ((uint64_t)info.me_last_pgno + 1) * f->page_size;
 	if (want > f->state.words->size_bytes)
 		return MDB_VERSION_MISMATCH; /* it was larger than it may be now */
-	return (uint64_t)st.st_size < want && ftruncate(fd, (off_t)want) ? errno : 0;
+	off_t whole = (off_t)f->state.words->size_bytes;
+	return st.st_size < whole && ftruncate(fd, whole) ? errno : 0;
 }
 
 /* Without WRITEMAP, a full disk is an error of a write, and not a signal. No read-ahead: what lies together was not
@@ -163,6 +164,7 @@ static int open_env(pgs__cache_file *f, void *ctx)
 	const unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | MDB_NORDAHEAD;
 	const bool *alone = ctx;
 	MDB_stat main_table;
+	MDB_envinfo info;
 	MDB_txn *txn;
 	int rc = mdb_env_create(&f->mdb);
 	if (!rc)
@@ -181,6 +183,11 @@ static int open_env(pgs__cache_file *f, void *ctx)
 		return rc;
 	f->page_size = main_table.ms_psize;
 	f->map_pages = f->state.words->size_bytes / f->page_size;
+	f->disk_pages = 0;
+	rc = mdb_env_info(f->mdb, &info);
+	if (rc)
+		return rc;
+	f->map = info.me_mapaddr;
 	rc = *alone ? check_length(f) : 0;
 	if (!rc) /* not to write while others may: that could wait for ever */
 		rc = mdb_txn_begin(f->mdb, NULL, *alone ? 0 : MDB_RDONLY, &txn);

@@ -40,9 +40,11 @@ static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 		uint8_t key[PGS__CONTENT_KEY_SIZE];
 		pgs__content_key(key, g->db->number, &g->ids[i]);
 		MDB_val k = pgs__val(key, sizeof key), v;
-		int rc = mdb_get(txn, file->pages, &k, &v);
-		if (rc == MDB_NOTFOUND || (!rc && v.mv_size <= PGS__CONTENT_HEAD)) /* the latter: damage */
+		int rc = pgs__cache_get(file, txn, file->pages, &k, &v);
+		if (rc == MDB_NOTFOUND)
 			continue;
+		if (!rc && v.mv_size <= PGS__CONTENT_HEAD)
+			rc = MDB_CORRUPTED;
 		if (rc)
 			return rc;
 		pgs__content_hit(file, key);
@@ -102,7 +104,7 @@ static int insert(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, const wai
 {
 	MDB_val k = pgs__val(c->key, sizeof c->key), v;
 	bool ghost = false;
-	int rc = mdb_get(txn, file->pages, &k, &v);
+	int rc = pgs__cache_get(file, txn, file->pages, &k, &v);
 	*there = rc == 0;
 	if (rc != MDB_NOTFOUND)
 		return rc;
@@ -288,6 +290,6 @@ int pgs__disk_stat_get(pgs__disk_cache *cache, pgs__disk_stat *out, pgs_error *e
 		return PGS_OK;
 	out->size_bytes = f->state.words->size_bytes;
 	if (mdb_env_get_fd(f->mdb, &fd) == 0 && fstat(fd, &st) == 0)
-		out->file_bytes = (uint64_t)st.st_size;
+		out->file_bytes = 512 * (uint64_t)st.st_blocks;
 	return pgs__disk_failed(cache, pgs__cache_file_read(f, look, out), "looking at it", err);
 }

@@ -8,7 +8,7 @@
 #define SMALL_SHARE 10  /* the small queue is a tenth */
 #define GHOSTS_MIN 256
 #define RESERVE_SHARE 8 /* of the file is kept free: freed pages are there two transactions later */
-#define RESERVE_MAX ((uint64_t)16384)
+#define RESERVE_MAX ((uint64_t)4096)
 #define BATCH_SHARE 8   /* of the reserve, for one transaction's contents; as many again are its tables */
 #define PATIENCE 1024   /* contents that may be spared in a row */
 #define STEPS_MIN 32    /* of one eviction, at least */
@@ -67,15 +67,15 @@ void pgs__content_not_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_
 	set_hits(file, key, 0);
 }
 
-static uint64_t reserve(const pgs__cache_file *file)
+uint64_t pgs__queue_reserve(const pgs__cache_file *file)
 {
-	uint64_t pages = file->map_pages / RESERVE_SHARE;
+	uint64_t pages = pgs__cache_file_room(file) / RESERVE_SHARE;
 	return pages < RESERVE_MAX ? pages : RESERVE_MAX;
 }
 
 uint64_t pgs__queue_batch(const pgs__cache_file *file)
 {
-	return reserve(file) / BATCH_SHARE;
+	return pgs__queue_reserve(file) / BATCH_SHARE;
 }
 
 /* --- the account ------------------------------------------------------------------------ */
@@ -88,9 +88,9 @@ static int read_positions(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q)
 	for (int kind = 0; !rc && kind < PGS__QUEUE_KINDS; kind++) {
 		uint8_t past = (uint8_t)(kind + 1);
 		MDB_val key = pgs__val(&past, 1), value;
-		rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
-		rc = rc == MDB_NOTFOUND ? mdb_cursor_get(cursor, &key, &value, MDB_LAST)
-					: rc ? rc : mdb_cursor_get(cursor, &key, &value, MDB_PREV);
+		rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
+		rc = rc == MDB_NOTFOUND ? pgs__cache_cursor_get(file, cursor, &key, &value, MDB_LAST)
+					: rc ? rc : pgs__cache_cursor_get(file, cursor, &key, &value, MDB_PREV);
 		if (!rc && key.mv_size == 9 && *(const uint8_t *)key.mv_data == kind)
 			q->next[kind] = pgs__load_u64be((const uint8_t *)key.mv_data + 1) + 1;
 		rc = rc == MDB_NOTFOUND ? 0 : rc;
@@ -145,11 +145,11 @@ int pgs__queue_push(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, pgs__qu
 }
 
 /* Take the oldest entry of a queue out; MDB_NOTFOUND when it is empty. */
-static int pop(MDB_cursor *cursor, pgs__queues *q, pgs__queue_kind kind, uint8_t entry[ENTRY_SIZE])
+static int pop(const pgs__cache_file *file, MDB_cursor *cursor, pgs__queues *q, pgs__queue_kind kind, uint8_t entry[ENTRY_SIZE])
 {
 	uint8_t first = (uint8_t)kind;
 	MDB_val key = pgs__val(&first, 1), value;
-	int rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE);
+	int rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	if (!rc && *(const uint8_t *)key.mv_data != kind)
 		rc = MDB_NOTFOUND;
 	if (rc == MDB_NOTFOUND)
@@ -184,7 +184,7 @@ int pgs__queue_supersede(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[
 {
 	pgs__queues q;
 	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE), v;
-	int rc = mdb_get(txn, file->pages, &k, &v);
+	int rc = pgs__cache_get(file, txn, file->pages, &k, &v);
 	if (rc == MDB_NOTFOUND)
 		return 0;
 	if (!rc)
@@ -227,7 +227,7 @@ static int make_ghost(eviction *e, const uint8_t *key)
 		rc = pgs__queue_push(e->file, e->txn, &e->q, PGS__QUEUE_GHOST, key, 0);
 	while (!rc && e->q.count[PGS__QUEUE_GHOST] > e->q.count[PGS__QUEUE_MAIN] + GHOSTS_MIN) {
 		bool was;
-		rc = pop(e->cursor, &e->q, PGS__QUEUE_GHOST, entry);
+		rc = pop(e->file, e->cursor, &e->q, PGS__QUEUE_GHOST, entry);
 		if (!rc)
 			rc = pgs__queue_recall(e->file, e->txn, entry, &was);
 	}
@@ -248,11 +248,11 @@ static bool spare(eviction *e, const uint8_t *key, bool all)
 static int take(eviction *e, pgs__queue_kind kind)
 {
 	uint8_t entry[ENTRY_SIZE];
-	int rc = pop(e->cursor, &e->q, kind, entry);
+	int rc = pop(e->file, e->cursor, &e->q, kind, entry);
 	if (rc)
 		return rc;
 	MDB_val k = pgs__val(entry, PGS__CONTENT_KEY_SIZE), v;
-	rc = mdb_get(e->txn, e->file->pages, &k, &v);
+	rc = pgs__cache_get(e->file, e->txn, e->file->pages, &k, &v);
 	if (rc)
 		return rc == MDB_NOTFOUND ? 0 : rc;
 	uint32_t size = pgs__load_u32be(entry + PGS__CONTENT_KEY_SIZE);
@@ -276,7 +276,7 @@ static int evict_one(eviction *e)
 
 int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages)
 {
-	uint64_t used, room = pgs__cache_file_room(file), keep = reserve(file) + pages;
+	uint64_t used, room = pgs__cache_file_room(file), keep = pgs__queue_reserve(file) + pages;
 	int rc = pgs__cache_file_used(file, txn, &used);
 	if (rc || used + keep <= room)
 		return rc;
@@ -285,7 +285,7 @@ int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages)
 	if (!rc)
 		rc = mdb_cursor_open(txn, file->queue, &e.cursor);
 	/* What is deleted is copied first: too much of it at once would not fit either. */
-	for (uint64_t i = 0; !rc && used + keep > room && i < STEPS_MIN + reserve(file) / 2; i++) {
+	for (uint64_t i = 0; !rc && used + keep > room && i < STEPS_MIN + pgs__queue_reserve(file) / 4; i++) {
 		rc = evict_one(&e);
 		if (!rc)
 			rc = pgs__cache_file_used(file, txn, &used);

@@ -53,7 +53,8 @@ int pgs__queue_supersede(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[
 /* Evict until `pages` pages can be written, and a reserve is left, which a transaction needs to change anything. */
 int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages);
 
-/* Pages that one transaction should write at most. */
+/* Pages that are kept free, and those that one transaction should write at most. */
+uint64_t pgs__queue_reserve(const pgs__cache_file *file);
 uint64_t pgs__queue_batch(const pgs__cache_file *file);
 
 void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const pgs__page_id *id);
