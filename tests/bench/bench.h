@@ -44,6 +44,7 @@ extern const bench bench_compact_speed, bench_merge_speed, bench_space_amp, benc
 extern const bench bench_maintain_memory, bench_reader_stall;
 extern const bench bench_lookup_cost_1e6, bench_lookup_cost_1e7, bench_lookup_cost_1e9;
 extern const bench bench_lookup_absent_1e6, bench_lookup_absent_1e7, bench_lookup_absent_1e9;
+extern const bench bench_cache_read, bench_cache_memory;
 /* etcd.c, etcd_table.c; they start a server */
 extern const bench bench_etcd_commit_small, bench_etcd_commit_requests, bench_etcd_commit_parallel;
 extern const bench bench_etcd_begin, bench_etcd_begin_requests;

@@ -13,6 +13,7 @@ static const bench *const all[] = {
 	&bench_lookup_cost_1e6,	   &bench_lookup_cost_1e7,     &bench_lookup_absent_1e6, &bench_lookup_absent_1e7,
 	&bench_compact_speed,	   &bench_merge_speed,	       &bench_space_amp,	&bench_space_amp_hot,
 	&bench_write_amp,	   &bench_maintain_memory,     &bench_reader_stall,
+	&bench_cache_read,	   &bench_cache_memory,
 #ifdef PGS_WITH_SQLITE
 	&bench_sqlite_point_read,  &bench_sqlite_scan,	       &bench_sqlite_insert_autocommit,
 	&bench_sqlite_insert_autocommit_wal,		       &bench_sqlite_bank,	&bench_sqlite_bulk,
