@@ -148,13 +148,15 @@ static int file_fetch(sqlite3_file *file, sqlite3_int64 offset, int amount, void
 	    (uint32_t)amount != f->page_size || offset % amount != 0 || offset < amount || offset + amount > f->size)
 		return SQLITE_OK;
 	uint64_t number = (uint64_t)(offset / amount) + 1;
-	int result = pgs_pin(f->reader, number, &page);
-	if (result != PGS_OK)
-		return read_failed(f, f->reader, result, SQLITE_IOERR_READ);
-	result = sq_rely(f, number);
-	if (result != SQLITE_OK) {
-		pgs_unpin(f->reader, page);
+	int result = sq_rely(f, number);
+	if (result != SQLITE_OK)
 		return result;
+	page = sq_held_get(f, number);
+	if (!page) {
+		result = pgs_pin(f->reader, number, &page);
+		if (result != PGS_OK)
+			return read_failed(f, f->reader, result, SQLITE_IOERR_READ);
+		sq_held_add(f, number, page);
 	}
 	if (f->prefetches)
 		sq_prefetch_saw(f, offset, page, f->page_size);
@@ -166,10 +168,10 @@ static int file_fetch(sqlite3_file *file, sqlite3_int64 offset, int amount, void
 static int file_unfetch(sqlite3_file *file, sqlite3_int64 offset, void *page)
 {
 	sq_file *f = (sq_file *)file;
-	(void)offset;
 	if (!page || f->old_reader) /* those of an old reader end with it */
 		return SQLITE_OK;
-	pgs_unpin(f->reader, page);
+	if (!sq_held_give(f, (uint64_t)offset / f->page_size + 1, page))
+		pgs_unpin(f->reader, page);
 	f->fetched--;
 	return SQLITE_OK;
 }
@@ -255,6 +257,7 @@ static int file_close(sqlite3_file *file)
 {
 	sq_file *f = (sq_file *)file;
 	sq_end(f);
+	sq_reader_drop(f);
 	sq_files_remove(f);
 	sq_database_leave(f->database);
 	sq_pages_free(&f->known);

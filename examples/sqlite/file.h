@@ -7,6 +7,7 @@
  *   pages.c    sets of pages                       tables.c   and in which tables
  *   prefetch.c pages that will be read next        btree.c    … which the b-tree names
  *   errors.c   why something failed                super.c    transactions that change several databases
+ *   held.c     pages that stay pinned
  */
 #ifndef SQ_FILE_H
 #define SQ_FILE_H
@@ -145,6 +146,16 @@ typedef enum sq_write_state {
 	SQ_COMMITTED  /* committed, and a reader of this connection is still at it */
 } sq_write_state;
 
+#define SQ_HELD 64
+
+/* A page that is pinned by the reader, whether SQLite has it or not (held.c). */
+typedef struct sq_held {
+	uint64_t page;     /* that is held, or was asked for last */
+	const void *bytes; /* NULL: it is not held */
+	uint32_t uses;     /* how often SQLite has it */
+	bool wanted;       /* it was asked for again */
+} sq_held;
+
 /* A page of the file is a page of the store's database of the same number, if both have the same size; page_size below
  * is the store's. Byte x of the file is in page x / page_size + 1.
  *
@@ -173,6 +184,8 @@ typedef struct sq_file {
 	pgs_db *db;           /* NULL: there is none yet */
 	uint32_t page_size;
 	pgs_txn *reader;
+	pgs_txn *resting;     /* without a lock: the last reader, to be renewed */
+	sq_held held[SQ_HELD];
 	pgs_txn *old_reader;  /* has pages that SQLite still holds (xFetch); while it is there, no more are handed out */
 	pgs_txn *writer;
 	pgs_txn *after;
@@ -230,6 +243,24 @@ int sq_read_seen(sq_file *file, uint8_t *bytes, size_t size, int64_t offset);
 
 /* Begin to write to a file that has no database. */
 int sq_create(sq_file *file, uint32_t page_size);
+
+/* held.c */
+
+/* A held page, used once more; NULL: it is not held. */
+const void *sq_held_get(sq_file *file, uint64_t page);
+/* The reader has just pinned it for SQLite: hold it from now on, if that is worth it. */
+void sq_held_add(sq_file *file, uint64_t page, const void *bytes);
+/* SQLite gives a page back. False: it is not held, so it is to be unpinned. */
+bool sq_held_give(sq_file *file, uint64_t page, const void *bytes);
+/* The pins end with their transaction. */
+void sq_held_forget(sq_file *file);
+
+/* The lock is given up: end the reader, or keep it for the next lock. */
+void sq_reader_rest(sq_file *file);
+/* A reader of the latest revision from what was kept; false: begin one. */
+bool sq_reader_renew(sq_file *file);
+/* End what was kept. */
+void sq_reader_drop(sq_file *file);
 
 /* locks.c */
 int sq_lock(sqlite3_file *file, int level);

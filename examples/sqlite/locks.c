@@ -226,6 +226,8 @@ static bool wants_empty_cache(const sq_file *f)
 
 static int begin_reader(sq_file *f)
 {
+	if (sq_reader_renew(f))
+		return SQLITE_OK;
 	return sq_fail(f, pgs_begin(&f->reader, f->db, &f->at, &f->error), SQLITE_IOERR_LOCK);
 }
 
@@ -245,6 +247,7 @@ static int begin_with_lock(sq_file *f)
 {
 	pgs_txn_options o = to_write(f);
 	o.lock = PGS_LOCK_TRY;
+	sq_reader_drop(f);
 	int result = pgs_begin(&f->writer, f->db, &o, &f->error);
 	if (result == PGS_OK)
 		result = pgs_fork(&f->reader, f->writer, &f->at, &f->error);
@@ -340,9 +343,9 @@ void sq_end(sq_file *f)
 	bool had_turn = f->has_turn;
 	pgs_abort(f->after);
 	pgs_abort(f->writer);
-	pgs_abort(f->reader);
+	sq_reader_rest(f);
 	pgs_abort(f->old_reader);
-	f->after = f->writer = f->reader = f->old_reader = NULL;
+	f->after = f->writer = f->old_reader = NULL;
 	f->fetched = 0;
 	if (f->has_turn || f->state != SQ_NOT_WRITING)
 		sq_turn_give(f->database, f);
@@ -378,6 +381,7 @@ static int go_on_after_commit(sq_file *f)
 		pgs_abort(next);
 		return sq_refuse(f, SQLITE_BUSY_SNAPSHOT, why);
 	}
+	sq_held_forget(f); /* they end with their reader */
 	if (f->fetched && !f->old_reader)
 		f->old_reader = f->reader;
 	else

@@ -107,6 +107,18 @@ int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, p
  * at most until its deadline. Since 0.1. */
 void pgs_abort(pgs_txn *txn);
 
+/* Between two uses of a transaction that reads the latest revision: pgs_reset()
+ * puts it to rest, where it keeps nothing in the store; pgs_renew() begins it
+ * again, as pgs_begin() would, for less. In between, only pgs_renew(),
+ * pgs_unpin() and pgs_abort() may be called, and pages pinned stay where they
+ * are. *same: nothing was committed to the database since it began before, so
+ * that pages pinned then are what it shows. After an error it is still at rest;
+ * pgs_txn_error() has the details. pgs_reset() does nothing to a transaction
+ * that writes or shows the past; pgs_renew() then is EINVAL. Other errors: as
+ * pgs_begin(). Since 0.1. */
+void pgs_reset(pgs_txn *txn);
+int pgs_renew(pgs_txn *txn, bool *same);
+
 /* The revision of the commit this transaction's snapshot shows. Since 0.1. */
 uint64_t pgs_txn_revision(const pgs_txn *txn);
 

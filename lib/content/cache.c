@@ -28,6 +28,7 @@
 #define FRAMES_MIN 64
 #define SUPERSEDED_MAX 60
 #define CACHE_LINE 64
+#define EXPECTED_LINES 4
 #define HUGE_PAGE (2u << 20)
 
 typedef struct frame {
@@ -430,6 +431,18 @@ static void entry_to_ref(const pgs__cache *cache, const entry *e, pgs__page_ref 
 	id_from_hash(&ref->base, group, e->base_hash);
 }
 
+/* The frame and its page are looked at next: let them come from memory together. Most engines' pages begin at both
+ * ends, with a table and with what it points to. */
+static void expect_frame(pgs__cache *cache, shard *s, uint32_t index)
+{
+	const uint8_t *data = frame_data(cache, s, index), *end = data + cache->page_size;
+	__builtin_prefetch(&s->frames[index], 1);
+	for (size_t line = 1; line <= EXPECTED_LINES; line++) {
+		__builtin_prefetch(data + (line - 1) * CACHE_LINE);
+		__builtin_prefetch(end - line * CACHE_LINE);
+	}
+}
+
 pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t t, pgs__page_ref *ref,
 				   const void **data)
 {
@@ -446,6 +459,8 @@ pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t
 			state = PGS__CACHE_CONTENT;
 		} else {
 			uint32_t index = e->frame;
+			if (index != NONE)
+				expect_frame(cache, s, index);
 			if (index == NONE || !s->frames[index].live || !pgs__page_id_equal(&s->frames[index].id, &ref->id))
 				index = e->frame = frame_find(cache, s, &ref->id);
 			if (index != NONE) {
@@ -460,6 +475,30 @@ pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t
 		s->misses++;
 	pthread_mutex_unlock(&s->lock);
 	return state;
+}
+
+/* Bring near what a look-up of the page begins with, or the rest of it, if nobody is at work there. */
+static void expect_entry(pgs__cache *cache, uint64_t page_no, bool rest)
+{
+	shard *s = shard_of(cache, page_no);
+	uint32_t found = NONE;
+	if (pthread_mutex_trylock(&s->lock) != 0)
+		return;
+	uint32_t index = *entry_bucket(cache, s, page_no);
+	if (index != NONE && rest)
+		found = s->entries[index].frame;
+	else if (index != NONE)
+		__builtin_prefetch(&s->entries[index], 1);
+	pthread_mutex_unlock(&s->lock);
+	if (found != NONE)
+		expect_frame(cache, s, found);
+}
+
+void pgs__cache_expect(pgs__cache *cache, uint64_t page_no)
+{
+	__builtin_prefetch(entry_bucket(cache, shard_of(cache, page_no + 2), page_no + 2));
+	expect_entry(cache, page_no + 1, false);
+	expect_entry(cache, page_no, true);
 }
 
 static uint64_t spent_units(uint32_t spent)

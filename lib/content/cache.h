@@ -42,6 +42,11 @@ typedef enum pgs__cache_state {
 pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t t, pgs__page_ref *ref,
 				   const void **data);
 
+/* Page `page_no` is likely to be looked up next, and then the pages after it: fetch what that takes into the processor's
+ * cache, a step of it for each of the next three. Where tables and pages are larger than that cache, a look-up takes four
+ * fetches from memory, each of which says where the next one is. */
+void pgs__cache_expect(pgs__cache *cache, uint64_t page_no);
+
 /* The content `id`, pinned, or NULL. `page_no` is the page it is wanted for. */
 const void *pgs__cache_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id);
 

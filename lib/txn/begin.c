@@ -72,13 +72,21 @@ static pgs_txn *new_txn(pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 	}
 	t->db = db;
 	t->writes_allowed = o->write;
-	t->isolation = o->isolation;
+	t->isolation = (uint8_t)o->isolation;
 	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
 	t->timeout_ms = o->timeout_ms;
 	t->cost = o->cost;
 	t->error.page = PGS_NO_PAGE;
 	t->ahead.missed = t->ahead.next = PGS_NO_PAGE;
 	return t;
+}
+
+/* From now on its snapshot gets old. */
+static void begin_keeping(pgs_txn *t, bool named, uint64_t now_ms)
+{
+	pgs__keeper_init(&t->keeper, t->db, now_ms);
+	if (t->db->store->read_only || named)
+		t->keeper.due_ms = UINT64_MAX; /* may not; or need not, being kept by its name */
 }
 
 static int begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *o, pgs_error *err)
@@ -92,9 +100,7 @@ static int begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *o, pgs_error 
 	t->past = o->at_revision || o->at_time_ms || o->at_snapshot;
 	result = take_lock(t, o, err);
 	uint64_t now = pgs__now_ms();
-	pgs__keeper_init(&t->keeper, db, now);
-	if (db->store->read_only || o->at_snapshot)
-		t->keeper.due_ms = UINT64_MAX; /* may not; or need not, being kept by its name */
+	begin_keeping(t, o->at_snapshot, now);
 	if (result == PGS_OK)
 		result = open_snapshot(t, o, now + pgs__db_timeout(db, o->timeout_ms), err);
 	if (result != PGS_OK) {
@@ -138,7 +144,7 @@ int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, p
 	if (!t)
 		return result == PGS_OK ? PGS_ENOMEM : result;
 	t->past = of->past;
-	t->keeper.due_ms = of->keeper.pin.held ? 0 : of->keeper.due_ms; /* as old; its pin is its own */
+	t->keeper.due_ms = of->keeper.pin ? 0 : of->keeper.due_ms; /* as old; its pin is its own */
 	t->snapshot = of->snapshot;
 	pgs__pack_view_retain(t->snapshot.packs);
 	t->page_count = t->snapshot.extent;
@@ -185,10 +191,54 @@ void pgs_abort(pgs_txn *txn)
 		pgs__txn_remove_files(txn, pgs__txn_deadline(txn));
 	if (txn->lock.held)
 		pgs__writer_lock_release(txn->db, &txn->lock, pgs__txn_deadline(txn));
-	if (txn->keeper.pin.sent)
-		pgs__pin_release(&txn->keeper.pin, pgs__txn_deadline(txn));
+	if (txn->keeper.pin)
+		pgs__keeper_release(&txn->keeper, pgs__txn_deadline(txn));
 	pgs__txn_free(txn);
 	pgs__charge(before);
+}
+
+/* --- again -------------------------------------------------------------------------- */
+
+void pgs_reset(pgs_txn *txn)
+{
+	if (txn->writes_allowed || txn->past)
+		return;
+	pgs__read_ahead_stop(txn);
+	if (!txn->keeper.pin)
+		return;
+	pgs_cost *before = pgs__charge(txn->cost);
+	pgs__keeper_release(&txn->keeper, pgs__txn_deadline(txn));
+	pgs__charge(before);
+}
+
+/* Take the latest snapshot instead of the one it has. */
+static int move_on(pgs_txn *t, bool *same, uint64_t deadline_ms)
+{
+	pgs__snapshot next;
+	pgs_cost *before = pgs__charge(t->cost);
+	int result = pgs__snapshot_open(&next, t->db, 0, deadline_ms, &t->error);
+	pgs__charge(before);
+	if (result != PGS_OK)
+		return result;
+	*same = next.commit_revision == t->snapshot.commit_revision;
+	pgs__snapshot_close(&t->snapshot);
+	t->snapshot = next;
+	t->page_count = next.extent;
+	t->ahead.missed = PGS_NO_PAGE;
+	return PGS_OK;
+}
+
+int pgs_renew(pgs_txn *txn, bool *same)
+{
+	*same = false;
+	if (txn->writes_allowed || txn->past)
+		return pgs__error(&txn->error, PGS_EINVAL, "a transaction that writes, or shows the past, is not renewed");
+	uint64_t now = pgs__now_ms();
+	*same = pgs__snapshot_is_latest(&txn->snapshot);
+	int result = *same ? PGS_OK : move_on(txn, same, now + pgs__db_timeout(txn->db, txn->timeout_ms));
+	if (result == PGS_OK)
+		begin_keeping(txn, false, now);
+	return result;
 }
 
 uint64_t pgs_txn_revision(const pgs_txn *txn)

@@ -468,7 +468,7 @@ static void end_part(pgs__commit *c, int result)
 	pgs__free(c->runs);
 	if (!happened && !g->unknown)
 		pgs__txn_remove_files(t, cleanup_deadline(g)); /* else they are registered, or may be */
-	pgs__pin_release(&t->keeper.pin, cleanup_deadline(g));
+	pgs__keeper_release(&t->keeper, cleanup_deadline(g));
 	pgs__txn_free(t);
 	if (happened && db->store->help)
 		db->store->help(db, false); /* whatever becomes of that: the commit has happened */

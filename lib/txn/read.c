@@ -5,6 +5,14 @@
 #include "util/alloc.h"
 #include "util/error.h"
 
+/* A page was found in the cache. */
+static void found(pgs_txn *t, uint64_t page_no)
+{
+	if (page_no == t->found + 1)
+		pgs__cache_expect(t->db->contents.cache, page_no + 1);
+	t->found = page_no;
+}
+
 /* --- the API ------------------------------------------------------------------------ */
 
 static inline void count_hit(const pgs_txn *t)
@@ -39,6 +47,7 @@ int pgs_read(pgs_txn *txn, uint64_t page_no, void *dst)
 	if (pgs__cache_lookup(cache, page_no, txn->snapshot.cache_revision, &ref, &data) != PGS__CACHE_CONTENT)
 		return read_slow(txn, page_no, dst);
 	count_hit(txn);
+	found(txn, page_no);
 	memcpy(dst, data, pgs__txn_page_size(txn));
 	pgs__cache_unpin(cache, data);
 	return txn->tracks_reads ? pgs__txn_note_read(txn, page_no, ref.key_revision) : PGS_OK;
@@ -89,12 +98,14 @@ static int add_pin(pgs_txn *t, const void *page, uint64_t first_value)
 		++*count;
 		return PGS_OK;
 	}
-	if (t->pins_at_hand < PGS__PINS_AT_HAND) {
-		t->at_hand[t->pins_at_hand++] = (pgs__pinned){page, first_value};
-		return PGS_OK;
+	if (t->pins_at_hand == PGS__PINS_AT_HAND) { /* the newest is given back first, mostly */
+		const pgs__pinned oldest = t->at_hand[0];
+		if (pgs__map_set(&t->pins, (uintptr_t)oldest.page, oldest.count, NULL) != PGS_OK)
+			return pgs__error_nomem(&t->error, "pins");
+		memmove(t->at_hand, t->at_hand + 1, (PGS__PINS_AT_HAND - 1) * sizeof *t->at_hand);
+		t->pins_at_hand--;
 	}
-	if (pgs__map_set(&t->pins, (uintptr_t)page, first_value, NULL) != PGS_OK)
-		return pgs__error_nomem(&t->error, "pins");
+	t->at_hand[t->pins_at_hand++] = (pgs__pinned){page, first_value};
 	return PGS_OK;
 }
 
@@ -123,6 +134,7 @@ static int pin_cached(pgs_txn *t, uint64_t page_no, const void **page)
 	pgs__cache *cache = t->db->contents.cache;
 	if (pgs__cache_lookup(cache, page_no, t->snapshot.cache_revision, &ref, &data) != PGS__CACHE_CONTENT)
 		return PGS_ENOTFOUND;
+	found(t, page_no);
 	int result = pgs__txn_note_read(t, page_no, ref.key_revision);
 	if (result == PGS_OK && pgs__cache_owns(cache, data))
 		result = add_pin(t, data, 1);

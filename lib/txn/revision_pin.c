@@ -151,9 +151,17 @@ void pgs__pin_release(pgs__pin *pin, uint64_t deadline_ms)
 void pgs__keeper_init(pgs__keeper *keeper, const pgs_db *db, uint64_t now_ms)
 {
 	uint64_t half = pgs__db_retention_ms(db) / 2;
-	keeper->pin.sent = false;
-	keeper->pin.held = 0;
+	keeper->pin = NULL;
 	keeper->due_ms = now_ms + (half > KEEP_AFTER_MIN_MS ? half : KEEP_AFTER_MIN_MS);
+}
+
+void pgs__keeper_release(pgs__keeper *keeper, uint64_t deadline_ms)
+{
+	if (!keeper->pin)
+		return;
+	pgs__pin_release(keeper->pin, deadline_ms);
+	pgs__free(keeper->pin);
+	keeper->pin = NULL;
 }
 
 void pgs__keeper_pin(pgs__keeper *keeper, pgs_db *db, uint64_t revision, uint64_t deadline_ms)
@@ -161,8 +169,12 @@ void pgs__keeper_pin(pgs__keeper *keeper, pgs_db *db, uint64_t revision, uint64_
 	uint64_t retention = pgs__db_retention_ms(db), now = pgs__now_ms();
 	/* Between two calls that reach the backend much time may pass: be as patient as the retention. */
 	uint64_t lease = retention > KEEP_LEASE_MIN_MS ? retention : KEEP_LEASE_MIN_MS;
-	int result = keeper->pin.sent ? pgs__pin_renew(&keeper->pin, deadline_ms, NULL)
-					  : pgs__pin_take(&keeper->pin, db, revision, lease, deadline_ms, NULL);
+	if (!keeper->pin)
+		keeper->pin = pgs__calloc(1, sizeof *keeper->pin);
+	int result = PGS_ENOMEM;
+	if (keeper->pin)
+		result = keeper->pin->sent ? pgs__pin_renew(keeper->pin, deadline_ms, NULL)
+					   : pgs__pin_take(keeper->pin, db, revision, lease, deadline_ms, NULL);
 	if (result == PGS_OK)
 		keeper->due_ms = now + lease / 3;
 	else if (result == PGS_EOLDREV || result == PGS_ENOTFOUND)

@@ -45,11 +45,14 @@ void pgs__pin_release(pgs__pin *pin, uint64_t deadline_ms);
 /* When a transaction pins its revision, or renews the pin; and the pin. */
 typedef struct pgs__keeper {
 	uint64_t due_ms; /* monotonic; UINT64_MAX = never */
-	pgs__pin pin;
+	pgs__pin *pin;   /* NULL: it has not been due */
 } pgs__keeper;
 
 /* A transaction begins now: with half the retention, but at least a second, to go. */
 void pgs__keeper_init(pgs__keeper *keeper, const pgs_db *db, uint64_t now_ms);
+
+/* Give the pin back. */
+void pgs__keeper_release(pgs__keeper *keeper, uint64_t deadline_ms);
 
 /* It is due. Failing is no error here: whether the revision is readable the next read or the commit tells. */
 void pgs__keeper_pin(pgs__keeper *keeper, pgs_db *db, uint64_t revision, uint64_t deadline_ms);

@@ -271,8 +271,9 @@ static int open_latest(pgs__snapshot *out, uint64_t deadline_ms, pgs_error *err)
 	int result = read_latest(out, deadline_ms, err);
 	if (PGS__BUG(CHANGES_AFTER))
 		changes = pgs__tip_changes(db);
+	out->changes = changes;
 	if (result == PGS_OK)
-		pgs__tip_keep(db, changes, out);
+		pgs__tip_keep(db, out);
 	return result;
 }
 
@@ -286,6 +287,12 @@ int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uin
 				     : open_latest(out, deadline_ms, err);
 	} while (result == PGS_EOLDREV && !gone && !pgs__deadline_passed(deadline_ms));
 	return result;
+}
+
+bool pgs__snapshot_is_latest(const pgs__snapshot *s)
+{
+	return s->changes && s->changes == pgs__tip_changes(s->db) &&
+	       s->commit_revision <= pgs__cache_revision(s->db->contents.cache);
 }
 
 int pgs__snapshot_open_known(pgs__snapshot *out, pgs_db *db, const pgs__turn_commit *commit, uint64_t deadline_ms,

@@ -19,6 +19,7 @@ typedef struct pgs__snapshot {
 	uint64_t epoch;            /* mod revision of `z` */
 	uint64_t extent;           /* pages */
 	uint64_t extent_revision;  /* mod revision of `e` */
+	uint64_t changes;          /* the KV's number before it was read: see tip.h; 0 = not known, or not the latest then */
 	uint64_t cache_revision;   /* what the cache knows it by: commit_revision, or a number of its own */
 	pgs__pack_view *packs;     /* NULL if named */
 	struct pgs__named *named;  /* a named snapshot, which asks the KV for nothing: txn/named.h */
@@ -28,6 +29,8 @@ typedef struct pgs__snapshot {
  * same commit as the oldest one that is, opens there: kv_revision is then above at_revision. Errors: ENOTFOUND, EOLDREV
  * (naming the oldest readable revision), EINVAL (future), the KV's, ECORRUPT, ENOMEM. */
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err);
+/* Whether opening the latest would give the same, at once. */
+bool pgs__snapshot_is_latest(const pgs__snapshot *snapshot);
 
 /* Open the latest snapshot where it is known to be that of a commit of this process. Errors: ENOTFOUND (nothing is known
  * of it), and as above. */

@@ -206,7 +206,7 @@ bool pgs__tip_latest(pgs_db *db, uint64_t changes, pgs__snapshot *out)
 	if (changes == 0)
 		return false;
 	pthread_mutex_lock(&tip->lock);
-	bool kept = tip->changes == changes;
+	bool kept = tip->latest->changes == changes;
 	if (kept) {
 		*out = *tip->latest;
 		pgs__pack_view_retain(out->packs);
@@ -215,15 +215,14 @@ bool pgs__tip_latest(pgs_db *db, uint64_t changes, pgs__snapshot *out)
 	return kept;
 }
 
-void pgs__tip_keep(pgs_db *db, uint64_t changes, const pgs__snapshot *snapshot)
+void pgs__tip_keep(pgs_db *db, const pgs__snapshot *snapshot)
 {
 	pgs__tip *tip = &db->tip;
-	if (changes == 0)
+	if (snapshot->changes == 0)
 		return;
 	pgs__pack_view_retain(snapshot->packs);
 	pthread_mutex_lock(&tip->lock);
 	pgs__pack_view *before = tip->latest->packs;
-	tip->changes = changes;
 	*tip->latest = *snapshot;
 	pthread_mutex_unlock(&tip->lock);
 	pgs__pack_view_release(before);

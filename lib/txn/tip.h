@@ -61,8 +61,7 @@ typedef struct pgs__tip {
 	uint32_t steady;      /* how often in a row `t` was where it was expected */
 	size_t under_way;     /* commits of this process */
 	uint64_t ended;       /* commits that were */
-	uint64_t changes;             /* of the KV: `latest` is the latest snapshot while it stands; 0 = there is none */
-	struct pgs__snapshot *latest; /* its packs are retained */
+	struct pgs__snapshot *latest; /* while the KV's number is its `changes`; its packs are retained */
 	struct pgs__waiting *waiting;
 	size_t waiting_count;
 } pgs__tip;
@@ -76,8 +75,8 @@ uint64_t pgs__tip_changes(const struct pgs_db *db);
 /* True: the snapshot kept was read at that number; it is in *out. */
 bool pgs__tip_latest(struct pgs_db *db, uint64_t changes, struct pgs__snapshot *out);
 
-/* Keep the latest snapshot, which was read after the KV's number was asked for. */
-void pgs__tip_keep(struct pgs_db *db, uint64_t changes, const struct pgs__snapshot *snapshot);
+/* Keep the latest snapshot, with the KV's number in its `changes`. */
+void pgs__tip_keep(struct pgs_db *db, const struct pgs__snapshot *snapshot);
 
 /* Whether reading `t` alone is likely to do. */
 bool pgs__tip_is_steady(struct pgs_db *db);

@@ -63,7 +63,7 @@ typedef struct pgs__pinned {
 } pgs__pinned;
 
 #define PGS__PINNED_OWN (1ull << 63)
-#define PGS__PINS_AT_HAND 4 /* the path down a tree */
+#define PGS__PINS_AT_HAND 3 /* the path down a tree */
 
 #define PGS__AHEAD_WINDOWS 2 /* under way at once, */
 #define PGS__AHEAD_HINTS 4   /* and beside them */
@@ -75,22 +75,26 @@ typedef struct pgs__ahead {
 	size_t run_length;   /* pages read at the last miss */
 	uint64_t next;       /* the first page of the oldest window under way; PGS_NO_PAGE: none is */
 	uint64_t end;        /* where the next window begins */
-	size_t count;
+	uint32_t count, hint_count;
 	pgs__window *windows[PGS__AHEAD_WINDOWS]; /* the oldest first */
-	size_t hint_count;
 	pgs__window *hints[PGS__AHEAD_HINTS];
 } pgs__ahead;
 
 typedef struct pgs__upload pgs__upload;
 
+/* One that reads is begun often: all of it is to fit into what allocators keep for each thread, 1 KiB. */
 struct pgs_txn {
 	pgs_db *db;
 	pgs__snapshot snapshot;
 	bool past;              /* begun at a revision, time or named snapshot */
 	bool writes_allowed;
 	bool tracks_reads;      /* serializable writer */
-	uint32_t isolation;
+	bool extent_checked;    /* the commit compares the page count unchanged */
+	bool extent_set;        /* pgs_truncate() was called: that is a write, if perhaps of what is there */
+	bool truncated;         /* below the snapshot's extent, at the lowest to truncated_to */
+	uint8_t isolation;
 	uint32_t timeout_ms;
+	uint32_t pins_at_hand;
 	pgs_cost *cost;         /* the caller's, or NULL. What reaches the backends is charged to it (content/backend.h) */
 	pgs_error error;
 	pgs__arena arena;
@@ -98,8 +102,6 @@ struct pgs_txn {
 	pgs__map reads;         /* page → mod revision of its p/ key as seen */
 	pgs__attr_read *attr_reads;
 	size_t attr_read_count, attr_read_capacity;
-	bool extent_checked;    /* the commit compares the page count unchanged */
-	bool extent_set;        /* pgs_truncate() was called: that is a write, if perhaps of what is there */
 
 	pgs__map write_index;   /* page → index in writes */
 	pgs__write *writes;
@@ -109,16 +111,15 @@ struct pgs_txn {
 	pgs__attr_write *attr_writes;
 	size_t attr_write_count, attr_write_capacity;
 	uint64_t page_count;    /* as this transaction sees it */
-	bool truncated;         /* below the snapshot's extent, */
-	uint64_t truncated_to;  /* at the lowest to this */
+	uint64_t truncated_to;
 	pgs__sorted_file *files;
 	size_t file_count, file_capacity;
 	uint64_t file_bytes;
 	pgs__upload *upload;    /* under way: the newest of them (upload.c) */
 
-	uint32_t pins_at_hand;
-	pgs__pinned at_hand[PGS__PINS_AT_HAND];
-	pgs__map pins;          /* others: address → count */
+	pgs__pinned at_hand[PGS__PINS_AT_HAND]; /* pins_at_hand of them */
+	pgs__map pins;          /* older ones: address → count */
+	uint64_t found;         /* the last page that was read from the cache */
 	pgs__ahead ahead;
 	pgs__keeper keeper;     /* pins the revision once it is older than half the retention */
 	pgs__writer_lock lock;  /* taken before the snapshot, if asked for; the commit takes it over */

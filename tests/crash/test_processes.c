@@ -293,6 +293,14 @@ static bool latest_is(pgs_db *db, uint64_t number)
 	return is;
 }
 
+static bool renewed_is(pgs_txn *t, uint64_t number)
+{
+	bool same;
+	uint64_t page[TEST_PAGE_SIZE / sizeof(uint64_t)];
+	pgs_reset(t);
+	return pgs_renew(t, &same) == PGS_OK && pgs_read(t, 0, page) == PGS_OK && page[0] == number;
+}
+
 static bool commit_number(pgs_db *db, uint64_t number)
 {
 	pgs_txn *t;
@@ -320,13 +328,15 @@ static bool count_in_turn(int in, int out, uint64_t mine)
 	pgs_store *store;
 	open_store(&store);
 	pgs_db *db = open_db(store, "db");
-	bool good = true;
+	pgs_txn *again;
+	bool good = pgs_begin(&again, db, NULL, NULL) == PGS_OK;
 	for (uint64_t n = mine; good && n <= TURNS; n += 2) {
 		good = n == 1 || is_told(in, n - 1);
 		for (uint64_t look = 0; good && look < n % 7; look++)
-			good = latest_is(db, n - 1);
+			good = look % 2 ? latest_is(db, n - 1) : renewed_is(again, n - 1);
 		good = good && commit_number(db, n) && latest_is(db, n) && write(out, &n, sizeof n) == sizeof n;
 	}
+	pgs_abort(again);
 	pgs_db_close(db);
 	pgs_close(store);
 	return good;

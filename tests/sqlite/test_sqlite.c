@@ -516,6 +516,31 @@ static void test_sqlite_cache__is_kept_while_nobody_else_commits(void **state)
 	assert_int_equal(sql_number(f->b, "select sum(n) from t"), 6);
 }
 
+/* Pages that a connection holds on to from statement to statement are those of the latest commit. */
+static void test_sqlite_reader__holds_no_page_that_was_changed(void **state)
+{
+	fixture *f = *state;
+	char sql[120];
+	sql_do(f->a, "pragma mmap_size = 100000000; pragma cache_size = 10");
+	for (int i = 0; i < 400; i++) {
+		int id = i * 37 % 50 * 20 + 1, look = i * 13 % 1000 + 1;
+		sqlite3 *writer = i % 4 == 0 ? f->a : i % 4 == 1 ? f->b : NULL;
+		snprintf(sql, sizeof sql, "select n from t where id = %d", id);
+		int64_t before = sql_number(f->a, sql);
+		snprintf(sql, sizeof sql, "update t set n = n + 1 where id = %d", id);
+		if (writer)
+			sql_do(writer, sql);
+		if (i % 40 == 39) /* the tree gets another shape */
+			sql_do(f->b, "insert into t select max(id) + 1, 0, printf('%.3000c', 'q') from t");
+		snprintf(sql, sizeof sql, "select n from t where id = %d", id);
+		assert_int_equal(sql_number(f->a, sql), before + (writer != NULL));
+		snprintf(sql, sizeof sql, "select count(*) from t where id between %d and %d", look, look + 2);
+		int64_t there = sql_number(f->b, sql);
+		assert_int_equal(sql_number(f->a, sql), there);
+	}
+	sql_expect_text(f->a, "200", "select sum(n) from t");
+}
+
 /* --- several databases --------------------------------------------------------------------------------------------- */
 
 /* PRAGMAs without a schema's name are told to the main file only, but count for all: nothing gets broken by that. */
@@ -760,6 +785,7 @@ int main(void)
 		TEST(test_sqlite_reader__sees_nothing_of_a_commit_that_failed),
 		TEST(test_sqlite_reader__goes_on_while_its_connection_commits),
 		TEST(test_sqlite_reader__keeps_its_snapshot_after_a_merged_commit),
+		TEST(test_sqlite_reader__holds_no_page_that_was_changed),
 		TEST(test_sqlite_cache__is_kept_while_nobody_else_commits),
 		TEST(test_sqlite_attach__modes_that_break_things),
 		TEST(test_sqlite_tables__log_and_changes),

@@ -150,7 +150,7 @@ static void sweep(plan p)
 	uint64_t nth = 1;
 	while (run_with(nth, p))
 		nth++;
-	assert_true(nth > 40);
+	assert_true(nth > 25);
 }
 
 static void test_sqlite_faults__errors(void **state)

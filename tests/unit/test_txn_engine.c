@@ -1,5 +1,6 @@
 /* lib/txn: what engines with a page cache of their own need. Pages relied on without being read, the revision before a
  * commit's, forks, the writer lock. Tags: see support/txn_stage.h. */
+#include <stdio.h>
 #include <string.h>
 
 #include "support/txn_stage.h"
@@ -363,6 +364,141 @@ static void test_txn_exclusive__renews_its_lock(void **state)
 	stage_expect(s, 2, T(20));
 }
 
+/* --- used again --------------------------------------------------------------------- */
+
+static void renew(pgs_txn *t, bool same)
+{
+	bool told = !same;
+	assert_int_equal(pgs_renew(t, &told), PGS_OK);
+	assert_int_equal(told, same);
+}
+
+static void test_txn_renew__shows_what_a_new_one_shows(void **state)
+{
+	stage *s = *state;
+	tx_fill(s->db, s, 0, 8, T(0));
+	pgs_txn *t = tx_read(s->db);
+	for (uint64_t i = 0; i < 60; i++) {
+		uint64_t page = i % 8;
+		if (i % 3)
+			tx_one(i % 2 ? s->db : stage_other(s), s, page, T(100 + i));
+		if (i % 20 == 19) { /* something that is not the database's */
+			pgs_db *beside;
+			char name[16];
+			snprintf(name, sizeof name, "beside%u", (unsigned)i);
+			assert_int_equal(pgs_db_create(&beside, s->store, name, strlen(name), NULL, NULL), PGS_OK);
+			pgs_db_close(beside);
+		}
+		pgs_txn *fresh = tx_read(s->db);
+		pgs_reset(t);
+		renew(t, i % 3 == 0);
+		assert_int_equal(pgs_txn_revision(t), pgs_txn_revision(fresh));
+		for (uint64_t k = 0; k < 8; k++) {
+			uint8_t one[4096], other[4096];
+			assert_int_equal(pgs_read(t, k, one), PGS_OK);
+			assert_int_equal(pgs_read(fresh, k, other), PGS_OK);
+			assert_memory_equal(one, other, 4096);
+		}
+		pgs_abort(fresh);
+	}
+	pgs_txn *shrink = tx_begin(stage_other(s), PGS_SERIALIZABLE);
+	assert_int_equal(pgs_truncate(shrink, 3), PGS_OK);
+	tx_commit(shrink);
+	tx_expect_count(t, 8);
+	pgs_reset(t);
+	renew(t, false);
+	tx_expect_count(t, 3);
+	tx_expect(t, s, 5, PAGE_ZERO);
+	pgs_abort(t);
+}
+
+static void test_txn_renew__pins_stay(void **state)
+{
+	stage *s = *state;
+	const void *old[6], *new;
+	tx_fill(s->db, s, 0, 6, T(0));
+	pgs_txn *t = tx_read(s->db);
+	for (uint64_t i = 0; i < 6; i++)
+		assert_int_equal(pgs_pin(t, i, &old[i]), PGS_OK);
+	pgs_reset(t);
+	renew(t, true);
+	for (uint64_t i = 0; i < 6; i++)
+		assert_true(page_is(old[i], 4096, T(i)));
+	pgs_reset(t);
+	tx_one(stage_other(s), s, 2, T(100));
+	pgs_unpin(t, old[0]);
+	renew(t, false);
+	assert_true(page_is(old[2], 4096, T(2)));
+	assert_int_equal(pgs_pin(t, 2, &new), PGS_OK);
+	assert_true(page_is(new, 4096, T(100)));
+	for (uint64_t i = 5; i > 0; i--)
+		pgs_unpin(t, old[i]);
+	assert_true(page_is(new, 4096, T(100)));
+	pgs_reset(t);
+	pgs_abort(t);
+}
+
+static void test_txn_renew__refuses(void **state)
+{
+	stage *s = *state;
+	bool same = true;
+	uint64_t revision = tx_fill(s->db, s, 0, 8, T(0));
+	pgs_txn *txns[] = {tx_begin(s->db, PGS_SERIALIZABLE), tx_at(s->db, revision)};
+	for (size_t i = 0; i < 2; i++) {
+		pgs_reset(txns[i]);
+		tx_expect(txns[i], s, 2, T(2)); /* as if nothing had been said */
+		assert_int_equal(pgs_renew(txns[i], &same), PGS_EINVAL);
+		assert_false(same);
+		assert_int_equal(pgs_txn_error(txns[i])->code, PGS_EINVAL);
+		pgs_abort(txns[i]);
+	}
+}
+
+static void cut_off(stage *s, const char *operation)
+{
+	(void)operation;
+	pgs_fault_at(s->fault, 1, PGS_FAULT_STOP);
+}
+
+static void test_txn_renew__of_a_store_that_is_gone_for_a_while(void **state)
+{
+	stage *s = *state;
+	bool same;
+	tx_fill(s->db, s, 0, 8, T(0));
+	pgs_txn *t = tx_read(s->db);
+	pgs_reset(t);
+	tx_one(stage_other(s), s, 2, T(100));
+	s->before = cut_off;
+	assert_int_not_equal(pgs_renew(t, &same), PGS_OK);
+	assert_int_not_equal(pgs_renew(t, &same), PGS_OK);
+	s->before = NULL;
+	pgs_fault_resume(s->fault);
+	renew(t, false);
+	tx_expect(t, s, 2, T(100));
+	pgs_reset(t);
+	assert_int_equal(pgs_db_drop(stage_other(s)->store, "db", 2, NULL), PGS_OK);
+	assert_int_equal(pgs_renew(t, &same), PGS_ENOTFOUND);
+	pgs_abort(t);
+}
+
+static void test_txn_renew__rests_without_a_pin(void **state)
+{
+	stage *s = *state;
+	tx_fill(s->db, s, 0, 8, T(0));
+	pgs_txn *t = tx_read(stage_other(s));
+	t->keeper.due_ms = 0; /* it has got old, and reaches the store */
+	tx_expect(t, s, 3, T(3));
+	assert_int_equal(stage_keys_of(s, 'r'), 1);
+	pgs_reset(t);
+	assert_int_equal(stage_keys_of(s, 'r'), 0);
+	bool same;
+	assert_int_equal(pgs_renew(t, &same), PGS_OK);
+	assert_true(t->keeper.due_ms > 0);
+	tx_expect(t, s, 4, T(4));
+	assert_int_equal(stage_keys_of(s, 'r'), 0);
+	pgs_abort(t);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
 
 int main(void)
@@ -377,6 +513,11 @@ int main(void)
 		TEST(test_txn_fork__has_the_same_snapshot),
 		TEST(test_txn_fork__conflicts_from_its_snapshot_on),
 		TEST(test_txn_fork__refuses),
+		TEST(test_txn_renew__shows_what_a_new_one_shows),
+		TEST(test_txn_renew__pins_stay),
+		TEST(test_txn_renew__refuses),
+		TEST(test_txn_renew__of_a_store_that_is_gone_for_a_while),
+		TEST(test_txn_renew__rests_without_a_pin),
 		TEST(test_txn_exclusive__one_at_a_time),
 		TEST(test_txn_exclusive__others_wait_to_commit),
 		TEST(test_txn_exclusive__the_snapshot_is_taken_under_it),
