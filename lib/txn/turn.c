@@ -11,7 +11,7 @@
 
 #define KEEP_MS 50        /* unused. Others that come meanwhile wait as long */
 #define ASKED_MS 1000     /* after somebody asked: who shares it gives it back every time */
-#define ASK_AFTER_MS 10   /* a lock that is not kept goes by itself by then, usually */
+#define ASK_AFTER_MS 25   /* a lock that is not kept goes by itself by then, usually */
 #define GIVE_BACK_MS 1000 /* the request may take so long: then its lease ends it */
 
 int pgs__turn_init(pgs__turn *turn)
