@@ -31,8 +31,8 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 	return PGS_OK;
 }
 
-/* Whether the latest snapshot is that of the process's last commit: it has kept the lock since. Asked where the KV
- * does not tell of changes, so that reading costs a request; and not where history is given up at once: that one might be gone by now. */
+/* Whether the latest snapshot is that of the process's last commit: it has kept the lock since. Where the KV tells of
+ * changes nothing is saved; where history is given up at once that snapshot might be gone by now. */
 static bool is_known(const pgs_txn *t)
 {
 	return t->lock.last.revision && pgs__tip_changes(t->db) == 0 &&

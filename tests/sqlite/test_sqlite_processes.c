@@ -129,12 +129,74 @@ static void test_sqlite_processes__die_at_any_time(void **state)
 	bank_board_free(board);
 }
 
+/* --- turns --------------------------------------------------------------------------------------------------- */
+
+/* Whatever goes on beside them, those that take turns meet no conflict, and none of them waits for ever. */
+static void test_sqlite_processes__turns_never_conflict(void **state)
+{
+	static const teller_kind kinds[] = {TELLER_AUTOCOMMIT, TELLER_AUTOCOMMIT, TELLER_IMMEDIATE, TELLER_OPTIMIST};
+	char uri[200];
+	pid_t pids[TELLERS];
+	bank_board *board = bank_board_new();
+	(void)state;
+	bank_uri(uri, sizeof uri, "turns");
+	bank_make(uri);
+	uint64_t end = pgs__now_ms() + usually(3000);
+	for (unsigned i = 0; i < TELLERS; i++)
+		pids[i] = teller_start((teller){uri, board, i, kinds[i], 0, end, 0});
+	for (unsigned i = 0; i < TELLERS; i++)
+		end_process(pids[i]);
+	for (unsigned i = 0; i < TELLERS; i++) {
+		assert_true(atomic_load(&board->done[i]) > 0);
+		if (kinds[i] != TELLER_OPTIMIST)
+			assert_int_equal(atomic_load(&board->conflicts[i]), 0);
+	}
+	bank_check(uri, board);
+	bank_board_free(board);
+}
+
+/* One that goes from turn to turn keeps the lock in between. Killed, it keeps nobody out; nor does it when it is gone for
+ * longer than its lease, and comes back. */
+static void test_sqlite_processes__end_while_they_keep_the_turn(void **state)
+{
+	static const char sql[] = "update account set balance = balance where id = 1";
+	char uri[200];
+	bank_board *board = bank_board_new();
+	(void)state;
+	bank_uri(uri, sizeof uri, "keeper");
+	bank_make(uri);
+	for (int i = 0; i < 10; i++) {
+		bool stop = i == 0 && getenv("PGS_TEST_LONG");
+		pid_t pid = teller_start((teller){uri, board, 0, TELLER_AUTOCOMMIT, 0, 0, 0});
+		for (int turns = 0; turns < 20; turns++)
+			wait_for_work(board, 0, atomic_load(&board->done[0]));
+		sqlite3 *db = sql_open_uri(uri);
+		if (stop) {
+			assert_int_equal(kill(pid, SIGSTOP), 0);
+			sqlite3_busy_timeout(db, 20000);
+			sql_do(db, sql);
+			unsigned long before = atomic_load(&board->done[0]);
+			assert_int_equal(kill(pid, SIGCONT), 0);
+			wait_for_work(board, 0, before);
+		}
+		kill(pid, SIGKILL); /* the one that was stopped may have met a conflict */
+		assert_int_equal(waitpid(pid, NULL, 0), pid);
+		sqlite3_busy_timeout(db, 3000);
+		sql_do(db, sql);
+		sql_close(db);
+	}
+	bank_check(uri, board);
+	bank_board_free(board);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_sqlite_processes__move_money),
 		cmocka_unit_test(test_sqlite_threads__move_money),
 		cmocka_unit_test(test_sqlite_processes__die_at_any_time),
+		cmocka_unit_test(test_sqlite_processes__turns_never_conflict),
+		cmocka_unit_test(test_sqlite_processes__end_while_they_keep_the_turn),
 	};
 	pagestore_sqlite_register();
 	return cmocka_run_group_tests_name("sqlite_processes", tests, scratch_set_up, scratch_tear_down);
