@@ -217,8 +217,10 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 		pick_collector(out, &r);
 	out->silent = rng_below(&r, 2);
 	out->turns = rng_below(&r, 4) ? 0 : 500 + (uint32_t)rng_below(&r, 400);
-	if (out->turns)
-		out->freeze_ms = 20000; /* past the lock's lease */
+	if (out->turns) { /* freezes past the lock's lease */
+		out->freeze_ms = 20000;
+		out->freeze += 40;
+	}
 	for (uint32_t i = 0; out->databases > 1 && i < SIM_CLIENTS_MAX; i++)
 		out->weights[i][SIM_OP_MANY] = 40;
 	if (steps)
