@@ -87,6 +87,21 @@ static int64_t slice_of(const pgs__job *j, pgs__file *file)
 	return -1;
 }
 
+/* Where a read waits for a network, a few slices more cost next to nothing, and are those of neighbouring pages: whoever
+ * reads an interior page of a tree mostly reads one of its group next. */
+#define SLICES_TOGETHER 8
+
+static void widen_span(const pgs__fetch *f, const pgs__file *file, slice_span *span)
+{
+	const size_t count = (size_t)((file->index.count + PGS__SORTED_SLICE - 1) / PGS__SORTED_SLICE);
+	if (f->contents->backend->concurrency <= 1)
+		return;
+	span->first -= span->first % SLICES_TOGETHER;
+	span->last += SLICES_TOGETHER - 1 - span->last % SLICES_TOGETHER;
+	if (span->last >= count)
+		span->last = count - 1;
+}
+
 /* Slice `slice` of what was read, kept if it is good; nothing when it is damaged. */
 static pgs_slice check_slice(pgs__file *file, const slice_span *span, size_t slice, const uint8_t *bytes)
 {
@@ -100,6 +115,8 @@ static pgs_slice check_slice(pgs__file *file, const slice_span *span, size_t sli
 static int search_span(pgs__fetch *f, pgs__file *file, const slice_span *span, const uint8_t *bytes)
 {
 	int64_t current = -1;
+	for (size_t slice = span->first; slice <= span->last && f->contents->backend->concurrency > 1; slice++)
+		check_slice(file, span, slice, bytes);
 	pgs_slice table = {0};
 	int result = PGS_OK;
 	for (size_t i = span->jobs.first; i < span->jobs.end && result == PGS_OK; i++) {
@@ -127,9 +144,10 @@ static int damage_span(pgs__fetch *f, pgs__file *file, const slice_span *span, b
 	return result;
 }
 
-static int read_span(pgs__fetch *f, pgs__file *file, const slice_span *span)
+static int read_span(pgs__fetch *f, pgs__file *file, slice_span *span)
 {
 	const pgs__backend *backend = f->contents->backend;
+	widen_span(f, file, span);
 	size_t size = slice_bytes(file, span->first, span->last);
 	uint8_t *bytes = pgs__malloc(size);
 	if (!bytes)

@@ -580,6 +580,20 @@ static void test_open__reads_the_list_of_files_beside(void **state)
 	world_close(&w);
 }
 
+/* One read of a table is for all neighbours. */
+static void test_slices__neighbours_are_read_together(void **state)
+{
+	(void)state;
+	world w;
+	fill_large(&w);
+	pgs_txn *t = begin_write(w.db);
+	for (uint64_t i = 0; i < PAGES_PER_MIB; i += 2) /* a group, backwards: nothing is read ahead */
+		read_range(t, 2 * PAGES_PER_MIB - 1 - i, 2 * PAGES_PER_MIB - i, first_seed);
+	pgs_abort(t);
+	assert_true(get_calls <= PAGES_PER_MIB / 2 + 3); /* contents; and a filter, and one or two parts of the table */
+	world_close(&w);
+}
+
 /* --- hints ------------------------------------------------------------------------------------- */
 
 /* So many pages, far from each other, from `first` on. */
@@ -814,6 +828,7 @@ int main(void)
 		cmocka_unit_test(test_ahead__allocations_failing),
 		cmocka_unit_test(test_ahead__goes_on_over_pages_left_out),
 		cmocka_unit_test(test_open__reads_the_list_of_files_beside),
+		cmocka_unit_test(test_slices__neighbours_are_read_together),
 		cmocka_unit_test(test_hint__pages_are_fetched_beside_the_reader),
 		cmocka_unit_test(test_hint__only_so_many_are_under_way),
 		cmocka_unit_test(test_hint__what_is_not_there_is_not_fetched),
