@@ -213,7 +213,7 @@ static double scan_without(void *ctx)
 static void run_scan(const bench_env *env, bench_result *out)
 {
 	cold b;
-	if (!start(&b, env, (env->quick ? 4 : 64) * MIB, 40503, out))
+	if (!start(&b, env, (env->quick ? 4 : 16) * MIB, 40503, out))
 		return;
 	bench_compare(env, scan_with, scan_without, &b, out);
 	cluster_stop(&b.c);
