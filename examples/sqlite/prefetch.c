@@ -125,9 +125,13 @@ static size_t store_pages(const sq_file *f, uint32_t page, uint64_t *numbers)
 	return count;
 }
 
+/* Who will read the pages (file.c): what is under way is known to the transaction it was asked of. */
 static pgs_txn *source_of(const sq_file *f)
 {
-	return f->writer ? f->writer : f->reader ? f->reader : f->after;
+	const bool fetches = f->state == SQ_NOT_WRITING && f->mmap_bytes > 0; /* xFetch */
+	if (f->reader && (fetches || !f->writer))
+		return f->reader;
+	return f->writer ? f->writer : f->after;
 }
 
 /* Ask for the first `count` of p->pages. Returns how many of them need no further asking. */

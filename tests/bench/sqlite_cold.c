@@ -226,4 +226,4 @@ const bench bench_sqlite_cold_open_gets = {
 const bench bench_sqlite_cold_open_kv = {
 	"sqlite_cold_open_kv", "pages on the way to a row", "requests", 3, false, run_kv};
 const bench bench_sqlite_cold_scan = {
-	"sqlite_cold_scan", "the same without prefetch", "MB/s", 3, true, run_scan};
+	"sqlite_cold_scan", "the same without prefetch", "MB/s", 2, true, run_scan};

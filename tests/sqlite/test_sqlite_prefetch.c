@@ -387,6 +387,27 @@ static void test_sqlite_prefetch__the_past(void **state)
 	sqlite3_free(answer);
 }
 
+/* Statements that write scan, too: with the turn to write, in a transaction, and without xFetch. */
+static void test_sqlite_prefetch__of_writers(void **state)
+{
+	fixture *f = *state;
+	const char *statements[] = {
+		"update t set k = k + 1 where k % 1000 = 7",
+		"begin; update t set k = k + 1 where k % 1000 = 8; commit",
+		"pragma mmap_size = 0; update t set k = k + 1 where k % 1000 = 9",
+		"begin immediate; delete from t where k % 1000 = 10; commit",
+	};
+	make(f, "", ALL_OVER);
+	for (size_t i = 0; i < 4; i++) {
+		sqlite3 *db = open_cold(f, "");
+		sql_do(db, statements[i]);
+		if (number_of(db, "cache_misses ") > 250)
+			fail_msg("%s: %lld misses", statements[i], number_of(db, "cache_misses "));
+		sql_check(db);
+		sql_close(db);
+	}
+}
+
 /* --- what is no scan ---------------------------------------------------------------------------------------- */
 
 static void test_sqlite_prefetch__a_search_fetches_its_path(void **state)
@@ -547,6 +568,7 @@ int main(void)
 		TEST(test_sqlite_prefetch__auto_vacuum),
 		TEST(test_sqlite_prefetch__after_another_page_size),
 		TEST(test_sqlite_prefetch__the_past),
+		TEST(test_sqlite_prefetch__of_writers),
 		TEST(test_sqlite_prefetch__a_search_fetches_its_path),
 		TEST(test_sqlite_prefetch__random_reads_waste_little),
 		TEST(test_sqlite_prefetch__scans_broken_off_waste_little),
