@@ -39,7 +39,7 @@ static void make_statement(char *sql, size_t size)
 {
 	unsigned id = below(400), other = below(400);
 	const char *pad = pads[below(6)];
-	switch (below(28)) {
+	switch (below(31)) {
 	case 0:
 	case 1:
 	case 2:
@@ -105,13 +105,24 @@ static void make_statement(char *sql, size_t size)
 	case 26:
 		snprintf(sql, size, "pragma user_version = %u; reindex; analyze", id);
 		return;
+	case 27: /* two databases in one transaction, if there is one */
+		snprintf(sql, size, "insert or replace into other.o select id, pad from t where id between %u and %u", id,
+			 id + other % 30);
+		return;
+	case 28:
+		snprintf(sql, size, "delete from other.o where a between %u and %u", id, id + other % 90);
+		return;
+	case 29:
+		snprintf(sql, size, "update t set n = n + (select count(*) from other.o) where id between %u and %u", id, id + 9);
+		return;
 	default:
 		snprintf(sql, size, "update t set n = (select count(*) from t) where n %% 7 = %u", id % 7);
 	}
 }
 
 static const char digest[] = "select count(*), sum(id), sum(n), sum(length(pad)), sum(u) from t;"
-			     "select name from sqlite_master order by 1";
+			     "select name from sqlite_master order by 1;"
+			     "select count(*), total(a), total(length(b)) from other.o";
 
 static void compare(sqlite3 *ours, sqlite3 *native, unsigned long step, const char *sql)
 {
@@ -123,9 +134,18 @@ static void compare(sqlite3 *ours, sqlite3 *native, unsigned long step, const ch
 	sqlite3_free(actual);
 }
 
-static void set_up(sqlite3 *db, unsigned variant)
+static void attach(sqlite3 *db, const char *uri)
+{
+	char sql[200];
+	snprintf(sql, sizeof sql, "attach '%s' as other", uri);
+	sql_do(db, sql);
+}
+
+static void set_up(sqlite3 *db, const char *uri, unsigned variant)
 {
 	char sql[300];
+	attach(db, uri);
+	sql_do(db, "create table other.o(a integer primary key, b)");
 	snprintf(sql, sizeof sql, "pragma page_size = %u; pragma auto_vacuum = %u; pragma cache_size = %d;"
 		 "pragma secure_delete = %u;"
 		 "create table t(id integer primary key, n integer, pad, u unique); create index tn on t(n)",
@@ -138,12 +158,13 @@ static const char *const journals[] = {"delete", "truncate", "persist", "memory"
 static void run_against_native(unsigned variant, unsigned long steps)
 {
 	sql_store store;
-	char sql[400];
+	char sql[400], uri[64];
 	sql_store_start(&store);
 	sqlite3 *ours = sql_open(&store, ""), *native = sql_native();
 	seed = 0x9e3779b97f4a7c15u * (variant + 1);
-	set_up(ours, variant);
-	set_up(native, variant);
+	snprintf(uri, sizeof uri, "file:other?store=%s", store.name);
+	set_up(ours, uri, variant);
+	set_up(native, ":memory:", variant);
 	snprintf(sql, sizeof sql, "pragma journal_mode = %s; pragma mmap_size = %d", journals[variant % 4],
 		 variant % 5 ? 1000000 : 0);
 	sql_do(ours, sql);
@@ -156,10 +177,11 @@ static void run_against_native(unsigned variant, unsigned long steps)
 		if (below(8) == 0)
 			compare(ours, native, i, sql);
 		if (sqlite3_get_autocommit(ours) && below(40) == 0) {
-			sql_check(ours);
+			sql_check(ours); /* of both databases */
 			sql_close(ours); /* what is there is what is in the store */
 			sql_store_offer(&store);
 			ours = sql_open(&store, "");
+			attach(ours, uri);
 			sql_do(ours, variant % 2 ? "pragma cache_size = 10" : "pragma cache_size = 500");
 			compare(ours, native, i, "opened again");
 		}
