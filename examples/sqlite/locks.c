@@ -8,6 +8,9 @@
  * Which of the two it is SQLite does not say. It is told by what runs: a statement that writes, in autocommit mode, needs
  * the turn (BEGIN IMMEDIATE counts as a writer, and has not left that mode yet).
  *
+ * BEGIN IMMEDIATE takes the turn in all of the connection's databases before SQLite asks for more than the first, in the
+ * order of their names. COMMIT takes those it lacks with the EXCLUSIVE lock, all or none.
+ *
  * SQLite's cache is good as long as the database is at the revision it was filled at. At every SHARED lock it compares
  * the change counter of page 1, so the counter that it is told (file->counter) is raised when that is not so.
  *

@@ -527,7 +527,7 @@ int pgs__payload_share(pgs__commit_group *g)
 				  "%zu databases are too many for one transaction of this KV, or have too many attributes: it "
 				  "takes %zu operations and %zu bytes",
 				  sharing, whole.ops, whole.bytes);
-	for (size_t i = 0; i < g->count; i++) {
+	for (size_t i = 0; sharing && i < g->count; i++) {
 		pgs__commit *c = &g->parts[i];
 		c->room = (pgs__budget){less(whole.ops, fixed.ops) / sharing, less(whole.bytes, fixed.bytes) / sharing};
 		c->most_compares = whole.ops / sharing;
