@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "codec/seal.h"
+#include "local_cache/lmdb_page.h"
 #include "util/clock.h"
 
 #define CLEAR_MAX 512 /* records at a time */
@@ -222,8 +223,14 @@ int pgs__mirror_prove(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	MDB_val key = pgs__val(number, sizeof number), value;
 	bool sound = true;
 	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
+	uintptr_t leaf = 0;
 	for (; !rc && sound && key.mv_size >= 4 && memcmp(key.mv_data, number, 4) == 0; count++) {
 		pgs__mirror_record r;
+		if ((uintptr_t)key.mv_data / file->page_size != leaf && !pgs__lmdb_leaf_sound(file, key.mv_data)) {
+			rc = MDB_CORRUPTED;
+			break;
+		}
+		leaf = (uintptr_t)key.mv_data / file->page_size;
 		sound = pgs__mirror_record_decode(key, value, &r);
 		digest += r.hash;
 		rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);

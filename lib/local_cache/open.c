@@ -18,10 +18,11 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "codec/seal.h"
+#include "local_cache/lmdb_page.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -157,6 +158,40 @@ static int check_length(pgs__cache_file *f)
 	return st.st_size < whole && ftruncate(fd, whole) ? errno : 0;
 }
 
+/* Look at the file's pages in a map of our own: LMDB does not say where its is. */
+static int check_pages(pgs__cache_file *f)
+{
+	int fd, rc = mdb_env_get_fd(f->mdb, &fd);
+	size_t size = (size_t)f->state.words->size_bytes;
+	void *map = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return rc ? rc : errno;
+	f->map = map;
+	rc = pgs__lmdb_file_sound(f) ? 0 : MDB_CORRUPTED;
+	f->map = NULL;
+	munmap(map, size);
+	return rc;
+}
+
+/* Where LMDB's map is: where it has any record, less where the record's page is in the file. */
+static int find_map(pgs__cache_file *f)
+{
+	MDB_txn *txn;
+	MDB_val key = pgs__val("f", 1), value;
+	uint64_t number = 0;
+	int rc = mdb_txn_begin(f->mdb, NULL, MDB_RDONLY, &txn);
+	if (rc)
+		return rc;
+	rc = mdb_get(txn, f->meta, &key, &value);
+	if (!rc) {
+		const uint8_t *page = (const uint8_t *)value.mv_data - (uintptr_t)value.mv_data % f->page_size;
+		memcpy(&number, page, sizeof number);
+		f->map = page - number * f->page_size;
+	}
+	mdb_txn_abort(txn);
+	return number < f->map_pages ? rc : MDB_CORRUPTED;
+}
+
 /* Without WRITEMAP, a full disk is an error of a write, and not a signal. No read-ahead: what lies together was not
  * written together. */
 static int open_env(pgs__cache_file *f, void *ctx)
@@ -164,7 +199,6 @@ static int open_env(pgs__cache_file *f, void *ctx)
 	const unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | MDB_NORDAHEAD;
 	const bool *alone = ctx;
 	MDB_stat main_table;
-	MDB_envinfo info;
 	MDB_txn *txn;
 	int rc = mdb_env_create(&f->mdb);
 	if (!rc)
@@ -184,20 +218,19 @@ static int open_env(pgs__cache_file *f, void *ctx)
 	f->page_size = main_table.ms_psize;
 	f->map_pages = f->state.words->size_bytes / f->page_size;
 	f->disk_pages = 0;
-	rc = mdb_env_info(f->mdb, &info);
-	if (rc)
-		return rc;
-	f->map = info.me_mapaddr;
 	rc = *alone ? check_length(f) : 0;
+	if (!rc && *alone)
+		rc = check_pages(f);
 	if (!rc) /* not to write while others may: that could wait for ever */
 		rc = mdb_txn_begin(f->mdb, NULL, *alone ? 0 : MDB_RDONLY, &txn);
 	if (rc)
 		return rc;
 	rc = open_tables(f, txn, *alone);
-	if (!rc)
-		return mdb_txn_commit(txn);
-	mdb_txn_abort(txn);
-	return rc;
+	if (rc)
+		mdb_txn_abort(txn);
+	else
+		rc = mdb_txn_commit(txn);
+	return rc ? rc : find_map(f);
 }
 
 static void close_env(pgs__cache_file *f)

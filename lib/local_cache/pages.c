@@ -1,5 +1,6 @@
 /* Contents in a cache file. */
 #include "local_cache/database.h"
+#include "local_cache/lmdb_page.h"
 #include "local_cache/queue.h"
 
 #include <string.h>
@@ -108,7 +109,9 @@ static int insert(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, const wai
 	*there = rc == 0;
 	if (rc != MDB_NOTFOUND)
 		return rc;
-	rc = pgs__queue_recall(file, txn, c->key, &ghost);
+	rc = pgs__lmdb_before_change(file, txn, file->pages, &k);
+	if (!rc)
+		rc = pgs__queue_recall(file, txn, c->key, &ghost);
 	if (rc)
 		return rc;
 	uint32_t size = (uint32_t)(PGS__CONTENT_HEAD + c->stored.size);
@@ -243,7 +246,9 @@ int pgs__disk_flush(pgs__disk_cache *cache, uint64_t deadline_ms, pgs_error *err
 static int remove_one(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	MDB_val k = pgs__val(ctx, PGS__CONTENT_KEY_SIZE);
-	int rc = mdb_del(txn, file->pages, &k, NULL);
+	int rc = pgs__lmdb_before_change(file, txn, file->pages, &k);
+	if (!rc)
+		rc = mdb_del(txn, file->pages, &k, NULL);
 	return rc == MDB_NOTFOUND ? PGS__CACHE_NOTHING_TO_DO : rc;
 }
 

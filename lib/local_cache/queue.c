@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "local_cache/lmdb_page.h"
+
 #define ENTRY_SIZE (PGS__CONTENT_KEY_SIZE + 4)
 #define GHOST_NAME_SIZE (1 + PGS__CONTENT_KEY_SIZE)
 #define HITS_MAX 3u
@@ -207,7 +209,9 @@ typedef struct eviction {
 static int remove_content(eviction *e, const uint8_t *key)
 {
 	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE);
-	int rc = mdb_del(e->txn, e->file->pages, &k, NULL);
+	int rc = pgs__lmdb_before_change(e->file, e->txn, e->file->pages, &k);
+	if (!rc)
+		rc = mdb_del(e->txn, e->file->pages, &k, NULL);
 	if (rc)
 		return rc;
 	pgs__content_not_hit(e->file, key);

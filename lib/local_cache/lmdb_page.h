@@ -1,0 +1,32 @@
+/* LMDB's pages, looked at before LMDB does.
+ *
+ * LMDB trusts its file: numbers in it become addresses. So before a file is used, the pages of all tables but two are held
+ * against each other; the leaves of those two, which are nearly all of the file, are looked at one by one: the mirror's
+ * when it is held against its digest, those of contents before they are changed (reading a damaged one gives something
+ * wrong, which is noticed; changing it would move memory by what it says). This is the layout of data version 1, of all
+ * LMDB 0.9 with 64-bit words:
+ *
+ *     page   u64 number   u16 pad   u16 flags (1 branch, 2 leaf, 4 overflow, 8 meta)   u16 lower, u16 upper, or u32 pages
+ *            from 16 on: lower/2 - 8 × u16 offset of a node; nodes fill [upper, page size)
+ *     node   u32 size of data, low half first   u16 flags (1 big: its data is a page number, 2 table)   u16 size of key
+ *            key   data;     in a branch the first three are the page number below
+ *     table  u32 pad   u16 flags   u16 depth   u64 branch, leaf, overflow pages, entries, root (~0: none)
+ *     meta   from 16 on: u32 magic   u32 version   u64 address, map size   2 tables: free pages, main   u64 last page,
+ *            transaction
+ */
+#ifndef PGS_LOCAL_CACHE_LMDB_PAGE_H
+#define PGS_LOCAL_CACHE_LMDB_PAGE_H
+
+#include "local_cache/file.h"
+
+/* All of the file that is looked at as a whole. Nobody else may have it open. */
+bool pgs__lmdb_file_sound(const pgs__cache_file *file);
+
+/* The leaf that `at`, a key that LMDB answered, is in. True also if it is in LMDB's own memory: a transaction changed the
+ * page, and it was looked at before. */
+bool pgs__lmdb_leaf_sound(const pgs__cache_file *file, const void *at);
+
+/* The leaves where `key` is or would be, before it is put or deleted there. 0, or MDB_CORRUPTED. */
+int pgs__lmdb_before_change(const pgs__cache_file *file, MDB_txn *txn, MDB_dbi table, const MDB_val *key);
+
+#endif
