@@ -15,7 +15,7 @@
 #define ATTACH_WAIT_MS 1000
 #define CLOSE_WAIT_MS 1000
 #define ATTACH_PAGES 16
-#define TOUCH_SECONDS (24 * 3600) /* how exact it is known when a database was last attached */
+#define TOUCH_SECONDS ((uint64_t)24 * 3600) /* how exact it is known when a database was last attached */
 
 /* --- trouble ---------------------------------------------------------------------------- */
 
@@ -170,7 +170,7 @@ static int choose(pgs__cache_file *file, MDB_txn *txn, search *s)
 	}
 	if (s->slot < 0)
 		return ERANGE;
-	s->locked = pgs__shared_lock(&file->state, PGS__LOCK_ATTACHED + s->slot, true, 0);
+	s->locked = pgs__shared_lock(&file->state, PGS__LOCK_ATTACHED + (off_t)s->slot, true, 0);
 	return s->locked ? 0 : EBUSY;
 }
 

@@ -1,6 +1,7 @@
 #include "local_cache/lmdb_page.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define PAGE_HEAD 16
 #define NODE_HEAD 8
@@ -14,10 +15,19 @@
 #define BIG 1u
 #define TABLE 2u
 
-enum { BRANCH = 1, LEAF = 2, OVERFLOW = 4 };
+#define META_MAGIC 0xbeefc0deu
+#define META_VERSION 1u
+#define TABLE_FLAGS 0x7fu /* those of a table; with free pages are the environment's */
+#define INTEGER_KEY 8u
+
+enum { BRANCH = 1, LEAF = 2, OVERFLOW = 4, META = 8 };
+
+/* Of which tables the leaves are looked at, and for what. */
+typedef enum leaves { UNSEEN, SEEN, MAIN_TABLE, FREE_PAGES } leaves;
 
 typedef struct walk {
-	const pgs__cache_file *file;
+	const uint8_t *map;
+	uint32_t page_size;
 	uint64_t pages; /* the file has */
 	uint64_t seen;
 } walk;
@@ -44,7 +54,7 @@ static uint64_t u64(const uint8_t *at)
 
 static const uint8_t *page_at(const walk *w, uint64_t number)
 {
-	return w->file->map + number * w->file->page_size;
+	return w->map + number * w->page_size;
 }
 
 static node node_at(const uint8_t *page, size_t index)
@@ -75,14 +85,14 @@ static bool big_sound(const walk *w, const node *n)
 	const uint8_t *page = page_at(w, number);
 	uint64_t pages = (uint64_t)u16(page + 12) | (uint64_t)u16(page + 14) << 16;
 	return u64(page) == number && u16(page + 10) == OVERFLOW && pages <= w->pages - number &&
-	       pages * w->file->page_size >= PAGE_HEAD + (uint64_t)n->size;
+	       pages * w->page_size >= PAGE_HEAD + (uint64_t)n->size;
 }
 
 /* A page by itself: its nodes are within it, and fill it. */
 static bool page_sound(const walk *w, uint64_t number, uint16_t kind)
 {
 	const uint8_t *page = page_at(w, number);
-	uint32_t size = w->file->page_size, lower = u16(page + 12), upper = u16(page + 14), total = 0;
+	uint32_t size = w->page_size, lower = u16(page + 12), upper = u16(page + 14), total = 0;
 	if (u64(page) != number || u16(page + 10) != kind || lower < PAGE_HEAD || lower % 2 != 0 || lower > upper ||
 	    upper > size)
 		return false;
@@ -103,64 +113,105 @@ static bool page_sound(const walk *w, uint64_t number, uint16_t kind)
 	return total == size - upper;
 }
 
-static bool tree_sound(walk *w, uint64_t number, uint32_t depth, bool leaves);
+static bool tree_sound(walk *w, uint64_t number, uint32_t depth, leaves kind);
 
-static bool table_sound(walk *w, const uint8_t *table, bool leaves)
+static bool table_sound(walk *w, const uint8_t *table, leaves kind)
 {
-	uint32_t depth = u16(table + 6);
+	uint32_t flags = u16(table + 4) & TABLE_FLAGS, depth = u16(table + 6);
 	uint64_t root = u64(table + TABLE_ROOT);
-	return root == NO_ROOT ? depth == 0 : depth >= 1 && depth < DEPTH_MAX && tree_sound(w, root, depth, leaves);
+	if (flags != (kind == FREE_PAGES ? INTEGER_KEY : 0))
+		return false;
+	return root == NO_ROOT ? depth == 0 : depth >= 1 && depth < DEPTH_MAX && tree_sound(w, root, depth, kind);
 }
 
-static bool is_table(const node *n, const char *name)
+static bool is_named(const node *n, const char *name)
 {
 	return n->key_size == strlen(name) && memcmp(n->key, name, n->key_size) == 0;
 }
 
-/* Tables named in a leaf of the main one. */
-static bool tables_sound(walk *w, const uint8_t *page)
+/* A table named in the main one. */
+static bool named_sound(walk *w, const node *n)
 {
-	for (size_t i = 0; i < node_count(page); i++) {
+	leaves kind = is_named(n, "pages") || is_named(n, "mirror") ? UNSEEN : SEEN;
+	return n->flags == TABLE && n->size == TABLE_SIZE && table_sound(w, n->data, kind);
+}
+
+/* A list of free pages: they are there, and none is twice. */
+static bool list_sound(const walk *w, const node *n)
+{
+	const uint8_t *list = n->flags & BIG ? page_at(w, u64(n->data)) + PAGE_HEAD : n->data;
+	uint64_t count = n->size >= 8 ? u64(list) : UINT64_MAX, before = w->pages;
+	if (n->key_size != 8 || count > n->size / 8 - 1)
+		return false;
+	for (uint64_t i = 1; i <= count; i++) {
+		uint64_t number = u64(list + 8 * i);
+		if (number < 2 || number >= before)
+			return false;
+		before = number;
+	}
+	return true;
+}
+
+static bool leaf_sound(walk *w, uint64_t number, leaves kind)
+{
+	if (kind == UNSEEN)
+		return true;
+	if (!page_sound(w, number, LEAF))
+		return false;
+	const uint8_t *page = page_at(w, number);
+	for (size_t i = 0; kind != SEEN && i < node_count(page); i++) {
 		node n = node_at(page, i);
-		if (n.flags == TABLE && (n.size != TABLE_SIZE ||
-					 !table_sound(w, n.data, !is_table(&n, "pages") && !is_table(&n, "mirror"))))
+		if (kind == MAIN_TABLE ? !named_sound(w, &n) : !list_sound(w, &n))
 			return false;
 	}
 	return true;
 }
 
 /* Every page is met once, so that there are no more of them than the file has. */
-static bool tree_sound(walk *w, uint64_t number, uint32_t depth, bool leaves)
+static bool tree_sound(walk *w, uint64_t number, uint32_t depth, leaves kind)
 {
 	if (number < 2 || number >= w->pages || ++w->seen > w->pages)
 		return false;
 	if (depth == 1)
-		return !leaves || (page_sound(w, number, LEAF) && tables_sound(w, page_at(w, number)));
+		return leaf_sound(w, number, kind);
 	if (!page_sound(w, number, BRANCH))
 		return false;
 	const uint8_t *page = page_at(w, number);
 	for (size_t i = 0; i < node_count(page); i++) {
 		node n = node_at(page, i);
-		if (!tree_sound(w, child_of(&n), depth - 1, leaves))
+		if (!tree_sound(w, child_of(&n), depth - 1, kind))
 			return false;
 	}
 	return node_count(page) > 0;
 }
 
-bool pgs__lmdb_file_sound(const pgs__cache_file *file)
+static bool meta_sound(const walk *w, uint64_t number)
 {
-	const uint8_t *meta = file->map, *other = file->map + file->page_size;
-	if (u64(other + META_TXN) > u64(meta + META_TXN))
-		meta = other;
-	walk w = {.file = file, .pages = u64(meta + META_LAST) + 1};
-	return w.pages >= 2 && w.pages <= file->map_pages && table_sound(&w, meta + META_TABLES, true) &&
-	       table_sound(&w, meta + META_TABLES + TABLE_SIZE, true);
+	const uint8_t *page = page_at(w, number);
+	return u64(page) == number && u16(page + 10) == META &&
+	       u64(page + PAGE_HEAD) == ((uint64_t)META_VERSION << 32 | META_MAGIC) &&
+	       (u64(page + META_TABLES) & UINT32_MAX) == w->page_size && u64(page + META_LAST) < w->pages;
+}
+
+/* LMDB takes the one of the two meta pages that is of the later transaction. */
+bool pgs__lmdb_file_sound(const uint8_t *map, uint64_t size)
+{
+	walk w = {.map = map, .page_size = (uint32_t)sysconf(_SC_PAGESIZE)};
+	w.pages = size / w.page_size;
+	if (w.pages < 2 || !meta_sound(&w, 0) || !meta_sound(&w, 1))
+		return false;
+	const uint8_t *meta = page_at(&w, 0);
+	if (u64(page_at(&w, 1) + META_TXN) > u64(meta + META_TXN))
+		meta = page_at(&w, 1);
+	w.pages = u64(meta + META_LAST) + 1;
+	return table_sound(&w, meta + META_TABLES, FREE_PAGES) &&
+	       table_sound(&w, meta + META_TABLES + TABLE_SIZE, MAIN_TABLE);
 }
 
 bool pgs__lmdb_leaf_sound(const pgs__cache_file *file, const void *at)
 {
 	uint64_t offset = (uint64_t)((uintptr_t)at - (uintptr_t)file->map);
-	walk w = {.file = file, .pages = file->map_pages};
+	walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
 	return offset >= file->map_pages * file->page_size || page_sound(&w, offset / file->page_size, LEAF);
 }
 

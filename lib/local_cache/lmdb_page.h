@@ -10,7 +10,9 @@
  *            from 16 on: lower/2 - 8 × u16 offset of a node; nodes fill [upper, page size)
  *     node   u32 size of data, low half first   u16 flags (1 big: its data is a page number, 2 table)   u16 size of key
  *            key   data;     in a branch the first three are the page number below
- *     table  u32 pad   u16 flags   u16 depth   u64 branch, leaf, overflow pages, entries, root (~0: none)
+ *     table  u32 pad (free pages: the page size)   u16 flags   u16 depth   u64 branch, leaf, overflow pages, entries,
+ *            root (~0: none)
+ *            (of free pages: u64 transaction → u64 count, page numbers, falling)
  *     meta   from 16 on: u32 magic   u32 version   u64 address, map size   2 tables: free pages, main   u64 last page,
  *            transaction
  */
@@ -19,8 +21,8 @@
 
 #include "local_cache/file.h"
 
-/* All of the file that is looked at as a whole. Nobody else may have it open. */
-bool pgs__lmdb_file_sound(const pgs__cache_file *file);
+/* What is looked at as a whole, of a file of `size` bytes that is mapped at `map`. Nobody may have it open. */
+bool pgs__lmdb_file_sound(const uint8_t *map, uint64_t size);
 
 /* The leaf that `at`, a key that LMDB answered, is in. True also if it is in LMDB's own memory: a transaction changed the
  * page, and it was looked at before. */

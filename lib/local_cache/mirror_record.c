@@ -207,7 +207,7 @@ int pgs__mirror_record_put(pgs__cache_file *file, MDB_txn *txn, const pgs__mirro
 int pgs__mirror_prove(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	pgs__mirror_proof *p = ctx;
-	pgs__mirror_head head;
+	pgs__mirror_head head = {0};
 	MDB_cursor *cursor;
 	uint8_t number[4];
 	uint64_t digest = 0, count = 0;

@@ -138,39 +138,32 @@ static int open_tables(pgs__cache_file *f, MDB_txn *txn, bool alone)
 	return rc ? rc : check_format(f, txn, fresh);
 }
 
-/* Reading a mapped file past its end is a signal, and a damaged one may lead there: so the file is as long as the map, with
- * nothing behind what was not written. */
-static int check_length(pgs__cache_file *f)
+/* Look at the file before LMDB does. Reading a mapped file past its end is a signal, and a damaged one may lead there: so
+ * it is made as long as the map, with nothing behind what was not written. */
+static int check_file(const pgs__cache_file *f)
 {
-	MDB_envinfo info;
+	size_t size = (size_t)f->state.words->size_bytes;
 	struct stat st;
-	int fd, rc = mdb_env_info(f->mdb, &info);
-	if (!rc)
-		rc = mdb_env_get_fd(f->mdb, &fd);
-	if (!rc && fstat(fd, &st))
+	int fd = open(f->path, O_RDWR | O_CLOEXEC), rc = 0;
+	if (fd < 0)
+		return errno == ENOENT ? 0 : errno;
+	if (fstat(fd, &st) != 0 || ((size_t)st.st_size < size && st.st_size != 0 && ftruncate(fd, (off_t)size) != 0))
 		rc = errno;
-	if (rc)
-		return rc;
-	uint64_t want = ((uint64_t)info.me_last_pgno + 1) * f->page_size;
-	if (want > f->state.words->size_bytes)
-		return MDB_VERSION_MISMATCH; /* it was larger than it may be now */
-	off_t whole = (off_t)f->state.words->size_bytes;
-	return st.st_size < whole && ftruncate(fd, whole) ? errno : 0;
+	else if ((size_t)st.st_size > size)
+		rc = MDB_VERSION_MISMATCH; /* it was larger than it may be now */
+	void *map = rc || st.st_size == 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	if (map != MAP_FAILED) {
+		rc = pgs__lmdb_file_sound(map, size) ? 0 : MDB_CORRUPTED;
+		munmap(map, size);
+	}
+	close(fd);
+	return rc;
 }
 
-/* Look at the file's pages in a map of our own: LMDB does not say where its is. */
-static int check_pages(pgs__cache_file *f)
+static int set_length(pgs__cache_file *f)
 {
 	int fd, rc = mdb_env_get_fd(f->mdb, &fd);
-	size_t size = (size_t)f->state.words->size_bytes;
-	void *map = rc ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-	if (map == MAP_FAILED)
-		return rc ? rc : errno;
-	f->map = map;
-	rc = pgs__lmdb_file_sound(f) ? 0 : MDB_CORRUPTED;
-	f->map = NULL;
-	munmap(map, size);
-	return rc;
+	return rc ? rc : ftruncate(fd, (off_t)f->state.words->size_bytes) ? errno : 0;
 }
 
 /* Where LMDB's map is: where it has any record, less where the record's page is in the file. */
@@ -200,7 +193,9 @@ static int open_env(pgs__cache_file *f, void *ctx)
 	const bool *alone = ctx;
 	MDB_stat main_table;
 	MDB_txn *txn;
-	int rc = mdb_env_create(&f->mdb);
+	int rc = *alone ? check_file(f) : 0;
+	if (!rc)
+		rc = mdb_env_create(&f->mdb);
 	if (!rc)
 		rc = mdb_env_set_assert(f->mdb, pgs__cache_file_assertion);
 	if (!rc)
@@ -218,9 +213,8 @@ static int open_env(pgs__cache_file *f, void *ctx)
 	f->page_size = main_table.ms_psize;
 	f->map_pages = f->state.words->size_bytes / f->page_size;
 	f->disk_pages = 0;
-	rc = *alone ? check_length(f) : 0;
-	if (!rc && *alone)
-		rc = check_pages(f);
+	if (*alone)
+		rc = set_length(f);
 	if (!rc) /* not to write while others may: that could wait for ever */
 		rc = mdb_txn_begin(f->mdb, NULL, *alone ? 0 : MDB_RDONLY, &txn);
 	if (rc)
