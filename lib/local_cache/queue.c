@@ -147,7 +147,8 @@ int pgs__queue_push(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, pgs__qu
 }
 
 /* Take the oldest entry of a queue out; MDB_NOTFOUND when it is empty. */
-static int pop(const pgs__cache_file *file, MDB_cursor *cursor, pgs__queues *q, pgs__queue_kind kind, uint8_t entry[ENTRY_SIZE])
+static int pop(const pgs__cache_file *file, MDB_cursor *cursor, pgs__queues *q, pgs__queue_kind kind,
+	       uint8_t entry[ENTRY_SIZE])
 {
 	uint8_t first = (uint8_t)kind;
 	MDB_val key = pgs__val(&first, 1), value;

@@ -6,11 +6,12 @@
  *      └────────was a ghost─────────────┴──────────┘
  *     superseded (a pointer turned away from it) ──→ out, before all others
  *
- * Why this one: a scan goes through the small queue and out, and the main one does not notice; queues are appended to and
- * taken from at one end, which a B+tree does best; and a hit changes no queue. Hits are counted, up to 3, in PATH-state, in
- * memory that all processes share: a read writes nothing. A counter is found by a hash of the content and says whose it is;
- * another's hit there takes one from it, and with the last one the counter. One hit is enough to get from small to main (the paper asks for two): what is
- * asked for twice in a row is met in memory, so a hit here comes from something else already.
+ * Why this one: a scan goes through the small queue and out, and the main one does not notice; queues are appended
+ * to and taken from at one end, which a B+tree does best; and a hit changes no queue. Hits are counted, up to 3, in
+ * PATH-state, in memory that all processes share: a read writes nothing. A counter is found by a hash of the content
+ * and says whose it is; another's hit there takes one from it, and with the last one the counter. One hit is enough to
+ * get from small to main (the paper asks for two): what is asked for twice in a row is met in memory, so a hit here
+ * comes from something else already.
  *
  * Positions rise. An entry whose content is gone, or was put again since, is found to be so when its turn comes.
  *
