@@ -216,7 +216,8 @@ uint64_t pgs__env_last_visible(pgs__env *env)
 	pthread_rwlock_unlock(&env->map_lock);
 	if (info.me_last_txnid == seen)
 		return seen;
-	if (pgs__env_view_begin(env, &view, NULL))
+	pgs__env_view_begin(env, &view, NULL);
+	if (!view)
 		return 0;
 	uint64_t id = mdb_txn_id(view->txn);
 	pgs__env_view_end(env, view);
