@@ -111,8 +111,8 @@ static double first_query(void *ctx)
 	cold *b = ctx;
 	cold_store s;
 	char sql[64];
-	snprintf(sql, sizeof sql, "SELECT length(v) FROM t WHERE id = %llu",
-		(unsigned long long)(bench_random_next(&b->random) % b->rows + 1));
+	const unsigned long long id = bench_random_next(&b->random) % b->rows + 1;
+	snprintf(sql, sizeof sql, "SELECT length(v) FROM t WHERE id = %llu", id);
 	double since = bench_seconds();
 	open_cold(b, &s);
 	sqlite3_stmt *select = bench_sql_prepare(s.db, sql);

@@ -147,8 +147,9 @@ static void make(fixture *f, const char *before, const char *statements)
 static long long number_of(sqlite3 *db, const char *name)
 {
 	char *text = sql_text(db, "pragma pagestore_cost"), *line = text ? strstr(text, name) : NULL;
-	assert_non_null(line);
-	long long number = strtoll(line + strlen(name), NULL, 10);
+	if (!line)
+		fail_msg("no %s", name);
+	long long number = line ? strtoll(line + strlen(name), NULL, 10) : 0;
 	sqlite3_free(text);
 	return number;
 }
