@@ -233,3 +233,85 @@ int pgs__lmdb_before_change(const pgs__cache_file *file, MDB_txn *txn, MDB_dbi t
 	mdb_cursor_close(cursor);
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
+
+/* --- reading ---------------------------------------------------------------------------- */
+
+int pgs__lmdb_table_open(const pgs__cache_file *file, MDB_txn *txn, const char *name, pgs__lmdb_table *out)
+{
+	MDB_val key = pgs__val(name, strlen(name)), value;
+	int rc = pgs__cache_get(file, txn, 1, &key, &value);
+	if (rc || value.mv_size != TABLE_SIZE)
+		return rc ? rc : MDB_CORRUPTED;
+	out->depth = u16((const uint8_t *)value.mv_data + 6);
+	out->root = u64((const uint8_t *)value.mv_data + TABLE_ROOT);
+	if (out->root == NO_ROOT)
+		out->depth = 0;
+	return out->depth < DEPTH_MAX ? 0 : MDB_CORRUPTED;
+}
+
+/* The head of a page, and where its nodes are; these are looked at when they are met. */
+static const uint8_t *page_if_sound(const walk *w, uint64_t number, uint16_t kind)
+{
+	const uint8_t *page = number < w->pages ? page_at(w, number) : NULL;
+	if (!page || u64(page) != number || u16(page + 10) != kind)
+		return NULL;
+	uint32_t lower = u16(page + 12), upper = u16(page + 14);
+	return lower >= PAGE_HEAD && lower % 2 == 0 && lower <= upper && upper <= w->page_size ? page : NULL;
+}
+
+static bool node_if_sound(const walk *w, const uint8_t *page, size_t index, uint16_t kind, node *out)
+{
+	uint32_t at = u16(page + PAGE_HEAD + 2 * index);
+	if (at < u16(page + 14) || at % 2 != 0 || at + NODE_HEAD > w->page_size)
+		return false;
+	*out = node_at(page, index);
+	uint64_t whole = NODE_HEAD + (uint64_t)out->key_size;
+	if (kind == LEAF)
+		whole += out->flags & BIG ? 8 : (uint64_t)out->size;
+	return at + whole <= w->page_size;
+}
+
+/* The last node of a page whose key is not above `key`; of a branch, whose first node has no key, there is always one.
+ * *found: it is that very key. False: the page is damaged. */
+static bool search(const walk *w, const uint8_t *page, uint16_t kind, pgs_slice key, node *out, bool *found)
+{
+	size_t first = kind == BRANCH ? 1 : 0, low = first, high = node_count(page);
+	*found = false;
+	while (low < high && !*found) {
+		size_t middle = (low + high) / 2;
+		if (!node_if_sound(w, page, middle, kind, out))
+			return false;
+		int order = pgs__slice_compare((pgs_slice){out->key, out->key_size}, key);
+		*found = order == 0;
+		if (order < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (*found || kind == LEAF)
+		return true;
+	return node_count(page) > 0 && node_if_sound(w, page, low - 1, kind, out);
+}
+
+int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice key, pgs_slice *value)
+{
+	const walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
+	uint64_t number = table->root;
+	bool found = false;
+	node n = {0};
+	for (uint32_t depth = table->depth; depth > 0; depth--) {
+		uint16_t kind = depth > 1 ? BRANCH : LEAF;
+		const uint8_t *page = page_if_sound(&w, number, kind);
+		if (!page || !search(&w, page, kind, key, &n, &found))
+			return MDB_CORRUPTED;
+		number = child_of(&n);
+	}
+	if (!found)
+		return MDB_NOTFOUND;
+	*value = (pgs_slice){n.data, n.size};
+	if (n.flags & BIG && !big_sound(&w, &n))
+		return MDB_CORRUPTED;
+	if (n.flags & BIG)
+		value->data = page_at(&w, u64(n.data)) + PAGE_HEAD;
+	return 0;
+}

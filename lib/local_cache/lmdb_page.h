@@ -1,10 +1,9 @@
 /* LMDB's pages, looked at before LMDB does.
  *
- * LMDB trusts its file: numbers in it become addresses. So before a file is used, the pages of all tables but two are held
- * against each other; the leaves of those two, which are nearly all of the file, are looked at one by one: the mirror's
- * when it is held against its digest, those of contents before they are changed (reading a damaged one gives something
- * wrong, which is noticed; changing it would move memory by what it says). This is the layout of data version 1, of all
- * LMDB 0.9 with 64-bit words:
+ * LMDB trusts its file: numbers in it become addresses. So before a file is used, the pages of all tables but two are
+ * held against each other; the leaves of those two, which are nearly all of the file, are looked at one by one: the
+ * mirror's when it is held against its digest, those of contents before they are changed; and contents are read by code
+ * of our own, that follows no number unseen. This is the layout of data version 1, of all LMDB 0.9 with 64-bit words:
  *
  *     page   u64 number   u16 pad   u16 flags (1 branch, 2 leaf, 4 overflow, 8 meta)   u16 lower, u16 upper, or u32 pages
  *            from 16 on: lower/2 - 8 × u16 offset of a node; nodes fill [upper, page size)
@@ -30,5 +29,15 @@ bool pgs__lmdb_leaf_sound(const pgs__cache_file *file, const void *at);
 
 /* The leaves where `key` is or would be, before it is put or deleted there. 0, or MDB_CORRUPTED. */
 int pgs__lmdb_before_change(const pgs__cache_file *file, MDB_txn *txn, MDB_dbi table, const MDB_val *key);
+
+/* Reading a table whose leaves were not looked at: what mdb_get() does, with every number held against the map before it
+ * is followed. In a read transaction only, whose pages are all in the map. */
+typedef struct pgs__lmdb_table {
+	uint64_t root;
+	uint32_t depth; /* 0 = empty */
+} pgs__lmdb_table;
+int pgs__lmdb_table_open(const pgs__cache_file *file, MDB_txn *txn, const char *name, pgs__lmdb_table *out);
+/* 0, MDB_NOTFOUND or MDB_CORRUPTED. */
+int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice key, pgs_slice *value);
 
 #endif

@@ -374,7 +374,7 @@ int pgs__mirror_load_range(pgs__disk_db *db, uint64_t revision, pgs_slice first,
 		size_t next = done;
 		for (; next < count && next - done < CHUNK && (bytes < CHUNK_BYTES || next == done); next++)
 			bytes += pairs[next].key.size + pairs[next].value.size;
-		writing w = {.db = db, .to = revision, .pairs = pairs + done, .count = next - done,
+		writing w = {.db = db, .to = revision, .pairs = count ? pairs + done : NULL, .count = next - done,
 			     .first = done ? pairs[done].key : first, .end = next < count ? pairs[next].key : end};
 		int status = run(&w, pages_for(db->file, next - done, bytes), deadline_ms, load_range, err);
 		if (status != PGS_OK)

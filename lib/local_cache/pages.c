@@ -37,24 +37,25 @@ typedef struct getting {
 static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	getting *g = ctx;
-	for (size_t i = 0; i < g->count; i++) {
+	pgs__lmdb_table table;
+	int rc = pgs__lmdb_table_open(file, txn, "pages", &table);
+	for (size_t i = 0; !rc && i < g->count; i++) {
 		uint8_t key[PGS__CONTENT_KEY_SIZE];
+		pgs_slice value;
 		pgs__content_key(key, g->db->number, &g->ids[i]);
-		MDB_val k = pgs__val(key, sizeof key), v;
-		int rc = pgs__cache_get(file, txn, file->pages, &k, &v);
-		if (rc == MDB_NOTFOUND)
-			continue;
-		if (!rc && v.mv_size <= PGS__CONTENT_HEAD)
+		rc = pgs__lmdb_get(file, &table, (pgs_slice){key, sizeof key}, &value);
+		if (!rc && value.size <= PGS__CONTENT_HEAD)
 			rc = MDB_CORRUPTED;
-		if (rc)
-			return rc;
-		pgs__content_hit(file, key);
-		g->hits++;
-		g->bytes += v.mv_size - PGS__CONTENT_HEAD;
-		g->visit(g->ctx, i,
-			 (pgs_slice){(const uint8_t *)v.mv_data + PGS__CONTENT_HEAD, v.mv_size - PGS__CONTENT_HEAD});
+		if (!rc) {
+			pgs__content_hit(file, key);
+			g->hits++;
+			g->bytes += value.size - PGS__CONTENT_HEAD;
+			g->visit(g->ctx, i, (pgs_slice){(const uint8_t *)value.data + PGS__CONTENT_HEAD,
+							value.size - PGS__CONTENT_HEAD});
+		}
+		rc = rc == MDB_NOTFOUND ? 0 : rc;
 	}
-	return 0;
+	return rc;
 }
 
 int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t n, pgs__disk_visitor visit, void *ctx)
