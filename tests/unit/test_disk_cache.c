@@ -1,5 +1,6 @@
 /* lib/local_cache: opening cache files, contents in them, eviction; and stores that have one. */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -387,6 +388,58 @@ static void test_disk_cache__a_dropped_content_is_gone_and_counted(void **state)
 	disk_close(&d);
 }
 
+/* --- threads ------------------------------------------------------------------------------------ */
+
+enum { THREADS = 4, THREAD_ROUNDS = 600, THREAD_CONTENTS = 6000 };
+
+typedef struct thread {
+	pthread_t id;
+	disk *d;
+	uint64_t random;
+	bool wrong;
+} thread;
+
+static void *use_in_thread(void *ctx)
+{
+	thread *t = ctx;
+	for (int i = 0; i < THREAD_ROUNDS; i++) {
+		unsigned damaged = 0;
+		t->random = t->random * 6364136223846793005u + 1442695040888963407u;
+		uint64_t n = (t->random >> 33) % THREAD_CONTENTS, page = n % 10;
+		if (!disk_has(t->d, n, &damaged))
+			disk_put(t->d, n, 100 + n % 3000);
+		uint64_t at = pgs__mirror_sequence(t->d->db);
+		disk_apply(t->d, at, at + 1, at % 10, at + 1); /* revision r puts r at page (r - 1) % 10 */
+		uint64_t seen = disk_page(t->d, page, at);
+		t->wrong |= damaged || (seen != DISK_UNKNOWN && seen > 10 && (seen - 1) % 10 != page);
+		if (i % 100 == 0)
+			pgs__disk_cache_checkpoint(t->d->cache, pgs__now_ms() + 1000, NULL);
+		pgs__mirror_require(t->d->db, at);
+		t->wrong |= pgs__mirror_required(t->d->db) < at;
+	}
+	return NULL;
+}
+
+static void test_disk_cache__threads_share_it(void **state)
+{
+	(void)state;
+	disk d;
+	thread threads[THREADS];
+	disk_open(&d, scratch_path("cache"), SIZE, 1);
+	disk_load(&d, 10, 10);
+	for (uint64_t i = 0; i < THREADS; i++) {
+		threads[i] = (thread){.d = &d, .random = i};
+		assert_int_equal(pthread_create(&threads[i].id, NULL, use_in_thread, &threads[i]), 0);
+	}
+	for (int i = 0; i < THREADS; i++) {
+		pthread_join(threads[i].id, NULL);
+		assert_false(threads[i].wrong);
+	}
+	assert_true(pgs__mirror_sequence(d.db) > 100);
+	assert_int_equal(disk_stat(&d).bad, 0);
+	disk_close(&d);
+}
+
 /* --- stores that have one ------------------------------------------------------------------------- */
 
 typedef struct with_cache {
@@ -641,6 +694,7 @@ int main(void)
 		CASE(a_scan_alone_goes_through_the_small_queue),
 		CASE(what_comes_back_is_kept),
 		CASE(a_dropped_content_is_gone_and_counted),
+		CASE(threads_share_it),
 		CASE(a_store_reads_each_content_once),
 		CASE(a_wrong_content_is_dropped_and_fetched_again),
 		CASE(verification_does_not_believe_it),
