@@ -181,7 +181,7 @@ int pgs__mirror_record_get(pgs__cache_file *file, MDB_txn *txn, const pgs__mirro
 
 int pgs__mirror_record_put(pgs__cache_file *file, MDB_txn *txn, const pgs__mirror_key *key, pgs__mirror_record *in)
 {
-	uint8_t bytes[HEAD_MAX];
+	uint8_t bytes[HEAD_MAX] = {0};
 	pgs__buffer head = {.data = bytes, .capacity = sizeof bytes};
 	pgs__put_varint(&head, in->mod_revision);
 	pgs__put_varint(&head, in->mod_revision - in->create_revision);
@@ -225,7 +225,7 @@ int pgs__mirror_prove(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	uintptr_t leaf = 0;
 	for (; !rc && sound && key.mv_size >= 4 && memcmp(key.mv_data, number, 4) == 0; count++) {
-		pgs__mirror_record r;
+		pgs__mirror_record r = {0};
 		if ((uintptr_t)key.mv_data / file->page_size != leaf && !pgs__lmdb_leaf_sound(file, key.mv_data)) {
 			rc = MDB_CORRUPTED;
 			break;

@@ -75,11 +75,13 @@ static int put_record(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs
 
 static pgs__mirror_record record_of(const pgs_kv_pair *pair, bool dead)
 {
-	return (pgs__mirror_record){.mod_revision = pair->mod_revision,
-				    .create_revision = dead ? pair->mod_revision : pair->create_revision,
-				    .version = dead ? 0 : pair->version,
-				    .dead = dead,
-				    .value = dead ? (pgs_slice){0} : pair->value};
+	pgs__mirror_record r = {.mod_revision = pair->mod_revision, .create_revision = pair->mod_revision, .dead = dead};
+	if (dead)
+		return r;
+	r.create_revision = pair->create_revision;
+	r.version = pair->version;
+	r.value = pair->value;
+	return r;
 }
 
 /* --- contents that nothing refers to any more -------------------------------------------------- */

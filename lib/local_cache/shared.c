@@ -91,7 +91,7 @@ int pgs__shared_init(pgs__shared *state, uint64_t size_bytes, pgs_error *err)
 	int code = ftruncate(state->fd, 0) ? errno : posix_fallocate(state->fd, 0, (off_t)size);
 	if (!code && !map(state, (size_t)size))
 		code = errno;
-	if (code)
+	if (code || !state->words)
 		return pgs__error(err, pgs__error_from_errno(code), "cannot make the cache's state of %llu bytes: %s",
 				  (unsigned long long)size, strerror(code));
 	pgs__shared_words *w = state->words;

@@ -58,7 +58,7 @@ static void open_cache(cache_world *w, const char *path)
 static void fill(cache_world *w)
 {
 	pgs_error err = PGS_ERROR_INIT;
-	MDB_txn *txn;
+	MDB_txn *txn = NULL;
 	pgs__workbench *tools = pgs__workbench_take(&w->contents.benches);
 	bench_check(tools && mdb_txn_begin(w->lmdb.env, NULL, 0, &txn) == 0, "filling");
 	for (uint32_t i = 0; i < w->pages->count; i++) {
@@ -96,7 +96,7 @@ static double read_theirs(void *ctx)
 {
 	cache_world *w = ctx;
 	uint8_t page[PAGE_SIZE];
-	MDB_txn *txn;
+	MDB_txn *txn = NULL;
 	ZSTD_DCtx *context = ZSTD_createDCtx();
 	bench_check(context && mdb_txn_begin(w->lmdb.env, NULL, MDB_RDONLY, &txn) == 0, "a read transaction");
 	mdb_txn_reset(txn);
@@ -129,7 +129,7 @@ static double read_theirs(void *ctx)
 
 static void open_lmdb(cache_world *w, const char *path)
 {
-	MDB_txn *txn;
+	MDB_txn *txn = NULL;
 	bool good = mdb_env_create(&w->lmdb.env) == 0 && mdb_env_set_mapsize(w->lmdb.env, CACHE_BYTES) == 0 &&
 		    mdb_env_open(w->lmdb.env, path, MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | MDB_NORDAHEAD, 0666) == 0 &&
 		    mdb_txn_begin(w->lmdb.env, NULL, 0, &txn) == 0 &&
