@@ -30,7 +30,7 @@ void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const
 static _Atomic uint16_t *counter_of(const pgs__cache_file *file, const uint8_t *key, uint16_t *tag)
 {
 	uint64_t hash;
-	memcpy(&hash, key + PGS__CONTENT_KEY_SIZE - sizeof hash, sizeof hash); /* of the id, which is a hash */
+	memcpy(&hash, &key[PGS__CONTENT_KEY_SIZE - sizeof hash], sizeof hash); /* of the id, which is a hash */
 	hash ^= pgs__load_u32be(key) * 0x9e3779b97f4a7c15u;
 	*tag = (uint16_t)(hash >> 48 << COUNT_BITS);
 	return &file->state.hits[hash & (file->state.words->hit_count - 1)];

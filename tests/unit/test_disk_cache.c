@@ -9,6 +9,7 @@
 
 #include "local_cache/database.h"
 #include "support/disk_cache.h"
+#include "support/failing_alloc.h"
 #include "support/scratch.h"
 #include "support/stores.h"
 #include "support/testing.h"
@@ -388,6 +389,58 @@ static void test_disk_cache__a_dropped_content_is_gone_and_counted(void **state)
 	disk_close(&d);
 }
 
+/* --- memory that runs out --------------------------------------------------------------------- */
+
+static void see_nothing(void *ctx, size_t index, pgs_slice stored)
+{
+	(void)index;
+	(void)stored;
+	++*(unsigned *)ctx;
+}
+
+static int use_while_memory_fails(const char *path)
+{
+	pgs__disk_cache_options o = {.path = path, .size_bytes = SIZE};
+	pgs__disk_cache *cache;
+	pgs__disk_db *db = NULL;
+	pgs__page_id id = disk_id(1);
+	unsigned found = 0;
+	uint64_t soon = pgs__now_ms() + 1000;
+	int status = pgs__disk_cache_open(&cache, &o, NULL);
+	if (status == PGS_OK)
+		status = pgs__disk_db_attach(&db, cache, disk_prefix, DISK_PAGE, NULL);
+	if (status == PGS_OK) {
+		pgs__disk_put(db, &id, (pgs_slice){"content", 7});
+		status = pgs__disk_flush(cache, soon, NULL);
+		pgs__disk_get(db, &id, 1, see_nothing, &found);
+	}
+	if (status == PGS_OK)
+		status = pgs__mirror_load_begin(db, 10, soon, NULL);
+	if (status == PGS_OK)
+		status = pgs__mirror_load_end(db, 10, soon, NULL);
+	pgs__disk_db_detach(db);
+	pgs__disk_cache_close(cache);
+	return status;
+}
+
+static void test_disk_cache__memory_may_run_out_anywhere(void **state)
+{
+	(void)state;
+	char path[200];
+	bool failed = true;
+	snprintf(path, sizeof path, "%s", scratch_path("cache"));
+	failing_alloc_install();
+	for (size_t nth = 1; failed; nth++) {
+		assert_true(nth < 100);
+		failing_alloc_begin(nth);
+		int status = use_while_memory_fails(path);
+		failed = failing_alloc_end();
+		assert_true(status == PGS_OK || (failed && status == PGS_ENOMEM));
+		assert_int_equal(failing_alloc_live(), 0);
+	}
+	failing_alloc_uninstall();
+}
+
 /* --- threads ------------------------------------------------------------------------------------ */
 
 enum { THREADS = 4, THREAD_ROUNDS = 600, THREAD_CONTENTS = 6000 };
@@ -694,6 +747,7 @@ int main(void)
 		CASE(a_scan_alone_goes_through_the_small_queue),
 		CASE(what_comes_back_is_kept),
 		CASE(a_dropped_content_is_gone_and_counted),
+		CASE(memory_may_run_out_anywhere),
 		CASE(threads_share_it),
 		CASE(a_store_reads_each_content_once),
 		CASE(a_wrong_content_is_dropped_and_fetched_again),
