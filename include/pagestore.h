@@ -15,7 +15,8 @@
  * error.h    result codes           store.h   stores and databases
  * txn.h      transactions           history.h log, diff, verify
  * maintain.h maintenance, snapshots alloc.h   the allocator hook
- * operations.h what backends did  version.h
+ * operations.h what backends did  follow.h  keeping up with others
+ * version.h
  *
  * backends.h and fault.h (backends by hand, faults for tests) are included
  * separately; sys/ is for backend authors.
@@ -25,6 +26,7 @@
 
 #include <pagestore/alloc.h>
 #include <pagestore/error.h>
+#include <pagestore/follow.h>
 #include <pagestore/history.h>
 #include <pagestore/maintain.h>
 #include <pagestore/operations.h>

@@ -28,6 +28,8 @@ AT(pgs_log_options, struct_size, 0);
 AT(pgs_verify_options, struct_size, 0);
 AT(pgs_verify_report, struct_size, 0);
 AT(pgs_operation_stat, struct_size, 0);
+AT(pgs_follow_options, struct_size, 0);
+AT(pgs_follow_stat, struct_size, 0);
 
 #if defined(__LP64__)
 

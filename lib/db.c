@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "codec/seal.h"
+#include "follow/follower.h"
 #include "maintain/dropped.h"
 #include "maintenance.h"
-#include "txn/packs.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -97,6 +97,7 @@ static void db_free(pgs_db *db)
 {
 	if (!db)
 		return;
+	pgs__follow_end(db);
 	pgs__turn_close(db);
 	pgs__cache_free(db->contents.cache);
 	pgs__disk_db_detach(db->contents.disk);
@@ -104,6 +105,7 @@ static void db_free(pgs_db *db)
 	pgs__workbench_pool_free(&db->contents.benches);
 	pgs__pack_view_release(db->packs);
 	pgs__upkeep_free(db);
+	pgs__newest_free(db->newest);
 	pgs__tip_free(&db->tip);
 	pthread_mutex_destroy(&db->packs_lock);
 	pthread_mutex_lock(&db->store->lock);
@@ -155,7 +157,8 @@ static int db_new(pgs_db **out, pgs_store *store, const char *name, const uint8_
 	db->cache_bytes = o->cache_bytes ? o->cache_bytes : CACHE_BYTES_DEFAULT;
 	int cache = pgs__cache_new(&c->cache, c->page_size, db->cache_bytes);
 	int upkeep = pgs__upkeep_init(db), tip = pgs__tip_init(&db->tip), turn = pgs__turn_init(&db->turn);
-	if (!db->seen || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK || tip != PGS_OK ||
+	db->newest = pgs__newest_new();
+	if (!db->seen || !db->newest || levels != PGS_OK || cache != PGS_OK || upkeep != PGS_OK || tip != PGS_OK ||
 	    turn != PGS_OK) {
 		db_free(db);
 		return pgs__error_nomem(err, "database");

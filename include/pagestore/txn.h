@@ -54,6 +54,19 @@ enum {
 	PGS_SNAPSHOT = 1      /* first committer of a page wins; write skew is possible */
 };
 
+/* How fresh the snapshot of pgs_begin() is. All but PGS_LATEST may begin without asking the KV, on the newest snapshot
+ * that the process has: from a transaction begun on the latest revision, from a commit of its own, or from following
+ * (pagestore/follow.h). It always shows every commit of this process that has returned. Where what the process has is
+ * not fresh enough, or it has nothing yet, the latest revision is asked for as by PGS_LATEST, which takes one request.
+ * A writer may begin at any: what it read is checked when it commits, so that an older snapshot means more conflicts,
+ * and nothing worse. */
+enum {
+	PGS_LATEST = 0,   /* the latest revision: it shows all that was committed before the call, by anybody */
+	PGS_AT_LEAST = 1, /* least_revision, say one that another process has committed, or a later one */
+	PGS_BOUNDED = 2,  /* what was committed more than bound_ms before the call is seen */
+	PGS_LOCAL = 3     /* whatever the process has, however old */
+};
+
 typedef struct pgs_txn_options {
 	uint32_t struct_size;
 	bool write;           /* false: read only */
@@ -68,9 +81,12 @@ typedef struct pgs_txn_options {
 	uint32_t lock;        /* PGS_LOCK_…; for writers */
 	pgs_cost *cost;       /* what the transaction asks for is added here (pagestore/operations.h), as long as it lives,
 			       * a pgs_begin() that fails included; NULL = not counted */
+	uint32_t freshness;   /* PGS_LATEST, …; the others exclude at_… and lock */
+	uint32_t bound_ms;    /* PGS_BOUNDED: milliseconds */
+	uint64_t least_revision; /* PGS_AT_LEAST: above the store's latest is PGS_EINVAL */
 } pgs_txn_options;
 
-#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define PGS_TXN_OPTIONS_INIT { sizeof(pgs_txn_options), false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* The database's writer lock. It is taken before the snapshot; until the transaction ends no other one commits, in any
  * process, so that it finds no conflict: the others wait in pgs_commit(), until their timeouts. Transactions that take
@@ -87,7 +103,8 @@ enum {
 };
 
 /* Begin a transaction on the latest revision, or as the options say; NULL
- * options read the latest. One round trip to the KV. *out is NULL on failure.
+ * options read the latest. One round trip to the KV, or none where the
+ * freshness asked for allows it. *out is NULL on failure.
  * Errors: EINVAL (options; a revision above the latest), ENOTFOUND (database
  * dropped; no commit at or before the revision or time; no such snapshot),
  * EOLDREV, EREADONLY, EBUSY (the writer lock; maintenance is behind), EVERSION,

@@ -477,6 +477,17 @@ pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t
 	return state;
 }
 
+bool pgs__cache_knows(pgs__cache *cache, uint64_t page_no)
+{
+	shard *s = shard_of(cache, page_no);
+	pthread_mutex_lock(&s->lock);
+	uint32_t index = *entry_bucket(cache, s, page_no);
+	while (index != NONE && s->entries[index].page_no != page_no)
+		index = s->entries[index].next;
+	pthread_mutex_unlock(&s->lock);
+	return index != NONE;
+}
+
 /* Bring near what a look-up of the page begins with, or the rest of it, if nobody is at work there. */
 static void expect_entry(pgs__cache *cache, uint64_t page_no, bool rest)
 {

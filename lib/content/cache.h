@@ -50,6 +50,9 @@ void pgs__cache_expect(pgs__cache *cache, uint64_t page_no);
 /* The content `id`, pinned, or NULL. `page_no` is the page it is wanted for. */
 const void *pgs__cache_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id);
 
+/* Whether anything at all is known of page_no: somebody reads it. */
+bool pgs__cache_knows(pgs__cache *cache, uint64_t page_no);
+
 /* Remember what page_no pointed to at snapshot T. */
 void pgs__cache_put_ref(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref, uint64_t t);
 

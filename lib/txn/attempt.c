@@ -12,7 +12,9 @@
 #include <string.h>
 
 #include "txn/commit.h"
+#include "txn/newest.h"
 #include "util/bug.h"
+#include "util/clock.h"
 #include "util/error.h"
 #include "util/random.h"
 
@@ -266,6 +268,7 @@ static int judge_floor(const part *p, const pgs_kv_txn *txn, pgs__floor *floor)
 				  c->t->db->name);
 	if (floor->floor <= c->base_revision)
 		return PGS_OK;
+	pgs__newest_forget(c->t->db, c->base_revision);
 	return pgs__error(c->err, PGS_EOLDREV,
 			  "the transaction began at revision %llu, which is gone; the oldest readable is %llu",
 			  (unsigned long long)c->base_revision, (unsigned long long)floor->floor);
@@ -425,6 +428,7 @@ static int send(attempt *a)
 		.failure = a->reads,
 		.failure_count = a->read_count,
 	};
+	g->sent_ms = pgs__now_ms();
 	int result = pgs__kv_send(backend->kv, &txn, g->deadline_ms, g->err);
 	g->unknown |= result == PGS_EUNKNOWN;
 	if (result == PGS_OK && txn.succeeded) {

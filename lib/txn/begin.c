@@ -3,6 +3,7 @@
 
 #include "txn/history.h"
 #include "txn/named.h"
+#include "txn/newest.h"
 #include "util/alloc.h"
 #include "util/error.h"
 
@@ -21,6 +22,11 @@ static int check_options(const pgs_db *db, const pgs_txn_options *o, pgs_error *
 		return pgs__error(err, PGS_EINVAL, "unknown isolation %u", o->isolation);
 	if ((o->at_revision != 0) + (o->at_time_ms != 0) + (o->at_snapshot != NULL) > 1)
 		return pgs__error(err, PGS_EINVAL, "at_revision, at_time_ms and at_snapshot exclude each other");
+	if (o->freshness > PGS_LOCAL)
+		return pgs__error(err, PGS_EINVAL, "freshness %u: not one of PGS_LATEST, …", o->freshness);
+	if (o->freshness && (o->at_revision || o->at_time_ms || o->at_snapshot || o->lock))
+		return pgs__error(err, PGS_EINVAL, "a transaction at a past revision, or with the writer lock, begins at "
+						   "no other freshness than PGS_LATEST");
 	if (o->at_snapshot && (o->at_snapshot_size == 0 || o->at_snapshot_size > PGS_SNAPSHOT_NAME_MAX))
 		return pgs__error(err, PGS_EINVAL, "a snapshot's name has 1 to %d bytes, not %zu", PGS_SNAPSHOT_NAME_MAX,
 				  o->at_snapshot_size);
@@ -55,6 +61,24 @@ static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, uint64_t deadline
 	return pgs__snapshot_open(&t->snapshot, t->db, at, deadline, err);
 }
 
+/* On what the process has, if that is as fresh as asked; else on the latest. *age_ms: how long it has been known. */
+static int open_fresh(pgs_txn *t, pgs__snapshot *out, uint64_t *age_ms, uint64_t deadline, pgs_error *err)
+{
+	uint64_t since_ms;
+	*age_ms = 0;
+	if (t->freshness.kind && pgs__newest_take(t->db, &t->freshness, out, &since_ms, deadline)) {
+		*age_ms = pgs__now_ms() - since_ms;
+		return PGS_OK;
+	}
+	int result = pgs__snapshot_open(out, t->db, 0, deadline, err);
+	if (result == PGS_OK && t->freshness.kind == PGS_AT_LEAST && out->kv_revision < t->freshness.least_revision) {
+		pgs__snapshot_close(out);
+		return pgs__error(err, PGS_EINVAL, "revision %llu is above the store's latest",
+				  (unsigned long long)t->freshness.least_revision);
+	}
+	return result;
+}
+
 static int take_lock(pgs_txn *t, const pgs_txn_options *o, pgs_error *err)
 {
 	if (o->lock == PGS_LOCK_NONE)
@@ -76,15 +100,16 @@ static pgs_txn *new_txn(pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 	t->tracks_reads = o->write && o->isolation == PGS_SERIALIZABLE;
 	t->timeout_ms = o->timeout_ms;
 	t->cost = o->cost;
+	t->freshness = (pgs__freshness){o->freshness, o->bound_ms, o->least_revision};
 	t->error.page = PGS_NO_PAGE;
 	t->ahead.missed = t->ahead.next = PGS_NO_PAGE;
 	return t;
 }
 
 /* From now on its snapshot gets old. */
-static void begin_keeping(pgs_txn *t, bool named, uint64_t now_ms)
+static void begin_keeping(pgs_txn *t, bool named, uint64_t now_ms, uint64_t age_ms)
 {
-	pgs__keeper_init(&t->keeper, t->db, now_ms);
+	pgs__keeper_init(&t->keeper, t->db, now_ms - age_ms);
 	if (t->db->store->read_only || named)
 		t->keeper.due_ms = UINT64_MAX; /* may not; or need not, being kept by its name */
 }
@@ -99,10 +124,11 @@ static int begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *o, pgs_error 
 		return PGS_ENOMEM;
 	t->past = o->at_revision || o->at_time_ms || o->at_snapshot;
 	result = take_lock(t, o, err);
-	uint64_t now = pgs__now_ms();
-	begin_keeping(t, o->at_snapshot, now);
+	uint64_t now = pgs__now_ms(), age = 0, deadline = now + pgs__db_timeout(db, o->timeout_ms);
 	if (result == PGS_OK)
-		result = open_snapshot(t, o, now + pgs__db_timeout(db, o->timeout_ms), err);
+		result = o->freshness ? open_fresh(t, &t->snapshot, &age, deadline, err)
+				      : open_snapshot(t, o, deadline, err);
+	begin_keeping(t, o->at_snapshot, now, age);
 	if (result != PGS_OK) {
 		pgs__writer_lock_release(db, &t->lock, pgs__txn_deadline(t));
 		pgs__txn_free(t);
@@ -133,7 +159,7 @@ int pgs_fork(pgs_txn **out, const pgs_txn *of, const pgs_txn_options *options, p
 	const pgs_txn_options *o = options ? options : &defaults;
 	*out = NULL;
 	int result = check_options(of->db, o, err);
-	if (result == PGS_OK && (o->at_revision || o->at_time_ms || o->at_snapshot || o->lock))
+	if (result == PGS_OK && (o->at_revision || o->at_time_ms || o->at_snapshot || o->lock || o->freshness))
 		result = pgs__error(err, PGS_EINVAL, "a fork has the snapshot of the transaction it comes from, and no lock");
 	if (result == PGS_OK && (of->snapshot.named || (of->past && o->write)))
 		result = pgs__error(err, PGS_EINVAL, of->snapshot.named ? "a transaction at a named snapshot has no forks"
@@ -211,12 +237,12 @@ void pgs_reset(pgs_txn *txn)
 	pgs__charge(before);
 }
 
-/* Take the latest snapshot instead of the one it has. */
-static int move_on(pgs_txn *t, bool *same, uint64_t deadline_ms)
+/* Take the latest snapshot, or one as fresh as it asked for, instead of the one it has. */
+static int move_on(pgs_txn *t, bool *same, uint64_t *age_ms, uint64_t deadline_ms)
 {
 	pgs__snapshot next;
 	pgs_cost *before = pgs__charge(t->cost);
-	int result = pgs__snapshot_open(&next, t->db, 0, deadline_ms, &t->error);
+	int result = open_fresh(t, &next, age_ms, deadline_ms, &t->error);
 	pgs__charge(before);
 	if (result != PGS_OK)
 		return result;
@@ -233,11 +259,11 @@ int pgs_renew(pgs_txn *txn, bool *same)
 	*same = false;
 	if (txn->writes_allowed || txn->past)
 		return pgs__error(&txn->error, PGS_EINVAL, "a transaction that writes, or shows the past, is not renewed");
-	uint64_t now = pgs__now_ms();
+	uint64_t now = pgs__now_ms(), age = 0;
 	*same = pgs__snapshot_is_latest(&txn->snapshot);
-	int result = *same ? PGS_OK : move_on(txn, same, now + pgs__db_timeout(txn->db, txn->timeout_ms));
+	int result = *same ? PGS_OK : move_on(txn, same, &age, now + pgs__db_timeout(txn->db, txn->timeout_ms));
 	if (result == PGS_OK)
-		begin_keeping(txn, false, now);
+		begin_keeping(txn, false, now, age);
 	return result;
 }
 

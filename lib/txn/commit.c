@@ -24,6 +24,7 @@
 
 #include <stdlib.h>
 
+#include "txn/newest.h"
 #include "txn/upload.h"
 #include "util/alloc.h"
 #include "util/bug.h"
@@ -212,7 +213,7 @@ static int send_until_done(pgs__commit_group *g)
 
 /* --- around it -------------------------------------------------------------------------------- */
 
-/* The process knows what we committed. Without memory its caches stay behind. */
+/* The process knows what we committed. Without memory its cache stays behind. */
 static void land(pgs__commit *c)
 {
 	const pgs_txn *t = c->t;
@@ -225,9 +226,7 @@ static void land(pgs__commit *c)
 			      .truncated_to = t->truncated_to,
 			      .count = c->write_count};
 	landed.pages = pgs__arena_calloc(&c->arena, c->write_count, sizeof *landed.pages);
-	if (!landed.pages)
-		return;
-	for (size_t i = 0; i < c->write_count; i++) {
+	for (size_t i = 0; landed.pages && i < c->write_count; i++) {
 		const pgs__write *w = c->writes[i];
 		pgs__changed_page *p = &landed.pages[i];
 		/* An older p/ key may be there, and we do not know its revision. */
@@ -237,7 +236,9 @@ static void land(pgs__commit *c)
 		p->ref.from = c->revision;
 		p->page = w->pointer.kind == PGS__POINTER_ZERO ? NULL : w->page;
 	}
-	pgs__tip_land(t->db, &landed);
+	if (landed.pages)
+		pgs__tip_land(t->db, &landed);
+	pgs__newest_commit(t->db, c->revision, &landed, c->counter, c->group->sent_ms);
 }
 
 /* Tell the caches what we committed. */
@@ -256,6 +257,8 @@ static void update_caches(pgs__commit *c)
 	}
 	if (c->previous != UINT64_MAX)
 		land(c);
+	else
+		pgs__newest_commit(t->db, c->revision, NULL, 0, 0);
 }
 
 /* What maintenance will have to move. */

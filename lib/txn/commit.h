@@ -84,6 +84,7 @@ typedef struct pgs__commit {
 
 	uint64_t revision;   /* out */
 	uint64_t previous;   /* out: the commit before, or UINT64_MAX when not known */
+	uint64_t sent_ms;    /* the last attempt (monotonic) */
 } pgs__commit;
 
 struct pgs__commit_group {
@@ -96,6 +97,7 @@ struct pgs__commit_group {
 	bool unknown;        /* an attempt may have been, or may yet be, applied */
 	bool final;          /* the failure is for ever, whatever may still be on its way */
 	bool done;           /* committed */
+	uint64_t sent_ms;    /* the last attempt (monotonic) */
 	size_t culprit;      /* the part that the failure is about; count: none in particular */
 };
 

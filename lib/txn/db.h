@@ -58,6 +58,8 @@ struct pgs_db {
 		uint64_t pack, page;
 	} folded;
 	pgs__tip tip;
+	struct pgs__newest *newest;     /* txn/newest.h */
+	struct pgs__follower *follower; /* follow/follower.h; NULL: nobody follows */
 	pgs__turn turn;
 	_Atomic uint32_t quiet;      /* commits in a row, of this process, with nobody else's since their snapshots */
 	_Atomic bool contended;      /* the last commit's first attempt failed */

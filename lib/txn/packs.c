@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "local_cache/mirror.h"
 #include "txn/index_file.h"
 #include "util/alloc.h"
 #include "util/arena.h"
@@ -227,6 +228,26 @@ static int read_view(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t dea
 	return PGS_OK;
 }
 
+static void count_pack(void *ctx, size_t index, pgs__mirror_answer answer, const pgs_kv_pair *pair)
+{
+	(void)index;
+	(void)pair;
+	*(size_t *)ctx += answer == PGS__MIRROR_PRESENT;
+}
+
+/* Mostly there are none, and the machine's mirror, where there is one, says so. */
+static bool mirror_has_none(const pgs_db *db, uint64_t revision)
+{
+	pgs__disk_db *disk = db->contents.disk;
+	pgs__key first = pgs__key_kind(pgs__db_prefix(db), 'o'), end = pgs__key_kind_end(pgs__db_prefix(db), 'o');
+	uint64_t sequence = 0;
+	size_t count = 0;
+	return disk && pgs__mirror_sequence(disk) >= revision &&
+	       pgs__mirror_range(disk, revision, pgs__key_slice(&first), pgs__key_slice(&end), 1, count_pack, &count,
+				 &sequence, NULL) == PGS_OK &&
+	       sequence >= revision && count == 0;
+}
+
 int pgs__pack_view_get(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t deadline_ms, pgs__pack_view **out,
 		       pgs_error *err)
 {
@@ -235,8 +256,8 @@ int pgs__pack_view_get(pgs_db *db, uint64_t epoch, uint64_t revision, uint64_t d
 		*out = known;
 		return PGS_OK;
 	}
-	*out = NULL;
-	int result = read_view(db, epoch, revision, deadline_ms, known, out, err);
+	*out = mirror_has_none(db, revision) ? view_new(epoch, 0) : NULL;
+	int result = *out ? PGS_OK : read_view(db, epoch, revision, deadline_ms, known, out, err);
 	pgs__pack_view_release(known);
 	if (result == PGS_OK)
 		offer_view(db, *out);

@@ -1,6 +1,7 @@
 /* Reading pointers at a snapshot.
  *
- *     rising pages ── runs ── p/ keys and ranges, many to a transaction ── decoded, by age
+ *     rising pages ── the machine's mirror, if there is a cache file ── what it has at the snapshot's revision ──┐
+ *                  └─ runs ── p/ keys and ranges, many to a transaction ───────────────────── decoded, by age ←┘
  *                                                                       └─ packs younger than that
  *
  * The youngest of `p/<n>` and the packs that mention page n is its pointer (invariant 10); if none does, the page is
@@ -10,6 +11,7 @@
  */
 #include "txn/snapshot.h"
 
+#include "local_cache/mirror.h"
 #include "txn/named.h"
 #include "util/error.h"
 
@@ -133,6 +135,87 @@ static int read_keys(reading *r, size_t count)
 	return PGS_OK;
 }
 
+/* --- the machine's mirror ------------------------------------------------------ */
+
+#define MIRROR_KEYS 32 /* looked up at once */
+
+typedef struct mirrored {
+	reading *r;
+	size_t first;    /* page of the first key */
+	size_t *unknown; /* places in the list of pages */
+	size_t unknown_count;
+} mirrored;
+
+static void take_mirrored(void *ctx, size_t index, pgs__mirror_answer answer, const pgs_kv_pair *pair)
+{
+	mirrored *m = ctx;
+	bool known = answer == PGS__MIRROR_ABSENT ||
+		     (answer == PGS__MIRROR_PRESENT && take_pair(m->r, m->first + index, pair) == PGS_OK);
+	if (!known)
+		m->unknown[m->unknown_count++] = m->first + index;
+}
+
+/* The revision at which the mirror may be asked for the snapshot's pointers; 0 = at none. It may be behind the KV, as long
+ * as it has the snapshot's commit and list of packs: then there were only steps of folds since. */
+static uint64_t mirror_revision(const pgs__snapshot *s)
+{
+	uint64_t sequence = s->db->contents.disk ? pgs__mirror_sequence(s->db->contents.disk) : 0;
+	if (s->kv_revision <= sequence)
+		return s->kv_revision;
+	return s->commit_revision <= sequence && s->epoch <= sequence ? sequence : 0;
+}
+
+static void ask_mirror(mirrored *m, uint64_t at, size_t count)
+{
+	const pgs_db *db = m->r->snapshot->db;
+	pgs__key keys[MIRROR_KEYS];
+	pgs_slice slices[MIRROR_KEYS];
+	for (m->first = 0; m->first < count; m->first += MIRROR_KEYS) {
+		size_t n = count - m->first < MIRROR_KEYS ? count - m->first : MIRROR_KEYS;
+		size_t unknown_before = m->unknown_count;
+		for (size_t i = 0; i < n; i++) {
+			keys[i] = pgs__key_page(pgs__db_prefix(db), m->r->pages[m->first + i]);
+			slices[i] = pgs__key_slice(&keys[i]);
+		}
+		if (pgs__mirror_get(db->contents.disk, at, slices, n, take_mirrored, m, NULL, NULL) == PGS_OK)
+			continue;
+		m->unknown_count = unknown_before;
+		for (size_t i = 0; i < n; i++)
+			m->unknown[m->unknown_count++] = m->first + i;
+	}
+}
+
+/* What the mirror does not tell. */
+static int read_unknown(reading *r, const mirrored *m)
+{
+	size_t count = m->unknown_count;
+	uint64_t *pages = pgs__arena_calloc(r->arena, count, sizeof *pages);
+	pgs__resolved *out = pgs__arena_calloc(r->arena, count, sizeof *out);
+	if (!pages || !out)
+		return pgs__error_nomem(r->err, "pointers");
+	for (size_t i = 0; i < count; i++) {
+		pages[i] = r->pages[m->unknown[i]];
+		out[i] = r->out[m->unknown[i]];
+	}
+	reading rest = {r->snapshot, pages, out, r->arena, r->deadline_ms, r->err};
+	int result = read_keys(&rest, count);
+	for (size_t i = 0; result == PGS_OK && i < count; i++)
+		r->out[m->unknown[i]] = out[i];
+	return result;
+}
+
+static int read_mirror_and_keys(reading *r, size_t count)
+{
+	uint64_t at = mirror_revision(r->snapshot);
+	if (!at)
+		return read_keys(r, count);
+	mirrored m = {.r = r, .unknown = pgs__arena_calloc(r->arena, count, sizeof *m.unknown)};
+	if (!m.unknown)
+		return pgs__error_nomem(r->err, "pointers");
+	ask_mirror(&m, at, count);
+	return m.unknown_count ? read_unknown(r, &m) : PGS_OK;
+}
+
 /* --- packs ------------------------------------------------------------------ */
 
 static int take_pack_answer(reading *r, size_t index, const pgs__pack_answer *answer)
@@ -182,7 +265,7 @@ int pgs__pointers_read(const pgs__snapshot *snapshot, const uint64_t *pages, siz
 	for (size_t i = 0; i < count; i++)
 		out[i] = (pgs__resolved){.ref = {.kind = PGS__POINTER_ABSENT, .from = snapshot->cache_revision}};
 	int result = snapshot->named ? pgs__named_read(snapshot, pages, count, out, arena, deadline_ms, err)
-				     : read_keys(&r, count);
+				     : read_mirror_and_keys(&r, count);
 	if (result == PGS_OK && !snapshot->named && pgs__pack_view_count(snapshot->packs) > 0)
 		result = overlay_packs(&r, count);
 	for (size_t i = 0; result == PGS_OK && i < count; i++)

@@ -1,8 +1,10 @@
 /* Opening snapshots: one KV transaction for the latest; and keeping the cache's revision up with them. */
 #include "txn/snapshot.h"
 
+#include "local_cache/mirror.h"
 #include "txn/changes.h"
 #include "txn/named.h"
+#include "txn/newest.h"
 #include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -280,13 +282,58 @@ static int open_latest(pgs__snapshot *out, uint64_t deadline_ms, pgs_error *err)
 int pgs__snapshot_open(pgs__snapshot *out, pgs_db *db, uint64_t at_revision, uint64_t deadline_ms, pgs_error *err)
 {
 	bool gone = false;
+	uint64_t asked_ms;
 	int result;
 	do { /* the latest, or the oldest, may be collected between two requests: then there is a later one */
+		asked_ms = pgs__now_ms();
 		*out = (pgs__snapshot){.db = db};
 		result = at_revision ? open_past(out, at_revision, deadline_ms, &gone, err)
 				     : open_latest(out, deadline_ms, err);
 	} while (result == PGS_EOLDREV && !gone && !pgs__deadline_passed(deadline_ms));
+	if (result == PGS_OK && at_revision == 0)
+		pgs__newest_offer(db, out, PGS__BUG(FRESH_FROM_REPLY) ? pgs__now_ms() : asked_ms);
 	return result;
+}
+
+static void take_mirrored(void *ctx, size_t index, pgs__mirror_answer answer, const pgs_kv_pair *pair)
+{
+	pgs__snapshot *s = ctx;
+	pgs__floor floor;
+	if (answer != PGS__MIRROR_PRESENT)
+		return;
+	if (index == GET_T && pgs__number_decode(pair->value, &s->counter) == PGS_OK) {
+		s->commit_revision = s->cache_revision = pair->mod_revision;
+		s->commit_count = pair->version;
+	} else if (index == GET_Z) {
+		s->epoch = pair->mod_revision;
+	} else if (index == GET_E && pgs__number_decode(pair->value, &s->extent) == PGS_OK) {
+		s->extent_revision = pair->mod_revision;
+	} else if (index == GET_G && pgs__floor_decode(pair->value, &floor) == PGS_OK) {
+		s->floor = floor.floor;
+	}
+}
+
+bool pgs__snapshot_mirrored(pgs__snapshot *out, pgs_db *db, uint64_t after, uint64_t deadline_ms)
+{
+	static const char kinds[] = {[GET_T] = 't', [GET_Z] = 'z', [GET_E] = 'e', [GET_G] = 'g'};
+	pgs__disk_db *disk = db->contents.disk;
+	pgs__key keys[sizeof kinds];
+	pgs_slice slices[sizeof kinds];
+	if (!disk || pgs__mirror_sequence(disk) <= after)
+		return false;
+	*out = (pgs__snapshot){.db = db};
+	for (size_t i = 0; i < sizeof kinds; i++) {
+		keys[i] = pgs__key_single(pgs__db_prefix(db), kinds[i]);
+		slices[i] = pgs__key_slice(&keys[i]);
+	}
+	if (pgs__mirror_get(disk, 0, slices, sizeof kinds, take_mirrored, out, &out->kv_revision, NULL) != PGS_OK ||
+	    !out->commit_revision || !out->epoch || !out->extent_revision || out->kv_revision <= after)
+		return false;
+	if (pgs__pack_view_get(db, out->epoch, out->kv_revision, deadline_ms, &out->packs, NULL) != PGS_OK)
+		return false;
+	pgs__cache_forget(db->contents.cache, out->commit_revision); /* what changed is not known; the mirror is near */
+	pgs__tip_catch_up(db);
+	return true;
 }
 
 bool pgs__snapshot_is_latest(const pgs__snapshot *s)
@@ -333,6 +380,8 @@ int pgs__explain_missing(const pgs__snapshot *snapshot, uint64_t deadline_ms, pg
 	int result = read_numbers(&now, 0, deadline_ms, &local);
 	if (result == PGS_OK && snapshot->kv_revision < now.floor)
 		result = old_revision(now.db, snapshot->commit_revision, now.floor, &local);
+	if (result == PGS_EOLDREV)
+		pgs__newest_forget(now.db, snapshot->kv_revision);
 	if (result != PGS_OK) {
 		if (err)
 			*err = local;
@@ -347,5 +396,6 @@ int pgs__explain_old(const pgs__snapshot *snapshot, uint64_t deadline_ms, pgs_er
 {
 	uint64_t oldest;
 	int result = pgs__oldest_readable(snapshot->db, &oldest, deadline_ms, err);
+	pgs__newest_forget(snapshot->db, snapshot->kv_revision);
 	return result == PGS_OK ? old_revision(snapshot->db, snapshot->commit_revision, oldest, err) : result;
 }

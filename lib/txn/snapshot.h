@@ -38,6 +38,10 @@ int pgs__snapshot_open_known(pgs__snapshot *out, pgs_db *db, const pgs__turn_com
 			     pgs_error *err);
 void pgs__snapshot_close(pgs__snapshot *snapshot);
 
+/* The snapshot that the machine's mirror has, if it is later than `after`: without asking the KV, unless there are packs
+ * that this process does not know. False: there is none. */
+bool pgs__snapshot_mirrored(pgs__snapshot *out, pgs_db *db, uint64_t after, uint64_t deadline_ms);
+
 /* What the cache keeps of a pointer; key_revision and from are the caller's to set. */
 pgs__page_ref pgs__page_ref_of(const pgs__pointer *pointer);
 

@@ -18,6 +18,7 @@
 
 #include "content/sorted_writer.h"
 #include "txn/lock.h"
+#include "txn/newest.h"
 #include "txn/revision_pin.h"
 #include "txn/snapshot.h"
 #include "util/clock.h"
@@ -94,6 +95,7 @@ struct pgs_txn {
 	bool truncated;         /* below the snapshot's extent, at the lowest to truncated_to */
 	uint8_t isolation;
 	uint32_t timeout_ms;
+	pgs__freshness freshness; /* asked for at its beginning */
 	uint32_t pins_at_hand;
 	pgs_cost *cost;         /* the caller's, or NULL. What reaches the backends is charged to it (content/backend.h) */
 	pgs_error error;

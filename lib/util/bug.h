@@ -46,7 +46,15 @@
 	X(SNAPSHOT_NOT_LIVE, "named snapshots are not in the live set")                     \
 	X(CHANGES_AFTER, "the KV's number of changes is asked for after the snapshot is read") \
 	X(OTHERS_UNCHECKED, "of several databases committed together only the first one's compares are sent") \
-	X(OTHERS_READS_UNCHECKED, "of several, one that was only read is not compared")
+	X(OTHERS_READS_UNCHECKED, "of several, one that was only read is not compared")     \
+	X(FRESH_FROM_REPLY, "freshness counts from a reply, not from when it was asked for") \
+	X(REQUIRED_IGNORED, "a local begin does not wait for the process's own commits")    \
+	X(AT_LEAST_IGNORED, "a begin at least at a revision takes whatever is known")       \
+	X(FOLLOW_BELIEVES_WATCH, "a follower takes what its watch has said for the latest") \
+	X(FOLLOW_SKIPS, "a follower's watch that was lost goes on from now")                \
+	X(FOLLOW_MISSES_TRUNCATION, "a follower does not apply truncations")                \
+	X(FOLLOW_MISSES_PACKS, "a follower does not apply the pages of packs")              \
+	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")
 
 typedef enum pgs__bug_name {
 #define PGS__BUG_NAME(name, what) PGS__BUG_##name,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # test_layers.sh: each folder includes only what lies below it
 #
-#   util  <-  codec  <-  local_cache  <-  content  <-  txn  <-  maintain  <-  lib itself
+#   util  <-  codec  <-  local_cache  <-  content  <-  txn  <-  maintain, follow  <-  lib itself
 #   backends: their own folder, util, http (what those of servers share) and the public headers
 #   examples: their own folder and the public headers
 #
@@ -50,6 +50,7 @@ check lib/local_cache local_cache codec util
 check lib/content content local_cache codec util
 check lib/txn txn content local_cache codec util
 check lib/maintain maintain txn content local_cache codec util
+check lib/follow follow txn content local_cache codec util
 for backend in backends/*/; do
 	name=$(basename "$backend")
 	check "$backend" util http "$name"
@@ -57,7 +58,7 @@ done
 check examples
 check include
 depth='-maxdepth 1'
-check lib maintain txn content local_cache codec util backends
+check lib maintain follow txn content local_cache codec util backends
 check backends etcd s3 local memory fault util
 
 # Public headers include each other and the language's own, nothing else.

@@ -54,6 +54,8 @@ typedef struct sim_watch {
 	sim_link *link;
 	const pgs_kv_vtable *vtable;
 	pgs_kv_watch *inner;
+	bool mute;         /* says nothing any more, and no error either */
+	uint64_t revision; /* that it got to */
 } sim_watch;
 
 /* --- the observer ---------------------------------------------------------------------- */
@@ -484,15 +486,33 @@ static int outer_watch_open(
 	return PGS_OK;
 }
 
+/* A follower's watch may fall silent. */
+static bool is_mute(sim_watch *watch, uint32_t timeout_ms, pgs_kv_events *out)
+{
+	sim_client *c = watch->link->owner;
+	bool follows = strcmp(c->doing, "follow") == 0 && !world.over && !c->dead;
+	if (follows && world.config.mute && !watch->mute)
+		watch->mute = rng_chance(&world.faults, world.config.mute, 10000);
+	if (!watch->mute)
+		return false;
+	*out = (pgs_kv_events){.revision = watch->revision};
+	sim_sleep_us(1000 * (uint64_t)(timeout_ms < 20 ? 1 + timeout_ms : 20));
+	return true;
+}
+
 /* Nothing waits in real time: look, and if there is nothing, sleep and look once more. */
 static int outer_watch_next(pgs_kv_watch *handle, uint32_t timeout_ms, pgs_kv_events *out, pgs_error *err)
 {
 	sim_watch *watch = (sim_watch *)handle;
 	int result = PGS_OK;
+	if (is_mute(watch, timeout_ms, out))
+		return PGS_OK;
 	for (int look = 0; look < 2; look++) {
 		pgs_fault_kind fate = enter(watch->link);
 		result = watch->vtable->watch_next(watch->inner, 0, out, err);
 		leave(watch->link, fate, "watch", "next", result, out->revision);
+		if (result == PGS_OK)
+			watch->revision = out->revision;
 		if (result != PGS_OK || out->count || watch->link->owner->dead || timeout_ms == 0)
 			return result;
 		if (look == 0 && !watch->link->owner->atomic)

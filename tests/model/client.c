@@ -76,6 +76,7 @@ void client_close_db(sim_client *c)
 {
 	client_drop_pin(c);
 	pgs_db_close(c->db);
+	c->acked = 0; /* the handle knew it */
 	c->db = NULL;
 	c->model = NULL;
 }
@@ -264,13 +265,16 @@ typedef struct running {
 
 static bool begin(sim_client *c, running *r)
 {
-	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
 	pgs_error err = PGS_ERROR_INIT;
-	uint64_t newest = model_last(c->model)->revision, floor = c->model->floor;
+	uint64_t floor = c->model->floor;
+	sim_promise promise;
+	bool turn = world.config.turns && rng_chance(&c->work, world.config.turns, 1000);
+	promise_draw(c, &promise, turn ? 0 : world.config.fresh);
+	pgs_txn_options o = promise.options;
 	*r = (running){.c = c, .faults = c->faults};
 	o.write = true;
 	o.isolation = rng_below(&c->work, 4) ? PGS_SERIALIZABLE : PGS_SNAPSHOT;
-	if (world.config.turns && rng_chance(&c->work, world.config.turns, 1000))
+	if (turn)
 		o.lock = rng_below(&c->work, 2) ? PGS_LOCK_WAIT : PGS_LOCK_TRY;
 	int result = pgs_begin(&r->t, c->db, &o, &err);
 	if (result == PGS_EOLDREV && c->model->floor > floor)
@@ -284,9 +288,8 @@ static bool begin(sim_client *c, running *r)
 	if (!base || base->revision != revision)
 		sim_fail("a transaction begins at revision %llu, where no commit is", NUMBER(revision));
 	bool misled = o.lock && c->model->turn != c->link; /* its lock was broken, which its clock does not tell */
-	if (revision < newest && !misled)
-		sim_fail("a transaction begins at revision %llu, though %llu was committed before", NUMBER(revision),
-			NUMBER(newest));
+	if (!misled)
+		promise_check(&promise, revision);
 	r->m = model_txn_new();
 	r->m->db = c->model;
 	r->m->kv_revision = r->t->snapshot.kv_revision;
@@ -453,6 +456,8 @@ static void commit(running *r)
 	}
 	trace("commit -> %s, revision %llu%s%s", result == PGS_OK ? "ok" : pgs_error_name(result), NUMBER(revision),
 		result == PGS_OK ? "" : ": ", err.message);
+	if (result == PGS_OK && revision > r->c->acked)
+		r->c->acked = revision;
 	model_returned(r->m, result, revision, err.page, r->c->faults - faults);
 	if (result == PGS_ECONFLICT && r->m->has_turn && r->m->turns_broken == r->m->db->turns_broken && !r->m->never)
 		sim_fail("a transaction with the writer lock is refused: %s", err.message);
@@ -545,11 +550,12 @@ typedef struct side {
 	pgs_db *db;
 	sim_db *model;
 	int database;
+	uint64_t acked;
 } side;
 
 static side take_side(sim_client *c)
 {
-	return (side){c->db, c->model, c->database};
+	return (side){c->db, c->model, c->database, c->acked};
 }
 
 static void go_to(sim_client *c, const side *s)
@@ -557,6 +563,7 @@ static void go_to(sim_client *c, const side *s)
 	c->db = s->db;
 	c->model = s->model;
 	c->database = s->database;
+	c->acked = s->acked;
 }
 
 static void commit_both(sim_client *c, running *r)
@@ -617,6 +624,7 @@ static void op_many(sim_client *c)
 {
 	side mine = take_side(c);
 	c->db = NULL;
+	c->acked = 0;
 	if (client_open_db(c, (mine.database + 1) % (int)world.config.databases)) {
 		side other = take_side(c);
 		const side sides[2] = {mine, other}, turned[2] = {other, mine};
@@ -660,6 +668,33 @@ static void op_read_old(sim_client *c)
 	if (pgs_txn_revision(t) != state->revision)
 		sim_fail("revision %llu shows the commit %llu, not %llu", NUMBER(revision), NUMBER(pgs_txn_revision(t)),
 			NUMBER(state->revision));
+	uint64_t rounds = 1 + rng_below(&c->work, 3);
+	for (uint64_t i = 0; i < rounds && !c->dead; i++)
+		client_check_pages(c, t, model_at(c->model, revision), t->snapshot.kv_revision, faults);
+	pgs_abort(t);
+}
+
+/* At some freshness. */
+static void op_read_fresh(sim_client *c)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_txn *t;
+	uint64_t faults = c->faults, floor = c->model->floor;
+	sim_promise promise;
+	promise_draw(c, &promise, world.config.fresh);
+	int result = pgs_begin(&t, c->db, &promise.options, &err);
+	if (result == PGS_EOLDREV && c->model->floor > floor)
+		return;
+	if (result != PGS_OK) {
+		client_expect_error(c, "begin", result, &err, faults);
+		return;
+	}
+	uint64_t revision = pgs_txn_revision(t);
+	const sim_state *state = model_at(c->model, revision);
+	trace("reads as of revision %llu", NUMBER(revision));
+	if (!state || state->revision != revision)
+		sim_fail("a transaction begins at revision %llu, where no commit is", NUMBER(revision));
+	promise_check(&promise, revision);
 	uint64_t rounds = 1 + rng_below(&c->work, 3);
 	for (uint64_t i = 0; i < rounds && !c->dead; i++)
 		client_check_pages(c, t, model_at(c->model, revision), t->snapshot.kv_revision, faults);
@@ -902,6 +937,8 @@ static void run_op(sim_client *c)
 		[SIM_OP_SNAPSHOT_DROP] = {"forget", op_snapshot_drop},
 		[SIM_OP_LEVELS] = {"levels", op_levels},
 		[SIM_OP_MANY] = {"many", op_many},
+		[SIM_OP_FOLLOW] = {"follow", op_follow},
+		[SIM_OP_READ_FRESH] = {"fresh", op_read_fresh},
 	};
 	const uint32_t *weights = world.config.weights[c->index];
 	uint64_t sum = 0;

@@ -188,6 +188,20 @@ static void pick_deltas(sim_config *c, sim_rng *r)
 		c->weights[i][SIM_OP_BULK] = 0;
 }
 
+/* Clients that follow, and transactions that begin on what they have. */
+static void pick_followers(sim_config *c, sim_rng *r)
+{
+	if (rng_below(r, 6))
+		return;
+	c->fresh = (uint32_t[]){200, 600, 950}[rng_below(r, 3)];
+	c->mute = (c->troubles & SIM_ERRORS) && rng_below(r, 2) ? 300 : 0;
+	for (uint32_t i = 0; i < SIM_CLIENTS_MAX; i++) {
+		uint64_t kind = rng_below(r, 3); /* who never follows has what it did itself */
+		c->weights[i][SIM_OP_FOLLOW] = kind == 0 ? 0 : kind == 1 ? 10 : 60;
+		c->weights[i][SIM_OP_READ_FRESH] = 30;
+	}
+}
+
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps)
 {
 	sim_rng r = rng_stream(seed, STREAM_CONFIG);
@@ -223,6 +237,7 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 	}
 	for (uint32_t i = 0; out->databases > 1 && i < SIM_CLIENTS_MAX; i++)
 		out->weights[i][SIM_OP_MANY] = 40;
+	pick_followers(out, &r);
 	if (steps)
 		out->steps = steps;
 	if (out->clients > clients_max)

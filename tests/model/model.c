@@ -247,6 +247,7 @@ static void apply(sim_db *db, const sim_txn *txn, uint64_t revision)
 	sim_state *state = add_state(db);
 	uint64_t needed = 0;
 	state->revision = revision;
+	state->at_us = world.now_us;
 	memcpy(state->uuid, txn->token.uuid, sizeof state->uuid);
 	for (int i = 0; i < SIM_PAGES; i++) {
 		if (page_number(i) >= txn->truncated_to) {

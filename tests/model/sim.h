@@ -19,6 +19,7 @@
 
 #include <pagestore/backends.h>
 #include <pagestore/fault.h>
+#include <pagestore/follow.h>
 #include <pagestore/history.h>
 #include <pagestore/maintain.h>
 #include <pagestore/txn.h>
@@ -69,6 +70,8 @@ typedef enum sim_op {
 	SIM_OP_SNAPSHOT_DROP,
 	SIM_OP_LEVELS,
 	SIM_OP_MANY,
+	SIM_OP_FOLLOW,
+	SIM_OP_READ_FRESH,
 	SIM_OP_COUNT
 } sim_op;
 
@@ -109,6 +112,8 @@ typedef struct sim_config {
 	bool one_machine;
 	bool silent;         /* the KV does not tell whether anything has changed */
 	uint32_t turns;      /* per mille: transactions begin with the writer lock, one after the other */
+	uint32_t fresh;      /* per mille: a transaction begins on what its client has */
+	uint32_t mute;       /* per 10,000 looks of a follower: its watch says nothing any more */
 } sim_config;
 
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps);
@@ -120,6 +125,7 @@ typedef uint32_t sim_content;
 
 typedef struct sim_state {
 	uint64_t revision; /* of the commit that made it */
+	uint64_t at_us;    /* when it did */
 	sim_content pages[SIM_PAGES];
 	uint64_t extent;
 	uint32_t attrs[SIM_ATTRS]; /* 0: absent */
@@ -202,6 +208,7 @@ typedef struct sim_client {
 	sim_db *model;           /* and what it is in the model */
 	int database;            /* its number */
 	const char *doing;
+	uint64_t acked;          /* its last commit there that was acknowledged */
 	pgs_revision_pin *pin;
 	uint64_t pinned, pin_renewed_us;
 	bool quiet;              /* no faults: the auditor */
@@ -286,6 +293,19 @@ void op_snapshot_create(sim_client *c);
 void op_snapshot_read(sim_client *c);
 void op_snapshot_drop(sim_client *c);
 void op_levels(sim_client *c);
+void op_follow(sim_client *c);
+
+/* How fresh a transaction has to be (freshness.c). */
+typedef struct sim_promise {
+	uint32_t kind;     /* PGS_LATEST, … */
+	uint64_t revision; /* of the oldest commit that may be its last */
+	pgs_txn_options options;
+} sim_promise;
+
+/* Ask for some freshness, `fresh` per mille of the time for less than the latest, before pgs_begin(); and hold the
+ * revision it begins at against that. */
+void promise_draw(sim_client *c, sim_promise *out, uint32_t fresh);
+void promise_check(const sim_promise *promise, uint64_t revision);
 void client_drop_pin(sim_client *c);
 void audit_collection(sim_client *c);
 void audit_database(sim_client *c);

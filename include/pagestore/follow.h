@@ -1,0 +1,97 @@
+/* pagestore/follow.h: keeping up with what others commit
+ *
+ *     pgs_follow_start(db, NULL, &err);
+ *     ...
+ *     pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+ *     o.freshness = PGS_BOUNDED;
+ *     o.bound_ms = 50;
+ *     pgs_begin(&txn, db, &o, &err);        // mostly without asking the KV
+ *     ...
+ *     pgs_follow_stop(db);
+ *
+ * A follower watches a database and applies what is committed, whole commits in
+ * order: to the page cache, so that pages in use stay there as they change, and
+ * to the snapshot on which transactions begin that ask for less than
+ * PGS_LATEST. Without a follower those see what this process did and read.
+ *
+ * Caveats: one follower per database of a store, whichever handle it was asked
+ * for by. What it cannot do it tries again; a KV that is away, or has forgotten
+ * the history that is needed, makes it late, and nothing it says wrong. It ends
+ * with the last handle of the database. After fork() the child has none.
+ *
+ * Threads: all functions may be called from any threads.
+ */
+#ifndef PAGESTORE_FOLLOW_H
+#define PAGESTORE_FOLLOW_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <pagestore/error.h>
+#include <pagestore/store.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What a follower fetches of the pages that were changed. */
+enum {
+	PGS_FETCH_DEFAULT = 0, /* HOT */
+	PGS_FETCH_NONE = 1, /* nothing: who reads them fetches them */
+	PGS_FETCH_HOT = 2,  /* those the page cache knew: somebody has read them */
+	PGS_FETCH_ALL = 3   /* all; and when it begins, all pages that there are: for stores with a cache file that has room
+			     * for them, or a page cache that has */
+};
+
+typedef struct pgs_follow_options {
+	uint32_t struct_size; /* set by PGS_FOLLOW_OPTIONS_INIT */
+	uint32_t fetch;       /* PGS_FETCH_… */
+	uint32_t confirm_ms;  /* how often to ask the KV whether anything was missed; 0 = 1000. More often, while
+			       * transactions begin with PGS_BOUNDED: so often that these need not ask */
+	uint64_t fetch_bytes_per_s; /* bound on what is fetched, in bytes of pages; 0 = none */
+} pgs_follow_options;
+
+#define PGS_FOLLOW_OPTIONS_INIT { sizeof(pgs_follow_options), 0, 0, 0 }
+
+/* Follow on a thread of its own, from now to pgs_follow_stop(). The thread blocks all signals, and calls the logger.
+ * It begins by itself when the KV is not there yet. NULL options are the defaults. Errors: EINVAL (options), EBUSY (there
+ * is a follower), ENOMEM (memory, or no thread). Since 0.1. */
+int pgs_follow_start(pgs_db *db, const pgs_follow_options *options, pgs_error *err);
+
+/* End the follower: it has ended when this returns, which takes as long as the call it is in. No error if there is none.
+ * What is known stays known. Since 0.1. */
+void pgs_follow_stop(pgs_db *db);
+
+/* Follow on the caller's thread, for as long as it takes to have applied what was committed before the call, at most
+ * timeout_ms (0: as the store's). The first call begins, with the default options; where there is history to go through
+ * each goes on where the last one ended. Errors: EBUSY (another thread follows), ETIMEOUT (not there yet), ENOTFOUND
+ * (database dropped), the KV's and blob store's, ECORRUPT, EVERSION, ENOMEM. Since 0.1. */
+int pgs_follow_step(pgs_db *db, uint32_t timeout_ms, pgs_error *err);
+
+typedef struct pgs_follow_stat {
+	uint32_t struct_size;
+	bool running;          /* on a thread of its own */
+	int32_t error;         /* what its last step ended with, PGS_OK or PGS_E… */
+	uint64_t revision;     /* of the last commit applied; 0 = none yet */
+	uint64_t confirmed_ms; /* so many milliseconds ago, at the most, that was the latest; UINT64_MAX = never */
+	uint64_t commits;      /* applied */
+	uint64_t behind;       /* commits known of and not yet applied */
+	uint64_t pages_changed; /* by those commits, pages of truncated ranges not counted */
+	uint64_t pages_kept;   /* of them, brought up to date in the page cache by what the watch delivered */
+	uint64_t pages_fetched; /* read for the page cache */
+	uint64_t pages_waiting; /* to be, by fetch_bytes_per_s; those of the beginning not counted */
+	uint64_t restarts;     /* times it had to start over: history was gone */
+	uint64_t reconnects;   /* times the watch failed, or fell silent */
+} pgs_follow_stat;
+
+#define PGS_FOLLOW_STAT_INIT { sizeof(pgs_follow_stat), false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+/* What the follower of this process has done; zeros where there was none. No I/O. stat->struct_size must be set.
+ * Errors: EINVAL. Since 0.1. */
+int pgs_follow_stat_get(pgs_db *db, pgs_follow_stat *stat, pgs_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,115 @@
+/* A follower of a database: what others commit, applied here as the watch tells it.
+ *
+ *     pgs__snapshot_open ─→ watch from its revision on ─→ events ─→ apply ─→ newest ─→ begin without asking
+ *            ↑                        ↑    └─ failed, or silent ─┘     │
+ *            └── history is gone, or a commit was missed ←────────────┘
+ *
+ *   follower.c  the watch, confirming, starting over      apply.c    one revision's events
+ *   follow.c    pagestore/follow.h: the thread             mirrored.c the machine's mirror, where there is a cache file
+ *
+ *  F1 `at` is the database as of at.kv_revision, whole: every key that a snapshot is made of was delivered up to there.
+ *  F2 The page cache has taken in every commit through at.commit_revision before `at` is offered to anybody.
+ *  F3 A commit is applied only if it is the next one: t's version counts them.
+ *  F4 What the watch says tells nothing of now. Only a linearizable read of t and z that finds what was applied does, and
+ *     it tells of the moment before it was sent.
+ *
+ * What is watched is everything from e to z: attributes and contents, which are read when they are wanted, are not.
+ */
+#ifndef PGS_FOLLOW_FOLLOWER_H
+#define PGS_FOLLOW_FOLLOWER_H
+
+#include <pagestore/follow.h>
+
+#include "codec/changelog.h"
+#include "txn/newest.h"
+#include "util/task.h"
+
+#define PGS__FETCH_LIST 1024 /* pages fetched after a batch of events, at the most */
+
+/* What t and z were when they were last read. */
+typedef struct pgs__claim_of_now {
+	uint64_t asked_ms; /* 0: none is open */
+	uint64_t commit_revision, commit_count, epoch;
+} pgs__claim_of_now;
+
+typedef struct pgs__follower {
+	pgs_db *db;
+	pgs_follow_options options;
+	pgs__snapshot at;      /* F1; kv_revision 0: not begun. Its packs may be of an older epoch: then it is not offered */
+	bool packs_due;
+	pgs_kv_watch *watch;
+	uint64_t begun;        /* `at` began here: events up to it are for the mirror alone */
+	uint64_t seen;         /* all events through it have been applied */
+	uint64_t seen_ms;      /* when it last moved */
+	uint64_t asked_ms;     /* when t and z were last read; 0: read them now */
+	pgs__claim_of_now claim;
+	bool mirrors;          /* it has the mirror's lock, and keeps it; */
+	bool load_due;         /* which has to be loaded anew, */
+	uint64_t mirrored;     /* or is at this revision */
+	uint64_t mirror_ms;    /* when to try to become that */
+	uint64_t flush_ms, checkpoint_ms; /* when to write the file, and make it durable, next */
+	uint64_t fetch[PGS__FETCH_LIST];
+	size_t fetch_count;
+	uint64_t fetch_ms;     /* not before then: the bound on bytes */
+	uint64_t fill_page;    /* PGS_FETCH_ALL: pages below have been asked for; UINT64_MAX: all */
+	struct {
+		uint64_t commits, pages_changed, pages_kept;
+	} done;
+
+	_Atomic bool busy;     /* a thread is at it; all above is its */
+	pthread_mutex_t control; /* starting and ending the thread; held until it has ended */
+	pgs__task thread;
+	pid_t pid;             /* where that is: after fork() the child has none */
+	_Atomic bool stop;
+	pthread_mutex_t lock;  /* stat; and sleeping */
+	pthread_cond_t wake;
+	pgs_follow_stat stat;
+	uint64_t confirmed_ms; /* monotonic: F4 */
+} pgs__follower;
+
+pgs__follower *pgs__follower_new(pgs_db *db); /* NULL: out of memory */
+void pgs__follower_free(pgs__follower *f);    /* its thread has ended */
+
+/* Begin if it has not begun; read t and z if it is time; wait up to wait_ms for events, and apply them. Errors: as
+ * pgs_follow_step(); all but ENOTFOUND may be gone next time. */
+int pgs__follow_round(pgs__follower *f, uint32_t wait_ms, uint64_t deadline_ms, pgs_error *err);
+
+/* Whether what was the latest when t and z were last read has been applied. */
+static inline bool pgs__follow_is_current(const pgs__follower *f)
+{
+	return f->at.kv_revision && !f->claim.asked_ms;
+}
+
+void pgs__follow_close_watch(pgs__follower *f);
+
+/* The last handle of the database is closed: end its follower. */
+void pgs__follow_end(pgs_db *db);
+
+/* --- apply.c -------------------------------------------------------------------------- */
+
+/* The events of one revision. */
+typedef struct pgs__revision_events {
+	const pgs_kv_event *events;
+	size_t count;
+	uint64_t revision;
+} pgs__revision_events;
+
+#define PGS__FOLLOW_GAP 1 /* a commit was missed: start over */
+
+/* Apply them to the page cache and to `at`. Errors: PGS__FOLLOW_GAP; ENOTFOUND (dropped), ECORRUPT, EVERSION, ENOMEM, the
+ * blob store's: then nothing has been applied. */
+int pgs__follow_apply(pgs__follower *f, const pgs__revision_events *r, uint64_t deadline_ms, pgs_error *err);
+
+/* --- mirrored.c ----------------------------------------------------------------------- */
+
+/* Become the one that keeps the machine's mirror, if it is time to try; load it if it has to be. Fails only with EOLDREV:
+ * history is gone. */
+int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms);
+
+/* Apply the batch, as far as it was seen, to the mirror, if we keep it. */
+void pgs__follow_mirror_apply(pgs__follower *f, const pgs_kv_events *batch, uint64_t deadline_ms);
+
+/* Let another follower keep it. */
+void pgs__follow_mirror_leave(pgs__follower *f);
+
+#endif

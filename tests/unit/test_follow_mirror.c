@@ -1,0 +1,333 @@
+/* Followers that keep a machine's mirror, and transactions that begin and read from it: lib/follow/mirrored.c,
+ * lib/txn/newest.c, lib/txn/pointers.c. `s->db` and the stage's other handle stand for two processes with one cache file. */
+#include <ftw.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <pagestore/follow.h>
+
+#include "follow/follower.h"
+#include "local_cache/mirror.h"
+#include "support/jobs.h"
+#include "support/kv_calls.h"
+#include "support/testing.h"
+#include "support/txn_stage.h"
+#include "txn/txn.h"
+#include "util/clock.h"
+
+#define T(n) PAGE_NOISE(n)
+#define CACHE_BYTES (64u << 20)
+
+static struct machine {
+	char dir[64];
+	pgs__disk_cache *cache;
+	pgs__disk_db *mine, *others; /* of s->db, and of the other handle */
+} machine;
+
+static pgs_db *other(stage *s)
+{
+	return stage_other(s);
+}
+
+static void attach(stage *s)
+{
+	char path[100];
+	pgs_error err = PGS_ERROR_INIT;
+	snprintf(path, sizeof path, "%s/cache", machine.dir);
+	const pgs__disk_cache_options o = {.path = path, .size_bytes = CACHE_BYTES};
+	if (pgs__disk_cache_open(&machine.cache, &o, &err) != PGS_OK ||
+	    pgs__disk_db_attach(&machine.mine, machine.cache, pgs__db_prefix(s->db), s->page_size, &err) != PGS_OK ||
+	    pgs__disk_db_attach(&machine.others, machine.cache, pgs__db_prefix(s->db), s->page_size, &err) != PGS_OK)
+		fail_msg("%s", err.message);
+	s->db->contents.disk = machine.mine;
+	other(s)->contents.disk = machine.others;
+}
+
+static void detach(stage *s)
+{
+	pgs__follow_end(s->db);
+	pgs__follow_end(other(s));
+	s->db->contents.disk = NULL;
+	other(s)->contents.disk = NULL;
+	pgs__disk_db_detach(machine.mine);
+	pgs__disk_db_detach(machine.others);
+	pgs__disk_cache_close(machine.cache);
+}
+
+static int setup(void **state)
+{
+	stage_setup(state);
+	strcpy(machine.dir, "/tmp/pagestore-mirror-XXXXXX");
+	assert_non_null(mkdtemp(machine.dir));
+	attach(*state);
+	return 0;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	(void)st;
+	(void)type;
+	(void)at;
+	return remove(path);
+}
+
+static int teardown(void **state)
+{
+	stage *s = *state;
+	s->before = NULL;
+	detach(s);
+	nftw(machine.dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+	return stage_teardown(state);
+}
+
+static void count_call(stage *s, const char *operation)
+{
+	(void)operation;
+	s->calls[0]++;
+}
+
+static pgs_txn *at(pgs_db *db, uint32_t freshness, uint32_t bound_ms)
+{
+	pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+	pgs_txn *t;
+	pgs_error err = PGS_ERROR_INIT;
+	o.freshness = freshness;
+	o.bound_ms = bound_ms;
+	if (pgs_begin(&t, db, &o, &err) != PGS_OK)
+		fail_msg("pgs_begin: %s", err.message);
+	return t;
+}
+
+static void step(pgs_db *db)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	int result = pgs_follow_step(db, 5000, &err);
+	if (result != PGS_OK)
+		fail_msg("pgs_follow_step: %s: %s", pgs_error_name(result), err.message);
+}
+
+/* --- a process that does not follow -------------------------------------------------------------- */
+
+static void test_mirror__begins_and_reads_without_asking(void **state)
+{
+	stage *s = *state;
+	for (uint64_t i = 0; i < 20; i++) /* deltas against zeros: all there is to them is in the pointers */
+		tx_one(other(s), s, i, PAGE_THIN(i));
+	step(other(s));
+	s->before = count_call;
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	for (uint64_t i = 0; i < 20; i++)
+		tx_expect(t, s, i, PAGE_THIN(i));
+	pgs_abort(t);
+	uint64_t revision = tx_one(other(s), s, 3, PAGE_THIN(103));
+	step(other(s));
+	t = at(s->db, PGS_LOCAL, 0);
+	assert_int_equal(pgs_txn_revision(t), revision);
+	tx_expect(t, s, 3, PAGE_THIN(103));
+	tx_expect(t, s, 4, PAGE_THIN(4));
+	tx_expect_count(t, 20);
+	pgs_abort(t);
+	pgs_abort(at(s->db, PGS_BOUNDED, 60000)); /* confirmed by the one that follows */
+	assert_int_equal(s->calls[0], 0);
+}
+
+/* A snapshot that is older than the mirror asks for what has changed since. */
+static void test_mirror__an_older_snapshot(void **state)
+{
+	stage *s = *state;
+	for (uint64_t i = 0; i < 10; i++)
+		tx_one(other(s), s, i, PAGE_THIN(i));
+	step(other(s));
+	pgs_txn *old = at(s->db, PGS_LOCAL, 0);
+	tx_one(other(s), s, 3, PAGE_THIN(103));
+	pgs_txn *t = tx_begin(other(s), PGS_SERIALIZABLE);
+	assert_int_equal(pgs_truncate(t, 8), PGS_OK);
+	tx_commit(t);
+	step(other(s));
+	pgs__cache_forget(s->db->contents.cache, UINT64_MAX / 2);
+	tx_expect(old, s, 3, PAGE_THIN(3));
+	tx_expect(old, s, 4, PAGE_THIN(4));
+	tx_expect(old, s, 9, PAGE_THIN(9));
+	pgs_abort(old);
+}
+
+/* What one process has committed, the others of the machine see. */
+static void test_mirror__commits_of_the_machine_are_seen(void **state)
+{
+	stage *s = *state;
+	tx_one(other(s), s, 1, T(1));
+	step(other(s));
+	pgs_abort(at(s->db, PGS_LOCAL, 0));
+	uint64_t revision = tx_one(other(s), s, 1, T(2)); /* the mirror does not have it yet */
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	assert_true(pgs_txn_revision(t) >= revision);
+	tx_expect(t, s, 1, T(2));
+	pgs_abort(t);
+	revision = tx_one(s->db, s, 1, T(3));
+	t = at(other(s), PGS_LOCAL, 0);
+	assert_true(pgs_txn_revision(t) >= revision);
+	pgs_abort(t);
+}
+
+/* Whatever happens: what is read through the mirror is what is read past it. */
+static void test_mirror__is_what_asking_tells(void **state)
+{
+	stage *s = *state;
+	uint64_t seed = 11;
+	tx_fill(other(s), s, 0, 10, T(0));
+	for (int i = 0; i < 60; i++) {
+		uint64_t die = stage_random(&seed) % 10, page = stage_random(&seed) % 16;
+		pgs_txn *t = tx_begin(other(s), PGS_SERIALIZABLE);
+		if (die == 0)
+			assert_int_equal(pgs_truncate(t, page), PGS_OK);
+		else
+			tx_put(t, s, page, die < 5 ? PAGE_THIN(i) : PAGE_KIN(page, i));
+		tx_commit(t);
+		if (die == 1)
+			tx_fill(other(s), s, 0, 200, T(1000 * (uint64_t)i)); /* a pack, where there are limits */
+		if (die == 3) {
+			const pgs_maintain_options all = {.struct_size = sizeof all, .all = true};
+			assert_int_equal(pgs_maintain(other(s), &all, NULL, NULL), PGS_OK);
+		}
+		if (die != 4)
+			step(other(s));
+		pgs_txn *mine = at(s->db, PGS_LOCAL, 0), *asked = tx_at(other(s), pgs_txn_revision(mine));
+		assert_int_equal(mine->snapshot.commit_revision, asked->snapshot.commit_revision);
+		assert_int_equal(mine->snapshot.commit_count, asked->snapshot.commit_count);
+		assert_int_equal(mine->snapshot.extent, asked->snapshot.extent);
+		other(s)->contents.disk = NULL;
+		for (uint64_t p = 0; p < 16; p++) {
+			uint8_t a[4096], b[4096];
+			assert_int_equal(pgs_read(mine, p, a), PGS_OK);
+			assert_int_equal(pgs_read(asked, p, b), PGS_OK);
+			assert_memory_equal(a, b, sizeof a);
+		}
+		other(s)->contents.disk = machine.others;
+		pgs_abort(mine);
+		pgs_abort(asked);
+	}
+}
+
+/* --- who keeps it ------------------------------------------------------------------------------------ */
+
+static void test_mirror__one_keeps_it_and_another_takes_over(void **state)
+{
+	stage *s = *state;
+	tx_one(other(s), s, 1, T(1));
+	step(other(s));
+	step(s->db);
+	assert_true(other(s)->follower->mirrors);
+	assert_false(s->db->follower->mirrors);
+	pgs__follow_mirror_leave(other(s)->follower);
+	other(s)->follower->mirror_ms = UINT64_MAX;
+	tx_one(other(s), s, 1, T(2));
+	s->db->follower->mirror_ms = 0;
+	step(s->db);
+	assert_true(s->db->follower->mirrors);
+	uint64_t revision = tx_one(other(s), s, 1, T(3));
+	step(s->db);
+	assert_true(pgs__mirror_sequence(machine.others) >= revision);
+}
+
+/* From the sequence on, what was done meanwhile is watched again: by one that has seen it already. */
+static void test_mirror__goes_on_from_the_sequence(void **state)
+{
+	stage *s = *state;
+	tx_fill(other(s), s, 0, 10, T(0));
+	step(other(s));
+	uint64_t sequence = pgs__mirror_sequence(machine.mine);
+	pgs__follow_end(other(s));
+	pgs_txn *t = tx_begin(other(s), PGS_SERIALIZABLE);
+	assert_int_equal(pgs_truncate(t, 5), PGS_OK);
+	tx_commit(t);
+	uint64_t revision = tx_one(other(s), s, 7, PAGE_THIN(7));
+	assert_int_equal(pgs__mirror_sequence(machine.mine), sequence);
+	step(s->db);
+	assert_true(pgs__mirror_sequence(machine.mine) >= revision);
+	t = at(s->db, PGS_LOCAL, 0);
+	tx_expect(t, s, 4, T(4));
+	tx_expect(t, s, 5, PAGE_ZERO);
+	tx_expect(t, s, 7, PAGE_THIN(7));
+	pgs_abort(t);
+	assert_int_equal(s->db->follower->stat.restarts, 0);
+}
+
+static void test_mirror__is_loaded_anew_when_history_is_gone(void **state)
+{
+	stage *s = *state;
+	tx_fill(other(s), s, 0, 10, T(0));
+	step(other(s));
+	pgs__follow_end(other(s));
+	tx_fill(other(s), s, 0, 10, T(100));
+	tx_one(other(s), s, 3, PAGE_THIN(3));
+	kv_compact(s->kv, kv_revision(s->kv));
+	step(s->db);
+	step(s->db);
+	assert_true(pgs__mirror_sequence(machine.mine) >= pgs_txn_revision(s->txn = tx_read(s->db)));
+	pgs_abort(s->txn);
+	pgs__cache_forget(s->db->contents.cache, UINT64_MAX / 2);
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	tx_expect(t, s, 3, PAGE_THIN(3));
+	tx_expect(t, s, 4, T(104));
+	pgs_abort(t);
+}
+
+/* Many pointers, far apart. */
+static void test_mirror__loads_what_is_large(void **state)
+{
+	stage *s = *state;
+	uint64_t far = 1ull << 30;
+	for (uint64_t i = 0; i < 12; i++)
+		tx_fill(other(s), s, i * 250, 250, PAGE_THIN(0));
+	tx_one(other(s), s, far, PAGE_THIN(77));
+	const pgs_maintain_options all = {.struct_size = sizeof all, .all = true};
+	assert_int_equal(pgs_maintain(other(s), &all, NULL, NULL), PGS_OK);
+	step(other(s));
+	pgs__mirror_state state_now;
+	assert_int_equal(pgs__mirror_state_get(machine.mine, &state_now, NULL), PGS_OK);
+	assert_true(state_now.keys >= 3001);
+	s->before = count_call;
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	tx_expect(t, s, 0, PAGE_THIN(0));
+	tx_expect(t, s, 2999, PAGE_THIN(2999));
+	tx_expect(t, s, 5000, PAGE_ZERO);
+	tx_expect(t, s, far, PAGE_THIN(77));
+	pgs_abort(t);
+	assert_int_equal(s->calls[0], 0);
+}
+
+/* A KV that was restored to an earlier state: nothing of what came after it counts. */
+static void test_mirror__of_a_kv_that_was_restored(void **state)
+{
+	stage *s = *state;
+	tx_one(other(s), s, 1, PAGE_THIN(1));
+	step(other(s));
+	assert_int_equal(pgs__mirror_seen(machine.others, kv_revision(s->kv) + 1000, 0, NULL), PGS_OK);
+	pgs__follow_end(other(s));
+	step(other(s)); /* the KV is below that */
+	assert_true(other(s)->follower->mirrors);
+	assert_true(pgs__mirror_sequence(machine.mine) <= kv_revision(s->kv));
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	tx_expect(t, s, 1, PAGE_THIN(1));
+	pgs_abort(t);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_mirror__begins_and_reads_without_asking),
+		TEST(test_mirror__an_older_snapshot),
+		TEST(test_mirror__commits_of_the_machine_are_seen),
+		TEST(test_mirror__is_what_asking_tells),
+		TEST(test_mirror__one_keeps_it_and_another_takes_over),
+		TEST(test_mirror__goes_on_from_the_sequence),
+		TEST(test_mirror__is_loaded_anew_when_history_is_gone),
+		TEST(test_mirror__loads_what_is_large),
+		TEST(test_mirror__of_a_kv_that_was_restored),
+	};
+	return stage_run("follow_mirror", tests, sizeof tests / sizeof *tests, STAGE_ALL);
+}
