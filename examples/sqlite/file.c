@@ -61,6 +61,7 @@ static int open_after(sq_file *f)
 	pgs_txn_options o = f->at;
 	if (f->state != SQ_COMMITTED || f->after)
 		return SQLITE_OK;
+	o.freshness = PGS_LATEST;
 	o.at_revision = f->committed;
 	return sq_fail(f, pgs_begin(&f->after, f->db, &o, &f->error), SQLITE_IOERR_READ);
 }

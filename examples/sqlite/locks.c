@@ -177,6 +177,8 @@ static int use_database(sq_file *f)
 	f->page_size = pgs_db_page_size(f->db);
 	f->prefetches = !f->prefetch_off && pgs_prefetch_is_useful(f->db);
 	f->scratch = sqlite3_malloc((int)f->page_size);
+	if (f->at.freshness)
+		pgs_follow_start(f->db, NULL, NULL); /* one for all connections; without it the bound is kept by asking */
 	return f->scratch ? SQLITE_OK : SQLITE_IOERR_NOMEM;
 }
 
@@ -258,9 +260,10 @@ static uint64_t now_us(void)
  * look takes. */
 static int begin_with_lock(sq_file *f)
 {
-	pgs_txn_options o = to_write(f);
+	pgs_txn_options o = to_write(f), reads = f->at;
 	uint64_t began = now_us(), look = began;
 	o.lock = PGS_LOCK_TRY;
+	reads.freshness = PGS_LATEST;
 	sq_reader_drop(f);
 	int result = pgs_begin(&f->writer, f->db, &o, &f->error);
 	for (uint64_t now; result == PGS_EBUSY && (now = now_us()) - began < LOCK_WAIT_US; ) {
@@ -271,7 +274,7 @@ static int begin_with_lock(sq_file *f)
 		result = pgs_begin(&f->writer, f->db, &o, &f->error);
 	}
 	if (result == PGS_OK)
-		result = pgs_fork(&f->reader, f->writer, &f->at, &f->error);
+		result = pgs_fork(&f->reader, f->writer, &reads, &f->error);
 	return sq_fail(f, result, SQLITE_IOERR_LOCK);
 }
 

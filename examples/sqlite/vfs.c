@@ -79,6 +79,24 @@ static bool take_at(sq_file *f, const char *at)
 	return parse_time(at, &f->at.at_time_ms);
 }
 
+/* freshness=latest, freshness=local or freshness=bounded:MILLISECONDS. */
+static bool take_freshness(sq_file *f, const char *text)
+{
+	char *end = NULL;
+	if (!text || strcmp(text, "latest") == 0)
+		return true;
+	if (f->read_only && f->at.at_revision + (uint64_t)f->at.at_time_ms + f->at.at_snapshot_size > 0)
+		return false;
+	f->at.freshness = strcmp(text, "local") == 0 ? PGS_LOCAL : PGS_BOUNDED;
+	if (f->at.freshness == PGS_LOCAL)
+		return true;
+	if (strncmp(text, "bounded:", 8) != 0 || text[8] < '0' || text[8] > '9')
+		return false;
+	unsigned long long ms = strtoull(text + 8, &end, 10);
+	f->at.bound_ms = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+	return *end == '\0';
+}
+
 /* NULL, or why the name and its parameters cannot be meant. */
 static const char *take_parameters(sq_file *f, const char *name, const char *url)
 {
@@ -91,6 +109,8 @@ static const char *take_parameters(sq_file *f, const char *name, const char *url
 		return "cache=shared is not possible: connections share the store's cache anyway";
 	if (!take_at(f, sqlite3_uri_parameter(name, "at")))
 		return "at= is a revision, a time as 2026-03-01T12:00:00Z, or @ and a snapshot's name";
+	if (!take_freshness(f, sqlite3_uri_parameter(name, "freshness")))
+		return "freshness= is latest, local or bounded:MILLISECONDS, and not together with at=";
 	f->at.timeout_ms = (uint32_t)sqlite3_uri_int64(name, "timeout", 0);
 	return NULL;
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "sqlite/sql.h"
 
@@ -598,6 +599,59 @@ static void test_sqlite_tables__log_and_changes(void **state)
 	sql_expect_text(f->a, "", "select * from pagestore_log(null)");
 }
 
+/* --- freshness -------------------------------------------------------------------------------------------------------- */
+
+/* The store is away: what is known is read, and nothing is written. */
+static void test_sqlite_freshness__local_without_the_store(void **state)
+{
+	fixture *f = *state;
+	sql_do(f->a, "create table fresh(n); insert into fresh values (1)");
+	sqlite3 *local = sql_open(&f->store, "&freshness=local");
+	sql_expect_text(local, "1", "select n from fresh");
+	sql_do(local, "insert into fresh values (3)");
+	sql_expect_text(local, "1\n3", "select n from fresh"); /* its own are seen at once */
+	sql_expect_text(f->a, "1\n3", "select n from fresh");
+	pgs_fault_at(f->store.fault, 1, PGS_FAULT_STOP);
+	for (int i = 0; i < 10; i++)
+		sql_expect_text(local, "1\n3", "select n from fresh");
+	assert_int_not_equal(sql_try(local, "begin; insert into fresh values (2); commit"), SQLITE_OK);
+	sql_try(local, "rollback");
+	pgs_fault_resume(f->store.fault);
+	sql_expect_text(local, "1\n3", "select n from fresh");
+	sql_close(local);
+}
+
+/* What another process commits is there soon. */
+static void test_sqlite_freshness__follows(void **state)
+{
+	char dir[] = "/tmp/pagestore-fresh-XXXXXX", uri[200];
+	int64_t seen = 0;
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	snprintf(uri, sizeof uri, "file:app?vfs=pagestore&store=dir:%s", dir);
+	sqlite3 *a = sql_open_uri(uri);
+	sql_do(a, "create table c(n); insert into c values (1)");
+	snprintf(uri, sizeof uri, "file:app?vfs=pagestore&store=dir:/tmp/.%s&freshness=local", dir + 4);
+	sqlite3 *b = sql_open_uri(uri); /* another store handle, as another process has */
+	assert_int_equal(sql_number(b, "select n from c"), 1);
+	for (int n = 2; n < 6; n++) {
+		char sql[64];
+		snprintf(sql, sizeof sql, "update c set n = %d", n);
+		sql_do(a, sql);
+		for (int i = 0; i < 1000 && seen != n; i++) {
+			seen = sql_number(b, "select n from c");
+			usleep(5000);
+		}
+		assert_int_equal(seen, n);
+	}
+	sql_check(b);
+	sql_close(a);
+	sql_close(b);
+	char command[100];
+	snprintf(command, sizeof command, "rm -r %s", dir);
+	assert_int_equal(system(command), 0);
+}
+
 /* --- creation -------------------------------------------------------------------------------------------------------- */
 
 static void test_sqlite_create__by_the_first_write(void **state)
@@ -658,6 +712,8 @@ static void test_sqlite_create__refuses_what_it_cannot_do(void **state)
 	} cases[] = {
 		{"&cache=shared", "cache=shared is not possible"}, {"&at=0", "at= is a revision"},
 		{"&at=tomorrow", "at= is a revision"}, {"&at=2026-01-01", "at= is a revision"},
+		{"&freshness=old", "freshness= is latest"}, {"&freshness=bounded:", "freshness= is latest"},
+		{"&freshness=bounded:5s", "freshness= is latest"}, {"&at=1&freshness=local", "freshness= is latest"},
 		{"&at=17x", "at= is a revision"}, {"&at=-5", "at= is a revision"},
 		{"&at=999999", "revision 999999 is above"}, {"&at=@none", "no snapshot none"},
 		{"&at=1999-01-01T00:00:00Z", "no commit at or before"}, {"x", "no scheme that is known"},
@@ -789,6 +845,8 @@ int main(void)
 		TEST(test_sqlite_cache__is_kept_while_nobody_else_commits),
 		TEST(test_sqlite_attach__modes_that_break_things),
 		TEST(test_sqlite_tables__log_and_changes),
+		TEST(test_sqlite_freshness__local_without_the_store),
+		TEST(test_sqlite_freshness__follows),
 		TEST(test_sqlite_create__by_the_first_write),
 		TEST(test_sqlite_create__read_only_beside_a_writer),
 		TEST(test_sqlite_create__not_by_a_rollback),
