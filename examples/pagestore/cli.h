@@ -97,5 +97,6 @@ int cli_snapshot_list(cli *c);
 int cli_snapshot_drop(cli *c);
 int cli_maintain(cli *c);
 int cli_levels(cli *c);
+int cli_follow(cli *c);
 
 #endif

@@ -93,6 +93,14 @@ static const cli_command commands[] = {
 		"they cover: \".\" no file, \"1\" ... \"9\" so many, \"+\" more. A read may have to look into\n"
 		"each file that stands in its column. --live adds how much of it is still needed.\n"
 		"JSON: {\"db\", \"files\": [{\"level\", \"name\", ...}, ...]}.\n"},
+	{"follow", "DB", 1, CLI_TAKES(CLI_OPT_MAX), cli_follow, "keep up with what others commit",
+		"Follows DB until it is interrupted, or for --max lines, and prints a line a second: the\n"
+		"revision it has come to, when that was last known to be the latest, how many commits it is\n"
+		"behind; and so far: commits applied, pages they changed, those of them that were kept up to\n"
+		"date in memory without asking, those that were fetched, and wait to be; and how often it\n"
+		"began anew.\n"
+		"With cache=PATH in the store's URL it keeps the machine's copy of DB up to date for others.\n"
+		"JSON: an object a line.\n"},
 };
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };

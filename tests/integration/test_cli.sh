@@ -674,6 +674,15 @@ test_interrupt() {
 	check "and leaves no database" '! grep -q interrupted out'
 }
 
+test_follow() {
+	ok follow first --max 1
+	check "follow shows where it is" 'grep -q "revision" out && [ $(wc -l <out) -eq 2 ]'
+	ok follow first --max 2 --json
+	check "as JSON, an object a line" '[ $(grep -c "\"behind\": *0" out) -eq 2 ]'
+	fails 1 none follow none --max 1
+	fails 2 "not a number" follow first --max many
+}
+
 test_url() {
 	export PAGESTORE_URL="$url"
 	"$tool" list >out 2>err
@@ -687,7 +696,7 @@ test_url() {
 	unset PAGESTORE_URL
 }
 
-for test in help usage_errors missing_store stats_option databases sizes import sqlite export history snapshots maintain damage concurrent changing_file interrupt url; do
+for test in help usage_errors missing_store stats_option databases sizes import sqlite export history snapshots maintain damage concurrent changing_file interrupt follow url; do
 	test_$test
 done
 echo "$passed checks passed, $failures failed"
