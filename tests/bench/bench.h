@@ -38,6 +38,7 @@ extern const bench bench_commit_small_local, bench_commit_small_memory, bench_co
 extern const bench bench_bulk_local, bench_cold_scan_local;
 extern const bench bench_bytes_4k, bench_bytes_64k;
 extern const bench bench_open_reads;
+extern const bench bench_cache_begin_local; /* follow.c */
 extern const bench bench_s3_bulk, bench_s3_cold_scan, bench_s3_cold_scan_unzstd, bench_s3_cold_scan_gets;
 extern const bench bench_s3_cold_point, bench_s3_cold_point_local;
 extern const bench bench_compact_speed, bench_merge_speed, bench_space_amp, bench_space_amp_hot, bench_write_amp;
@@ -49,6 +50,7 @@ extern const bench bench_cache_read, bench_cache_memory;
 extern const bench bench_etcd_commit_small, bench_etcd_commit_requests, bench_etcd_commit_parallel;
 extern const bench bench_etcd_begin, bench_etcd_begin_requests;
 extern const bench bench_etcd_read_many, bench_etcd_read_many_requests, bench_etcd_idle;
+extern const bench bench_follow_lag, bench_follow_apply; /* etcd_follow.c */
 extern const bench bench_etcd_big_table_commit, bench_etcd_big_table_put;
 /* sqlite_….c */
 extern const bench bench_sqlite_point_read, bench_sqlite_scan;

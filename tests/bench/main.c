@@ -10,6 +10,7 @@ static const bench *const all[] = {
 	&bench_read_warm,	   &bench_pin_warm, &bench_begin_warm,	       &bench_cache_overhead,   &bench_commit_small_local,
 	&bench_commit_small_memory, &bench_commit_100_local,   &bench_bulk_local,	&bench_cold_scan_local,
 	&bench_bytes_4k,	   &bench_bytes_64k,	       &bench_open_reads,
+	&bench_cache_begin_local,
 	&bench_lookup_cost_1e6,	   &bench_lookup_cost_1e7,     &bench_lookup_absent_1e6, &bench_lookup_absent_1e7,
 	&bench_compact_speed,	   &bench_merge_speed,	       &bench_space_amp,	&bench_space_amp_hot,
 	&bench_write_amp,	   &bench_maintain_memory,     &bench_reader_stall,
@@ -29,6 +30,8 @@ static const bench *const large[] = {
 	&bench_etcd_commit_small,     &bench_etcd_commit_requests,  &bench_etcd_commit_parallel, &bench_etcd_begin,
 	&bench_etcd_begin_requests,   &bench_etcd_read_many,	    &bench_etcd_read_many_requests,
 	&bench_etcd_big_table_commit, &bench_etcd_big_table_put,    &bench_etcd_idle,
+	&bench_follow_lag,
+	&bench_follow_apply,
 #endif
 #if defined PGS_WITH_ETCD && defined PGS_WITH_SQLITE
 	&bench_sqlite_etcd_autocommit,
