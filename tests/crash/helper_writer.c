@@ -6,6 +6,8 @@
  *     helper_writer bank <url> <worker> <life> <milliseconds> serializable|snapshot local|servers
  *         Move money between the accounts; count transfers in the worker's own page; write the number of each to standard
  *         output once it is committed. See support/bank.h.
+ *     helper_writer follow <url> <milliseconds> local|servers
+ *         Follow; look at totals on what is known here, which never goes back.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,8 +80,34 @@ static int write_acks(const char *url)
 	return 1;
 }
 
+static int follow(const char *url, uint64_t ms, bool servers)
+{
+	pgs_store *store;
+	pgs_db *db;
+	uint64_t revision = 0, last = 0, end_ms = pgs__now_ms() + ms;
+	if (open_both(url, &store, &db) != 0 || pgs_follow_start(db, NULL, NULL) != PGS_OK)
+		return 1;
+	bank_worker worker = {.db = db, .servers = servers, .bound_ms = 100};
+	while (!worker.failure[0] && pgs__now_ms() < end_ms) {
+		worker.freshness = worker.freshness == PGS_LOCAL ? PGS_BOUNDED : PGS_LOCAL;
+		bank_check_total(&worker, 0, &revision);
+		if (revision < last && !worker.failure[0])
+			snprintf(worker.failure, sizeof worker.failure, "revision %llu comes after %llu",
+				 (unsigned long long)revision, (unsigned long long)last);
+		last = revision;
+		pgs__sleep_ms(1, 0);
+	}
+	if (worker.failure[0])
+		fprintf(stderr, "follower: %s\n", worker.failure);
+	pgs_db_close(db);
+	pgs_close(store);
+	return worker.failure[0] != '\0' || worker.snapshots == 0;
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 5 && strcmp(argv[1], "follow") == 0)
+		return follow(argv[2], (uint64_t)atoi(argv[3]), strcmp(argv[4], "servers") == 0);
 	if (argc == 3 && strcmp(argv[1], "acks") == 0)
 		return write_acks(argv[2]);
 	pgs_store *store;

@@ -63,6 +63,8 @@ static int64_t bank_total_at(bank_worker *w, uint64_t revision, uint64_t *revisi
 	pgs_txn *txn;
 	int64_t total = 0;
 	options.at_revision = revision;
+	options.freshness = revision ? PGS_LATEST : w->freshness;
+	options.bound_ms = w->bound_ms;
 	for (uint64_t i = 0; i < BANK_ACCOUNTS; i++) {
 		numbers[i] = i;
 		dst[i] = pages[i];
@@ -213,6 +215,18 @@ void bank_start(bank_life *l, const char *folder, const char *url, uint32_t run_
 	l->pid = fork();
 	if (l->pid == 0)
 		become_writer(arguments, folder, l->acks_path);
+}
+
+pid_t bank_follow(const char *folder, const char *url, uint32_t run_ms, bool servers)
+{
+	char ms[16];
+	snprintf(ms, sizeof ms, "%u", run_ms);
+	const char *const arguments[] = {"helper_writer", "follow", url, ms, servers ? "servers" : "local", NULL};
+	fflush(NULL);
+	pid_t pid = fork();
+	if (pid == 0)
+		become_writer(arguments, folder, "/dev/null");
+	return pid;
 }
 
 bool bank_read_acks(bank_life *l)

@@ -22,6 +22,7 @@ typedef struct bank_worker {
 	uint64_t end_ms;
 	uint32_t isolation;
 	bool servers;     /* they may be away for a moment */
+	uint32_t freshness, bound_ms; /* of the snapshots it looks at, if not the latest */
 	FILE *acks;       /* the number of each transfer, once it is committed; NULL = none */
 	uint64_t sent;    /* transfer n has the note "number.life-n" */
 	uint64_t committed, conflicts, snapshots;
@@ -58,6 +59,9 @@ typedef struct bank_life {
 /* Start the program helper_writer in `folder` on the store at `url`; it ends with this process at the latest. */
 void bank_start(bank_life *life, const char *folder, const char *url, uint32_t run_ms, bool servers,
 	uint32_t isolation);
+
+/* Start it to follow the database, and look at totals at less than the latest revision, for so long. */
+pid_t bank_follow(const char *folder, const char *url, uint32_t run_ms, bool servers);
 
 /* After its end: read what it acknowledged. */
 bool bank_read_acks(bank_life *life);
