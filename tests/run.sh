@@ -182,7 +182,8 @@ run_ctest() {
 	preset=$1 result=0
 	shift
 	rm -f "$logs/$stage.xml"
-	steadily ctest --test-dir "build/$preset" -j "$jobs" --output-on-failure --no-tests=error \
+	# One more than there are cores: some tests mostly wait.
+	steadily ctest --test-dir "build/$preset" -j $((jobs + 1)) --output-on-failure --no-tests=error \
 		--output-junit "$logs/$stage.xml" "$@" || result=$?
 	[ -f "$logs/$stage.xml" ] || return 1
 	skipped=$(($(reported skipped) + $(reported disabled)))
