@@ -194,7 +194,7 @@ static void pick_followers(sim_config *c, sim_rng *r)
 	if (rng_below(r, 6))
 		return;
 	c->fresh = (uint32_t[]){200, 600, 950}[rng_below(r, 3)];
-	c->mute = (c->troubles & SIM_ERRORS) && rng_below(r, 2) ? 300 : 0;
+	c->mute = (c->troubles & SIM_ERRORS) && rng_below(r, 2) ? 2000 : 0;
 	for (uint32_t i = 0; i < SIM_CLIENTS_MAX; i++) {
 		uint64_t kind = rng_below(r, 3); /* who never follows has what it did itself */
 		c->weights[i][SIM_OP_FOLLOW] = kind == 0 ? 0 : kind == 1 ? 10 : 60;
