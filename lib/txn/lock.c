@@ -204,6 +204,14 @@ static int break_lock(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms,
 	return result == PGS_EUNKNOWN ? PGS_OK : result; /* the next look tells */
 }
 
+/* A lock of this process's that could not be given back. It is deleted, not used: a request to delete it may still be
+ * on its way. */
+static int give_back_late(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms, pgs_error *err)
+{
+	int result = delete_lock(db, pgs__if_mod(pair->key, PGS_KV_EQUAL, pair->mod_revision), deadline_ms, err);
+	return result == PGS_EUNKNOWN ? PGS_OK : result;
+}
+
 /* Ask for a lock that was met: it may be kept by who does not need it. Failing is no error: it may end anyway. */
 static void ask(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms)
 {
@@ -229,6 +237,8 @@ static int refuse(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, u
 	pgs__lease lease = {.create_revision = pair->create_revision, .mod_revision = pair->mod_revision};
 	pgs__lease *const leases[] = {&lease};
 	(void)lock;
+	if (pgs__turn_was_left(db, pair->create_revision))
+		return give_back_late(db, pair, deadline_ms, err);
 	if (pgs__lock_decode(pair->value, &lease.holder) != PGS_OK)
 		lease.holder = (pgs__lock){.lease_ms = LEASE_MS};
 	pgs__observed_judge(&db->seen->writers, leases, 1, pgs__now_ms());
@@ -248,6 +258,8 @@ int pgs__writer_lock_begin(pgs_db *db, pgs__writer_lock *lock, uint32_t how, uin
 int pgs__writer_lock_wait(pgs_db *db, pgs__writer_lock *lock, const pgs_kv_pair *pair, uint64_t deadline_ms,
 			  pgs_error *err)
 {
+	if (pgs__turn_was_left(db, pair->create_revision))
+		return give_back_late(db, pair, deadline_ms, err);
 	if (is_dead(lock, pair))
 		return break_lock(db, pair, deadline_ms, err);
 	if (pgs__turn_met(db, pair->create_revision))
@@ -265,8 +277,10 @@ void pgs__writer_lock_release(pgs_db *db, pgs__writer_lock *lock, uint64_t deadl
 {
 	const pgs_kv_compare ours = if_created((pgs_slice){0}, lock->held);
 	int result = lock->held ? PGS_EIO : PGS_OK;
-	/* What is left there keeps all others out until its lease ends. */
+	/* What is left there keeps other processes out until its lease ends. */
 	for (int i = 0; result != PGS_OK && i < RELEASE_TRIES && (i == 0 || !pgs__deadline_passed(deadline_ms)); i++)
 		result = delete_lock(db, ours, deadline_ms, NULL);
+	if (result != PGS_OK)
+		pgs__turn_leave(db, lock->held);
 	lock->held = 0;
 }

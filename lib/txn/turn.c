@@ -170,6 +170,21 @@ void pgs__turn_taken(pgs_db *db, pgs__writer_lock *lock, uint64_t revision)
 	pthread_mutex_unlock(&db->turn.lock);
 }
 
+void pgs__turn_leave(pgs_db *db, uint64_t revision)
+{
+	pthread_mutex_lock(&db->turn.lock);
+	db->turn.left = revision;
+	pthread_mutex_unlock(&db->turn.lock);
+}
+
+bool pgs__turn_was_left(pgs_db *db, uint64_t revision)
+{
+	pthread_mutex_lock(&db->turn.lock);
+	bool left = db->turn.left == revision && db->turn.pid == getpid();
+	pthread_mutex_unlock(&db->turn.lock);
+	return left;
+}
+
 void pgs__turn_ended(pgs_db *db)
 {
 	pthread_mutex_lock(&db->turn.lock);

@@ -14,7 +14,8 @@
  *  - Who meets another process's lock twice asks for it: puts `k/w-asked` beside it. A commit that keeps the lock reads
  *    that key in its own transaction; when it is there the lock is given back at once, and not kept for ASKED_MS.
  *  - A thread gives it back when no transaction has begun with it for KEEP_MS. Without a thread it is not kept.
- *  - Aborting, failing, and closing the database give it back.
+ *  - Aborting, failing, and closing the database give it back. Where that fails, as the KV is away, its lease ends it
+ *    for others; this process remembers that it has left it there.
  *
  * Other commits of the process use the lock that is kept, rather than wait for it.
  *
@@ -63,7 +64,8 @@ typedef struct pgs__turn {
 	bool idle;             /* the thread sleeps until it is woken */
 	pgs__task thread;
 	pid_t pid;             /* whose all this is: a child made by fork() has neither lock nor thread */
-	uint64_t own;          /* create revision of the last lock this process took */
+	uint64_t own;          /* create revision of the last lock this process took, */
+	uint64_t left;         /* and of the last that could not be given back: it may still be there, unused */
 	uint64_t ended_ms;     /* the last transaction that began with it committed; 0 = none has */
 	uint64_t asked_ms;     /* others asked for it last; 0 = never */
 	uint64_t met;          /* create revision of another's lock, as met last, */
@@ -88,6 +90,12 @@ bool pgs__turn_is_worth_keeping(struct pgs_db *db, const pgs__writer_lock *lock)
 
 /* Whether a transaction that begins with the lock now comes soon after the one before. */
 bool pgs__turn_is_soon(struct pgs_db *db);
+
+/* The lock of this create revision could not be given back. */
+void pgs__turn_leave(struct pgs_db *db, uint64_t revision);
+
+/* Whether a lock that was met is one of those: nobody has it, whatever its lease says. */
+bool pgs__turn_was_left(struct pgs_db *db, uint64_t revision);
 
 /* The lock was put, with this create revision. */
 void pgs__turn_taken(struct pgs_db *db, pgs__writer_lock *lock, uint64_t revision);

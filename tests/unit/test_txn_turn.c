@@ -66,6 +66,14 @@ static pgs_txn *locked(pgs_db *db)
 	return t;
 }
 
+static bool is_left(pgs_db *db)
+{
+	pthread_mutex_lock(&db->turn.lock);
+	bool left = db->turn.left != 0;
+	pthread_mutex_unlock(&db->turn.lock);
+	return left;
+}
+
 static void set_ended(pgs_db *db, uint64_t ms)
 {
 	pthread_mutex_lock(&db->turn.lock);
@@ -79,6 +87,15 @@ static void extend(pgs_db *db)
 	pthread_mutex_lock(&db->turn.lock);
 	if (db->turn.kept.held)
 		db->turn.until_ms = pgs__now_ms() + LONG_MS;
+	pthread_mutex_unlock(&db->turn.lock);
+}
+
+/* It is given back now. */
+static void expire(pgs_db *db)
+{
+	pthread_mutex_lock(&db->turn.lock);
+	db->turn.until_ms = 1;
+	pthread_cond_broadcast(&db->turn.moved);
 	pthread_mutex_unlock(&db->turn.lock);
 }
 
@@ -366,6 +383,25 @@ static void test_txn_turn__a_child_leaves_it_alone(void **state)
 	assert_int_equal(look(s).lock, lock);
 }
 
+/* Cut off from the store while the lock is kept, the process cannot give it back. Once it can be reached again, it need not
+ * wait for the end of its own lease. */
+static void test_txn_turn__after_an_outage_it_is_not_in_the_way(void **state)
+{
+	stage *s = *state;
+	set_up(s);
+	keep(s);
+	pgs_fault_at(s->fault, 1, PGS_FAULT_STOP);
+	expire(s->db);
+	for (uint64_t end = pgs__now_ms() + SOON_MS; !is_left(s->db);) {
+		assert_true(pgs__now_ms() < end);
+		pgs__sleep_ms(1, 0);
+	}
+	assert_true(look(s).lock != 0);
+	pgs_fault_resume(s->fault);
+	write_locked(s, s->db, 5, T(7));
+	stage_expect(s, 5, T(7));
+}
+
 /* Whatever call fails, or loses its answer: commits are told apart, and in the end nobody is kept out. */
 static void test_txn_turn__faults(void **state)
 {
@@ -386,7 +422,7 @@ static void test_txn_turn__faults(void **state)
 			result = pgs_commit(t, NULL, NULL, NULL);
 		}
 		pgs_fault_at(s->fault, 0, PGS_FAULT_NONE);
-		assert_true(result == PGS_OK || result == PGS_EIO || result == PGS_EUNKNOWN); /* of a begin */ /* of a begin */
+		assert_true(result == PGS_OK || result == PGS_EIO || result == PGS_EUNKNOWN); /* of a begin */
 		if (result == PGS_OK)
 			stage_expect(s, 5, wanted);
 		pgs_abort(locked(s->db)); /* which gives it back, whatever was left */
@@ -413,6 +449,7 @@ int main(void)
 		TEST(test_txn_turn__what_is_kept_is_renewed),
 		TEST(test_txn_turn__closing_gives_it_back),
 		TEST(test_txn_turn__a_child_leaves_it_alone),
+		TEST(test_txn_turn__after_an_outage_it_is_not_in_the_way),
 		TEST(test_txn_turn__faults),
 	};
 	return stage_run("txn_turn", tests, sizeof tests / sizeof *tests, STAGE_ALL);
