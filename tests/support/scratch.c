@@ -38,8 +38,8 @@ const char *scratch_root(void)
 
 const char *scratch_path(const char *name)
 {
-	static char paths[4][300];
-	static unsigned next;
+	static _Thread_local char paths[4][300];
+	static _Thread_local unsigned next;
 	char *path = paths[next++ % 4];
 	snprintf(path, sizeof paths[0], "%s/%s", root, name);
 	return path;

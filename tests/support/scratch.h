@@ -10,7 +10,7 @@ int scratch_tear_down(void **state);
 /* The folder, while it is there. */
 const char *scratch_root(void);
 
-/* "<folder>/<name>", in one of a few buffers that serve in turn. */
+/* "<folder>/<name>", in one of a few buffers of the thread, which serve in turn. */
 const char *scratch_path(const char *name);
 
 void scratch_write(const char *path, const void *data, size_t size);

@@ -65,11 +65,12 @@ int stage_run(const char *name, const struct CMUnitTest *tests, size_t count, ui
 static void call_before(void *ctx, uint64_t call, const char *operation)
 {
 	stage *s = ctx;
+	void (*before)(stage * s, const char *operation) = s->before;
 	(void)call;
-	if (!s->before || s->in_before)
+	if (!before || s->in_before)
 		return;
 	s->in_before = true;
-	s->before(s, operation);
+	before(s, operation);
 	s->in_before = false;
 }
 

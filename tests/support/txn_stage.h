@@ -13,6 +13,7 @@
 #ifndef PGS_TESTS_TXN_STAGE_H
 #define PGS_TESTS_TXN_STAGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -50,9 +51,9 @@ struct stage {
 	char root[24];
 	pgs_db_options options;
 	uint32_t page_size;
-	/* Called before each call of `store` to its backends; it may use other_db. */
-	void (*before)(stage *s, const char *operation);
-	bool in_before;
+	/* Called before each call of `store` to its backends, in whatever thread; it may use other_db. */
+	void (*_Atomic before)(stage *s, const char *operation);
+	atomic_bool in_before;
 	uint64_t calls[4]; /* for tests' own use */
 	pgs_txn *txn;
 	uint64_t page;
