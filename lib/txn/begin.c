@@ -1,6 +1,7 @@
 /* Beginning and ending transactions. */
 #include "txn/upload.h"
 
+#include "txn/early.h"
 #include "txn/history.h"
 #include "txn/named.h"
 #include "txn/newest.h"
@@ -182,6 +183,7 @@ void pgs__txn_free(pgs_txn *t)
 {
 	pgs__read_ahead_stop(t);
 	pgs__upload_stop(t);
+	pgs__early_free(t);
 	pgs__txn_release_pins(t);
 	for (size_t i = 0; i < t->write_count; i++) {
 		pgs__free(t->writes[i].page);

@@ -9,6 +9,7 @@
  *
  * A delta against its base depends on what the page held: the commit compares that unchanged (invariant 6).
  */
+#include "txn/early.h"
 #include "txn/upload.h"
 
 #include <stdlib.h>
@@ -133,6 +134,11 @@ static int refuse_collision(placing *p, const pgs__write *w)
 			       (unsigned long long)w->page_no);
 }
 
+static bool was_made_early(const pgs__write *w)
+{
+	return w->early && w->early->frame;
+}
+
 /* Equal and zero pages. What is left has its id in w->pointer.id. */
 static int place_simple(placing *p, size_t i)
 {
@@ -148,7 +154,9 @@ static int place_simple(placing *p, size_t i)
 		decide(w, PGS__POINTER_ZERO, NULL);
 		return PGS_OK;
 	}
-	w->pointer.id = pgs__page_id_of(contents->secret, w->page_no, w->page, contents->page_size);
+	w->pointer.id = was_made_early(w)
+				? w->early->id
+				: pgs__page_id_of(contents->secret, w->page_no, w->page, contents->page_size);
 	if (was_zero || !pgs__page_id_equal(&w->pointer.id, &old->id))
 		return PGS_OK;
 	int result = refuse_collision(p, w);
@@ -232,10 +240,15 @@ static int keep_delta(placing *p, pgs__write *w, pgs_slice delta)
 static int keep_frame(pgs_txn *t, pgs__write *w, pgs_slice content, pgs_error *err)
 {
 	pgs__page_id id = w->pointer.id;
-	w->frame = pgs__malloc(content.size);
-	if (!w->frame)
-		return pgs__error_nomem(err, "compressed page");
-	memcpy(w->frame, content.data, content.size);
+	if (w->early && content.data == w->early->frame) {
+		w->frame = w->early->frame;
+		w->early->frame = NULL;
+	} else {
+		w->frame = pgs__malloc(content.size);
+		if (!w->frame)
+			return pgs__error_nomem(err, "compressed page");
+		memcpy(w->frame, content.data, content.size);
+	}
 	w->frame_size = (uint32_t)content.size;
 	t->frame_bytes += content.size;
 	decide(w, PGS__POINTER_FULL, &id);
@@ -281,7 +294,8 @@ static int place_content(placing *p, size_t i)
 	/* Few pages compress to less than a quarter: before the deltas have cost that, it is not worth knowing. */
 	if (result != PGS_OK || (kept && !delta_is_spent(w, pgs__txn_page_size(p->t) / 4)))
 		return result;
-	pgs_slice content = pgs__compress_page(p->bench, w->page);
+	pgs_slice content = was_made_early(w) ? (pgs_slice){w->early->frame, w->early->frame_size}
+					      : pgs__compress_page(p->bench, w->page);
 	if (kept && !delta_is_spent(w, content.size))
 		return PGS_OK;
 	/* Inside its pointer a page is no base for later deltas. One that is known to change shall become one. */
@@ -356,6 +370,7 @@ int pgs__txn_place(pgs_txn *t, bool spill, uint64_t deadline_ms, pgs_error *err)
 	if (!pending)
 		return pgs__error_nomem(err, "placing pages");
 	size_t count = 0;
+	pgs__early_finish(t);
 	for (size_t i = 0; i < t->write_count; i++)
 		if (t->writes[i].state == PGS__WRITE_PENDING)
 			pending[count++] = &t->writes[i];
@@ -363,6 +378,8 @@ int pgs__txn_place(pgs_txn *t, bool spill, uint64_t deadline_ms, pgs_error *err)
 		qsort(pending, count, sizeof *pending, by_page);
 	int result = place_all(t, pending, count, deadline_ms, err);
 	pgs__free(pending);
+	if (result == PGS_OK)
+		pgs__early_free(t);
 	if (result == PGS_OK && t->frame_bytes >= FILE_BYTES_MIN)
 		result = pgs__upload_frames(t, deadline_ms, err);
 	if (result != PGS_OK)

@@ -5,7 +5,7 @@
  *
  *   begin.c       begin, abort, and what they hold       read.c     reads, pins, prefetch
  *   load.c        pages past the cache                   read_ahead.c  what is read in order
- *   upload.c      full contents ahead of the commit
+ *   upload.c      full contents ahead of the commit, compressed before that by early.c
  *   write.c       buffered writes, truncate, attributes  place.c    where a page's new content goes
  *   commit.c      commits and their outcomes             attempt.c  their KV transaction, and why it failed
  *   validate.c    what it compares                       payload.c  what it puts
@@ -24,6 +24,18 @@
 #include "util/clock.h"
 #include "util/map.h"
 
+/* A new page, hashed and compressed ahead of its placement (early.c). */
+typedef struct pgs__early_page {
+	uint64_t page_no;
+	uint8_t *page;
+	bool given;      /* the page is the batch's: its write has another */
+	pgs__page_id id;
+	uint8_t *frame;  /* NULL: nothing was made */
+	uint32_t frame_size;
+} pgs__early_page;
+
+typedef struct pgs__early pgs__early;
+
 /* A page this transaction wrote. */
 typedef enum pgs__write_state {
 	PGS__WRITE_PENDING, /* `page` is what was written; nothing decided */
@@ -35,6 +47,7 @@ typedef struct pgs__write {
 	uint64_t page_no;
 	pgs__write_state state;
 	uint8_t *page;          /* page_size bytes, or NULL once spilled */
+	pgs__early_page *early; /* PENDING: what another thread makes of it, or NULL */
 	pgs__pointer pointer;   /* READY; its delta is in the transaction's arena */
 	uint64_t seen_revision; /* READY: mod revision of the p/ key at the snapshot */
 	bool depends;           /* READY: the pointer's base belongs to what the page held, to be compared unchanged */
@@ -108,6 +121,8 @@ struct pgs_txn {
 	pgs__map write_index;   /* page → index in writes */
 	pgs__write *writes;
 	size_t write_count, write_capacity;
+	pgs__early *early;      /* batches of new pages, the newest first */
+	size_t early_next;      /* of writes: the first that no batch has looked at */
 	uint64_t buffered_bytes; /* of `page` buffers of pending writes */
 	uint64_t frame_bytes;    /* of frames not yet in a file */
 	pgs__attr_write *attr_writes;

@@ -1,5 +1,5 @@
 /* Buffered writes, truncation and attributes: nothing here reaches a backend but for a full write buffer. */
-#include "txn/txn.h"
+#include "txn/early.h"
 
 #include "txn/named.h"
 #include "util/alloc.h"
@@ -78,7 +78,7 @@ int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 	if (result != PGS_OK)
 		return result;
 	bool was_pending = w->state == PGS__WRITE_PENDING;
-	uint8_t *page = w->page ? w->page : pgs__malloc(page_size);
+	uint8_t *page = w->page && !pgs__early_is_busy(txn, w) ? w->page : pgs__malloc(page_size);
 	if (!page) {
 		if (w->state == PGS__WRITE_DROPPED) /* only just added */
 			pgs__map_remove(&txn->write_index, page_no);
@@ -86,6 +86,7 @@ int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 	}
 	if (w->state == PGS__WRITE_READY)
 		reset_write(txn, w);
+	pgs__early_drop(txn, w);
 	memcpy(page, src, page_size);
 	w->page = page;
 	w->state = PGS__WRITE_PENDING;
@@ -93,6 +94,7 @@ int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 		txn->buffered_bytes += page_size;
 	if (page_no >= txn->page_count)
 		txn->page_count = page_no + 1;
+	pgs__early_note(txn);
 	return PGS_OK;
 }
 
@@ -106,6 +108,7 @@ static void drop_writes_from(pgs_txn *t, uint64_t page_count)
 			continue;
 		if (w->state == PGS__WRITE_PENDING)
 			t->buffered_bytes -= pgs__txn_page_size(t);
+		pgs__early_drop(t, w);
 		reset_write(t, w);
 		pgs__free(w->page);
 		w->page = NULL;
