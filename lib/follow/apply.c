@@ -196,7 +196,7 @@ static int apply_commit(pgs__follower *f, const pgs__revision_events *r, const f
 	if (!in->x)
 		return pgs__error(err, PGS_ECORRUPT, "database %s: the commit of revision %llu has no changelog entry",
 				  f->db->name, (unsigned long long)r->revision);
-	int result = pgs__change_open(f->db, in->x->value, deadline_ms, &c.change, &c.runs, &c.file, err);
+	int result = pgs__change_open_watched(f->db, in->x, deadline_ms, &c.change, &c.runs, &c.file, err);
 	if (result != PGS_OK)
 		return result;
 	move_cache(f, &c);

@@ -2,6 +2,7 @@
  * without listing the rest. */
 #include "txn/changes.h"
 
+#include "txn/snapshot.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -60,6 +61,23 @@ int pgs__change_open(pgs_db *db, pgs_slice value, uint64_t deadline_ms, pgs__cha
 	return result;
 }
 
+int pgs__change_open_watched(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms, pgs__change *change,
+			     pgs_slice *runs, uint8_t **file, pgs_error *err)
+{
+	uint64_t oldest;
+	pgs_error e = PGS_ERROR_INIT;
+	int result = pgs__change_open(db, pair->value, deadline_ms, change, runs, file, err);
+	if (result != PGS_ECORRUPT)
+		return result;
+	int asked = pgs__oldest_readable(db, &oldest, deadline_ms, &e);
+	if (asked != PGS_OK) /* no damage as long as it is not known to be any */
+		return pgs__error(err, asked, "%s", e.message);
+	if (pair->mod_revision > oldest)
+		return result;
+	return pgs__error(err, PGS_EOLDREV, "the changelog of revision %llu has been collected",
+			  (unsigned long long)pair->mod_revision);
+}
+
 static int visit_event(pgs_db *db, const pgs_kv_event *event, uint64_t deadline_ms, pgs__change_visitor visit,
 		       void *ctx, pgs_error *err)
 {
@@ -68,7 +86,7 @@ static int visit_event(pgs_db *db, const pgs_kv_event *event, uint64_t deadline_
 	uint8_t *file;
 	if (event->deleted)
 		return PGS_OK;
-	int result = pgs__change_open(db, event->pair.value, deadline_ms, &change, &runs, &file, err);
+	int result = pgs__change_open_watched(db, &event->pair, deadline_ms, &change, &runs, &file, err);
 	if (result == PGS_OK && change.kind != PGS__CHANGE_ABORTED)
 		result = visit(ctx, event->pair.mod_revision, &change, runs);
 	pgs__free(file);

@@ -18,4 +18,9 @@ int pgs__changes_read(pgs_db *db, uint64_t after, uint64_t through, uint64_t dea
 int pgs__change_open(pgs_db *db, pgs_slice value, uint64_t deadline_ms, pgs__change *change, pgs_slice *runs,
 		     uint8_t **file, pgs_error *err);
 
+/* The same for an entry that a watch delivered, perhaps long after it was put: PGS_EOLDREV if it has been collected since,
+ * and its file with it. */
+int pgs__change_open_watched(pgs_db *db, const pgs_kv_pair *pair, uint64_t deadline_ms, pgs__change *change,
+			     pgs_slice *runs, uint8_t **file, pgs_error *err);
+
 #endif
