@@ -87,6 +87,8 @@ int pgs_write(pgs_txn *txn, uint64_t page_no, const void *src)
 	if (w->state == PGS__WRITE_READY)
 		reset_write(txn, w);
 	pgs__early_drop(txn, w);
+	if (w->page != page)
+		pgs__free(w->page); /* the thread had it just now, and is done */
 	memcpy(page, src, page_size);
 	w->page = page;
 	w->state = PGS__WRITE_PENDING;
