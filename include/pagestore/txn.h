@@ -187,7 +187,9 @@ bool pgs_prefetch_is_useful(const pgs_db *db);
 
 /* Write page `page_no` from `src` (page size bytes, copied); raises the page
  * count to page_no + 1 if it was lower. Past the write buffer's size, pages
- * are compressed and uploaded ahead of the commit. Errors: EINVAL (page
+ * are compressed and uploaded ahead of the commit. New pages of a large
+ * transaction are compressed by a thread of the library's, which ends with
+ * the transaction at the latest. Errors: EINVAL (page
  * number), EREADONLY, ENOMEM, EIO, ETIMEOUT, ENOSPC (while spilling; also
  * the soft quota, before anything is uploaded).
  * Since 0.1. */
