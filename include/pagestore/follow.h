@@ -48,7 +48,7 @@ typedef struct pgs_follow_options {
 	uint32_t fetch;       /* PGS_FETCH_… */
 	uint32_t confirm_ms;  /* how often to ask the KV whether anything was missed; 0 = 1000. More often, while
 			       * transactions begin with PGS_BOUNDED: so often that these need not ask */
-	uint64_t fetch_bytes_per_s; /* bound on what is fetched, in bytes of pages; 0 = none */
+	uint64_t fetch_bytes_per_s; /* bound on what is fetched, in bytes that come from KV and blob store; 0 = none */
 } pgs_follow_options;
 
 #define PGS_FOLLOW_OPTIONS_INIT { sizeof(pgs_follow_options), 0, 0, 0 }
@@ -68,6 +68,15 @@ void pgs_follow_stop(pgs_db *db);
  * (database dropped), the KV's and blob store's, ECORRUPT, EVERSION, ENOMEM. Since 0.1. */
 int pgs_follow_step(pgs_db *db, uint32_t timeout_ms, pgs_error *err);
 
+/* What waits to be fetched, in the order in which it is. */
+enum {
+	PGS_FETCH_QUEUE_COMMITS = 0, /* pages of commits that were just applied: contents are in the KV for a while */
+	PGS_FETCH_QUEUE_FILES = 1,   /* sorted files that were just registered: their tables and filters */
+	PGS_FETCH_QUEUE_HOT = 2,     /* pages that somebody has read */
+	PGS_FETCH_QUEUE_FILL = 3,    /* PGS_FETCH_ALL: page numbers, from where it has come to up to the page count */
+	PGS_FETCH_QUEUES = 4
+};
+
 typedef struct pgs_follow_stat {
 	uint32_t struct_size;
 	bool running;          /* on a thread of its own */
@@ -82,9 +91,18 @@ typedef struct pgs_follow_stat {
 	uint64_t pages_waiting; /* to be, by fetch_bytes_per_s; those of the beginning not counted */
 	uint64_t restarts;     /* times it had to start over: history was gone */
 	uint64_t reconnects;   /* times the watch failed, or fell silent */
+	uint64_t bytes_fetched;  /* received from KV and blob store for what was fetched */
+	uint64_t fetch_requests; /* sent for that: to the KV, and ranges of blobs */
+	uint64_t files_fetched;  /* sorted files whose table and filter were read */
+	uint64_t queued[PGS_FETCH_QUEUES]; /* waiting now, by PGS_FETCH_QUEUE_… */
+	uint64_t queue_dropped;  /* had no room in a queue: who reads it fetches it */
+	uint64_t pages_used, bytes_used;     /* of the pages that were fetched, those that somebody read since, */
+	uint64_t pages_wasted, bytes_wasted; /* and those that went, or were changed, before anybody did; in bytes as they
+					      * are kept. In neither: those that wait for their reader */
 } pgs_follow_stat;
 
-#define PGS_FOLLOW_STAT_INIT { sizeof(pgs_follow_stat), false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define PGS_FOLLOW_STAT_INIT { sizeof(pgs_follow_stat), false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+			       { 0, 0, 0, 0 }, 0, 0, 0, 0, 0 }
 
 /* What the follower of this process has done; zeros where there was none. No I/O. stat->struct_size must be set.
  * Errors: EINVAL. Since 0.1. */

@@ -238,19 +238,24 @@ static void fill(pgs__follower *f, uint64_t deadline_ms)
 static void fetch(pgs__follower *f, uint64_t deadline_ms)
 {
 	uint64_t now = pgs__now_ms(), rate = f->options.fetch_bytes_per_s;
+	pgs_cost cost = PGS_COST_INIT;
 	bool may = !f->packs_due && now >= f->fetch_ms;
 	if (may && f->fetch_count == 0)
 		fill(f, deadline_ms);
 	size_t count = may ? f->fetch_count : 0;
 	if (count) {
-		pgs__load_ahead(&f->at, f->fetch, count, deadline_ms, NULL);
+		pgs__load_ahead(&f->at, f->fetch, count, deadline_ms, &cost);
 		if (rate)
-			f->fetch_ms = now + count * f->db->contents.page_size * 1000 / rate;
+			f->fetch_ms = now + (cost.kv_bytes_received + cost.blob_bytes_received) * 1000 / rate;
 		f->fetch_count = 0;
 	}
 	pthread_mutex_lock(&f->lock);
 	f->stat.pages_fetched += count;
-	f->stat.pages_waiting = f->fetch_count;
+	f->stat.pages_waiting = f->stat.queued[PGS_FETCH_QUEUE_COMMITS] = f->fetch_count;
+	f->stat.queued[PGS_FETCH_QUEUE_FILL] =
+		f->options.fetch == PGS_FETCH_ALL && f->fill_page < f->at.extent ? f->at.extent - f->fill_page : 0;
+	f->stat.bytes_fetched += cost.kv_bytes_received + cost.blob_bytes_received;
+	f->stat.fetch_requests += cost.kv_requests + cost.blob_gets;
 	pthread_mutex_unlock(&f->lock);
 }
 
