@@ -13,7 +13,8 @@
  *  F4 What the watch says tells nothing of now. Only a linearizable read of t and z that finds what was applied does, and
  *     it tells of the moment before it was sent.
  *
- * What is watched is everything from e to z: attributes and contents, which are read when they are wanted, are not.
+ * What is watched is everything from e to z: contents, which are read when they are wanted, and attributes, which the
+ * changelog names, are not.
  */
 #ifndef PGS_FOLLOW_FOLLOWER_H
 #define PGS_FOLLOW_FOLLOWER_H
@@ -21,7 +22,9 @@
 #include <pagestore/follow.h>
 
 #include "codec/changelog.h"
+#include "local_cache/mirror.h"
 #include "txn/newest.h"
+#include "util/arena.h"
 #include "util/task.h"
 
 #define PGS__FETCH_LIST 1024 /* pages fetched after a batch of events, at the most */
@@ -108,6 +111,22 @@ int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms);
 
 /* Apply the batch, as far as it was seen, to the mirror, if we keep it. */
 void pgs__follow_mirror_apply(pgs__follower *f, const pgs_kv_events *batch, uint64_t deadline_ms);
+
+/* --- mirror_changes.c ------------------------------------------------------------------- */
+
+typedef struct pgs__mirror_changes {
+	pgs__follower *f;
+	uint64_t deadline_ms;
+	pgs_error *err;
+	pgs__mirror_change *list; /* keys and values borrow from the batch */
+	size_t count, capacity;
+	pgs__arena arena;
+} pgs__mirror_changes;
+
+/* What the batch, as far as it was seen, changes of what is mirrored, attributes too. ECORRUPT, EVERSION, ENOMEM; to be
+ * freed in any case. */
+int pgs__mirror_changes_of(pgs__mirror_changes *c, const pgs_kv_events *batch);
+void pgs__mirror_changes_free(pgs__mirror_changes *c);
 
 /* Let another follower keep it. */
 void pgs__follow_mirror_leave(pgs__follower *f);

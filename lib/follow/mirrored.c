@@ -22,14 +22,7 @@
 #define FLUSH_MS 1000
 #define CHECKPOINT_MS 60000
 
-static const char mirrored_kinds[] = "egmoptz";
-
-static bool is_mirrored(pgs_slice key)
-{
-	const char *bytes = key.data;
-	return key.size > PGS__PREFIX_SIZE + 1 && bytes[PGS__PREFIX_SIZE + 1] &&
-	       strchr(mirrored_kinds, bytes[PGS__PREFIX_SIZE + 1]);
-}
+static const char mirrored_kinds[] = "aegmoptz";
 
 void pgs__follow_mirror_leave(pgs__follower *f)
 {
@@ -120,7 +113,7 @@ static int load(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 	loading l = {f->db->contents.disk, pgs__db_backend(f->db), pgs__db_prefix(f->db), f->at.kv_revision, deadline_ms, err};
 	int result = pgs__mirror_load_begin(l.disk, l.revision, deadline_ms, err);
 	for (const char *kind = mirrored_kinds; result == PGS_OK && *kind; kind++)
-		result = *kind == 'o' || *kind == 'p' ? load_kind(&l, *kind, &space) : load_single(&l, *kind);
+		result = strchr("aop", *kind) ? load_kind(&l, *kind, &space) : load_single(&l, *kind);
 	if (result == PGS_OK)
 		result = pgs__mirror_load_end(l.disk, l.revision, deadline_ms, err);
 	if (result == PGS_OK)
@@ -201,20 +194,15 @@ int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms)
 void pgs__follow_mirror_apply(pgs__follower *f, const pgs_kv_events *batch, uint64_t deadline_ms)
 {
 	pgs_error err = PGS_ERROR_INIT;
-	size_t count = 0;
+	pgs__mirror_changes c = {.f = f, .deadline_ms = deadline_ms, .err = &err};
 	if (!f->mirrors || f->seen <= f->mirrored)
 		return;
-	pgs__mirror_change *changes = pgs__calloc(batch->count + 1, sizeof *changes);
-	for (size_t i = 0; changes && i < batch->count; i++) {
-		const pgs_kv_event *e = &batch->events[i];
-		if (e->pair.mod_revision <= f->seen && is_mirrored(e->pair.key))
-			changes[count++] = (pgs__mirror_change){e->pair, e->deleted};
-	}
+	int result = pgs__mirror_changes_of(&c, batch);
 	uint64_t horizon = f->at.floor < f->seen ? f->at.floor : f->seen;
-	int result = changes ? pgs__mirror_apply(f->db->contents.disk, f->mirrored, f->seen, horizon, changes, count,
-						 deadline_ms, &f->mirrored, &err)
-			     : pgs__error_nomem(&err, "mirror");
-	pgs__free(changes);
+	if (result == PGS_OK)
+		result = pgs__mirror_apply(f->db->contents.disk, f->mirrored, f->seen, horizon, c.list, c.count, deadline_ms,
+					   &f->mirrored, &err);
+	pgs__mirror_changes_free(&c);
 	if (result == PGS_EOLDREV)
 		f->load_due = true; /* somebody has reset it */
 	else if (result != PGS_OK)

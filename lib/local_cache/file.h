@@ -30,7 +30,7 @@
 #include "local_cache/shared.h"
 #include "util/cursor.h"
 
-#define PGS__CACHE_FORMAT 1
+#define PGS__CACHE_FORMAT 2
 #define PGS__CACHE_KEY_MAX 511 /* LMDB's */
 
 /* Contents that wait to be written. */

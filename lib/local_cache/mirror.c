@@ -10,6 +10,13 @@
 
 #define GIVE_UP_WAIT_MS 20
 
+bool pgs__mirror_holds(pgs_slice key)
+{
+	static const char kinds[] = "aegmoptz";
+	const char *bytes = key.data;
+	return key.size > PGS__PREFIX_SIZE + 1 && bytes[PGS__PREFIX_SIZE + 1] && strchr(kinds, bytes[PGS__PREFIX_SIZE + 1]);
+}
+
 static pgs__shared_slot *slot_of(const pgs__disk_db *db)
 {
 	return &db->file->state.words->slots[db->slot];
@@ -136,6 +143,8 @@ static bool folded_before(const reading *r, pgs_slice kv_key, pgs_slice value)
 
 static pgs__mirror_answer answer_of(const reading *r, pgs_slice kv_key, const pgs__mirror_record *record)
 {
+	if (record->unread)
+		return PGS__MIRROR_UNKNOWN;
 	if (record->dead)
 		return record->mod_revision <= r->at ? PGS__MIRROR_ABSENT : PGS__MIRROR_UNKNOWN;
 	if (record->mod_revision <= r->at || folded_before(r, kv_key, record->value))

@@ -3,9 +3,9 @@
  *     follower: load once ──→ [sequence = L] ── apply ──→ [sequence = S] ── apply ──→ …
  *     readers:  get(keys, at R): each is present, absent, or unknown
  *
- * It holds KV pairs word for word, with their revisions; which kinds of keys is the follower's choice, and it must be
- * the same for all processes. So what reads pointers, packs and folds in the KV's answers reads
- * them here by the same code. Never x/ (changelog) and c/ (contents).
+ * It holds KV pairs word for word, with their revisions: what snapshots, pointers and attributes are made of
+ * (pgs__mirror_holds()). So what reads pointers, packs and folds in the KV's answers reads them here by the same code.
+ * Never c/ (contents), and of x/ (changelog) only which entry the last one was: the *proof* of the history it belongs to.
  *
  *  M1 The *sequence* S is a KV revision: everything that was done to mirrored keys in revisions up to S is in the mirror,
  *     and nothing that was done later. It moves in the same LMDB transaction as the keys, and only forward.
@@ -15,6 +15,8 @@
  *     for that, until the *horizon* has passed it; R below the horizon is unknown altogether.
  *     A folded pointer counts with its own age w: folding changes no page.
  *  M3 A reader at R > S is told nothing.
+ *  M4 Of an attribute it may know no more than when it was changed: then its value was too large to be kept, or could not
+ *     be read. Its answer is "unknown".
  *
  * So a transaction that began at S keeps getting right answers while others move the mirror on; it asks the KV for what
  * changed since it began.
@@ -29,6 +31,9 @@
 #include <pagestore/sys/kv.h>
 
 #include "local_cache/disk_cache.h"
+
+/* Whether such keys are mirrored. */
+bool pgs__mirror_holds(pgs_slice key);
 
 /* --- where it stands ---------------------------------------------------------------- */
 
@@ -94,10 +99,12 @@ int pgs__mirror_range(pgs__disk_db *db, uint64_t at, pgs_slice first, pgs_slice 
 typedef struct pgs__mirror_change {
 	pgs_kv_pair pair;
 	bool deleted;
+	bool unread; /* an attribute that was put, and whose value is not known (M4); likewise */
 } pgs__mirror_change;
 
-/* Bring the mirror from S to `to`: `changes` is all that was done to mirrored keys in (from, to], in the order of
- * revisions, from <= S. (What the mirror has already is left alone, so overlap does no harm.) `horizon`: rises to it, if
+/* Bring the mirror from S to `to`: `changes` is all that was done to mirrored keys in (from, to], each key's in the order of
+ * revisions, from <= S; of attributes what there is at `to` is enough. (What the mirror has already is left alone, so
+ * overlap does no harm; neither do changes of other keys.) `horizon`: rises to it, if
  * higher; at most `to`. The KV's floor is a good one, as nothing older can be asked there either.
  * *sequence (may be NULL) is where the mirror is afterwards. PGS_OK also when it was at `to` or further, and nothing was
  * done. PGS_EOLDREV: S is before `from`, or 0: something in between is missing. One LMDB transaction (M1). */

@@ -9,6 +9,8 @@
 #define CLEAR_MAX 512 /* records at a time */
 #define GIVE_UP_PAGES 16
 #define GIVE_UP_WAIT_MS 1000
+enum { KIND_PAIR, KIND_TOMBSTONE, KIND_UNREAD };
+
 #define HEAD_MAX 128  /* bytes before a record's value, at most; and what a buffer asks for at once */
 
 /* --- the head --------------------------------------------------------------------------- */
@@ -162,7 +164,9 @@ bool pgs__mirror_record_decode(MDB_val key, MDB_val value, pgs__mirror_record *o
 	out->mod_revision = pgs__read_varint(&r);
 	out->create_revision = out->mod_revision - pgs__read_varint(&r);
 	out->version = pgs__read_varint(&r);
-	out->dead = pgs__read_u8(&r) != 0;
+	uint8_t kind = pgs__read_u8(&r);
+	out->dead = kind == KIND_TOMBSTONE;
+	out->unread = kind == KIND_UNREAD;
 	if (pgs__reader_left(&r) < PGS__SEAL_SIZE)
 		return false;
 	out->value = pgs__read_slice(&r, pgs__reader_left(&r) - PGS__SEAL_SIZE);
@@ -186,7 +190,7 @@ int pgs__mirror_record_put(pgs__cache_file *file, MDB_txn *txn, const pgs__mirro
 	pgs__put_varint(&head, in->mod_revision);
 	pgs__put_varint(&head, in->mod_revision - in->create_revision);
 	pgs__put_varint(&head, in->version);
-	pgs__put_u8(&head, in->dead);
+	pgs__put_u8(&head, in->dead ? KIND_TOMBSTONE : in->unread ? KIND_UNREAD : KIND_PAIR);
 	size_t size = head.size + in->value.size;
 	MDB_val k = pgs__val(key->bytes, key->size), v = {size + PGS__SEAL_SIZE, NULL};
 	int rc = mdb_put(txn, file->mirror, &k, &v, MDB_RESERVE);

@@ -1,7 +1,8 @@
 /* How the mirror is kept in the tables `mirror`, `dead` and `meta`.
  *
  *     mirror   number (4), tail of a KV key (behind the database's prefix)
- *              → varint mod revision   varint mod - create revision   varint version   u8 1 = a tombstone   value   u32 check
+ *              → varint mod revision   varint mod - create revision   varint version   u8 kind   value   u32 check
+ *                kind: 0 a pair, 1 a tombstone, 2 a pair without its value (M4)
  *     dead     number (4), mod revision (8), tail → nothing: where the tombstones are, oldest first
  *     meta     'm' slot → u32 number, and the numbers of pgs__mirror_head
  *
@@ -41,7 +42,7 @@ bool pgs__mirror_dead_key_of(pgs__mirror_key *out, uint64_t revision, const pgs_
 
 typedef struct pgs__mirror_record {
 	uint64_t mod_revision, create_revision, version;
-	bool dead;
+	bool dead, unread;
 	pgs_slice value; /* LMDB's */
 	uint64_t hash;   /* its part of the digest */
 } pgs__mirror_record;

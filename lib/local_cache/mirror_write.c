@@ -11,6 +11,7 @@
 #define CHUNK_BYTES (256u << 10) /* or so much of them */
 #define SHARE 2                  /* the mirror may have one in so many of the file's pages */
 #define TOMBSTONES_MAX 100000    /* past that the horizon rises */
+#define ATTR_KEPT_MAX 1024       /* bytes of an attribute: larger ones are asked of the KV */
 #define PRUNE_LEAST 64           /* tombstones in one transaction, and as many again as it has changes */
 
 typedef struct writing {
@@ -73,10 +74,13 @@ static int put_record(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs
 	return rc;
 }
 
-static pgs__mirror_record record_of(const pgs_kv_pair *pair, bool dead)
+static pgs__mirror_record record_of(const pgs_kv_pair *pair, bool dead, bool unread)
 {
-	pgs__mirror_record r = {.mod_revision = pair->mod_revision, .create_revision = pair->mod_revision, .dead = dead};
-	if (dead)
+	pgs_slice name;
+	bool too_large = pair->value.size > ATTR_KEPT_MAX && pgs__key_tail(pair->key, 'a', &name);
+	pgs__mirror_record r = {.mod_revision = pair->mod_revision, .create_revision = pair->mod_revision, .dead = dead,
+				.unread = !dead && (unread || too_large)};
+	if (dead || r.unread)
 		return r;
 	r.create_revision = pair->create_revision;
 	r.version = pair->version;
@@ -127,8 +131,8 @@ static int put_dead(pgs__cache_file *file, MDB_txn *txn, uint64_t revision, cons
 static int apply_one(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs__mirror_change *c)
 {
 	pgs__mirror_key key;
-	pgs__mirror_record old = {0}, fresh = record_of(&c->pair, c->deleted);
-	if (c->pair.mod_revision <= w->head.sequence || c->pair.mod_revision > w->to)
+	pgs__mirror_record old = {0}, fresh = record_of(&c->pair, c->deleted, c->unread);
+	if (c->pair.mod_revision <= w->head.sequence || c->pair.mod_revision > w->to || !pgs__mirror_holds(c->pair.key))
 		return 0;
 	if (!pgs__mirror_key_of(&key, w->db, w->head.number, c->pair.key))
 		return EINVAL;
@@ -136,8 +140,8 @@ static int apply_one(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs_
 	bool there = !rc;
 	if (rc && rc != MDB_NOTFOUND)
 		return rc;
-	if ((there && old.mod_revision >= fresh.mod_revision) || (!there && c->deleted))
-		return 0;
+	if (there && old.mod_revision >= fresh.mod_revision)
+		return 0; /* a deletion leaves its tombstone in any case: what was there meanwhile may not have been told */
 	rc = there && !old.dead ? supersede(file, txn, w->db, c->pair.key, old.value, c->deleted ? NULL : &fresh.value)
 				: 0;
 	if (!rc && there)
@@ -336,13 +340,13 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 static int load_put(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs_kv_pair *pair)
 {
 	pgs__mirror_key key;
-	pgs__mirror_record old, fresh = record_of(pair, false);
+	pgs__mirror_record old, fresh = record_of(pair, false, false);
 	if (!pgs__mirror_key_of(&key, w->db, w->head.number, pair->key))
 		return EINVAL;
 	int rc = pgs__mirror_record_get(file, txn, &key, &old);
 	if (rc && rc != MDB_NOTFOUND)
 		return rc;
-	if (!rc && !old.dead && old.mod_revision == fresh.mod_revision && old.version == fresh.version &&
+	if (!rc && !old.dead && old.unread == fresh.unread && old.mod_revision == fresh.mod_revision && old.version == fresh.version &&
 	    old.create_revision == fresh.create_revision && pgs__slice_equal(old.value, fresh.value))
 		return 0;
 	if (!rc)

@@ -155,16 +155,6 @@ static void take_mirrored(void *ctx, size_t index, pgs__mirror_answer answer, co
 		m->unknown[m->unknown_count++] = m->first + index;
 }
 
-/* The revision at which the mirror may be asked for the snapshot's pointers; 0 = at none. It may be behind the KV, as long
- * as it has the snapshot's commit and list of packs: then there were only steps of folds since. */
-static uint64_t mirror_revision(const pgs__snapshot *s)
-{
-	uint64_t sequence = s->db->contents.disk ? pgs__mirror_sequence(s->db->contents.disk) : 0;
-	if (s->kv_revision <= sequence)
-		return s->kv_revision;
-	return s->commit_revision <= sequence && s->epoch <= sequence ? sequence : 0;
-}
-
 static void ask_mirror(mirrored *m, uint64_t at, size_t count)
 {
 	const pgs_db *db = m->r->snapshot->db;
@@ -206,7 +196,7 @@ static int read_unknown(reading *r, const mirrored *m)
 
 static int read_mirror_and_keys(reading *r, size_t count)
 {
-	uint64_t at = mirror_revision(r->snapshot);
+	uint64_t at = pgs__snapshot_mirror_revision(r->snapshot);
 	if (!at)
 		return read_keys(r, count);
 	mirrored m = {.r = r, .unknown = pgs__arena_calloc(r->arena, count, sizeof *m.unknown)};

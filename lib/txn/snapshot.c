@@ -336,6 +336,14 @@ bool pgs__snapshot_mirrored(pgs__snapshot *out, pgs_db *db, uint64_t after, uint
 	return true;
 }
 
+uint64_t pgs__snapshot_mirror_revision(const pgs__snapshot *s)
+{
+	uint64_t sequence = s->db->contents.disk ? pgs__mirror_sequence(s->db->contents.disk) : 0;
+	if (s->kv_revision <= sequence)
+		return s->kv_revision;
+	return s->commit_revision <= sequence && s->epoch <= sequence ? sequence : 0;
+}
+
 bool pgs__snapshot_is_latest(const pgs__snapshot *s)
 {
 	return s->changes && s->changes == pgs__tip_changes(s->db) &&

@@ -42,6 +42,10 @@ void pgs__snapshot_close(pgs__snapshot *snapshot);
  * that this process does not know. False: there is none. */
 bool pgs__snapshot_mirrored(pgs__snapshot *out, pgs_db *db, uint64_t after, uint64_t deadline_ms);
 
+/* The revision at which the machine's mirror may be asked for the snapshot's pointers and attributes; 0 = at none. It may
+ * be behind the KV, as long as it has the snapshot's commit and list of packs: then there were only steps of folds since. */
+uint64_t pgs__snapshot_mirror_revision(const pgs__snapshot *s);
+
 /* What the cache keeps of a pointer; key_revision and from are the caller's to set. */
 pgs__page_ref pgs__page_ref_of(const pgs__pointer *pointer);
 

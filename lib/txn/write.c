@@ -1,6 +1,8 @@
 /* Buffered writes, truncation and attributes: nothing here reaches a backend but for a full write buffer. */
 #include "txn/early.h"
 
+#include "codec/seal.h"
+#include "local_cache/mirror.h"
 #include "txn/named.h"
 #include "util/alloc.h"
 #include "util/error.h"
@@ -191,21 +193,63 @@ static int not_found(pgs_txn *t, pgs_slice name)
 			  pgs__printable(text, sizeof text, name.data, name.size));
 }
 
-static int read_stored_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size_t capacity, size_t *size)
+/* What the snapshot has under an attribute's key. */
+typedef struct stored_attr {
+	bool known, there;
+	uint64_t revision;
+	size_t size;
+	uint8_t value[PGS_ATTR_SIZE_MAX + PGS__SEAL_SIZE];
+} stored_attr;
+
+static void take_stored(stored_attr *a, const pgs_kv_pair *pair)
 {
-	pgs__key key = pgs__key_attr(pgs__db_prefix(t->db), name.data, name.size);
-	pgs_kv_op op = pgs__op_get(pgs__key_slice(&key), t->snapshot.kv_revision);
+	a->known = true;
+	a->there = pair != NULL;
+	if (!pair)
+		return;
+	a->revision = pair->mod_revision;
+	if (pair->value.size <= sizeof a->value) /* else it is damaged: nothing has no seal */
+		memcpy(a->value, pair->value.data, a->size = pair->value.size);
+}
+
+static void take_mirrored(void *ctx, size_t index, pgs__mirror_answer answer, const pgs_kv_pair *pair)
+{
+	(void)index;
+	if (answer != PGS__MIRROR_UNKNOWN)
+		take_stored(ctx, pair);
+}
+
+/* By the machine's mirror, or by the KV. */
+static int get_stored_attr(pgs_txn *t, pgs_slice name, stored_attr *out, uint64_t deadline)
+{
+	const pgs__key key = pgs__key_attr(pgs__db_prefix(t->db), name.data, name.size);
+	const pgs_slice slice = pgs__key_slice(&key);
+	uint64_t at = pgs__snapshot_mirror_revision(&t->snapshot);
+	*out = (stored_attr){0};
+	if (at && pgs__mirror_get(t->db->contents.disk, at, &slice, 1, take_mirrored, out, NULL, NULL) == PGS_OK &&
+	    out->known)
+		return PGS_OK;
+	pgs_kv_op op = pgs__op_get(slice, t->snapshot.kv_revision);
 	pgs_kv_txn txn;
-	uint64_t deadline = pgs__txn_deadline(t);
 	pgs__txn_keep(t, deadline);
 	int result = pgs__kv_read(pgs__db_backend(t->db), &txn, &op, 1, deadline, &t->error);
-	const pgs_kv_pair *pair = result == PGS_OK ? pgs__got(&txn, 0) : NULL;
+	if (result == PGS_OK)
+		take_stored(out, pgs__got(&txn, 0));
+	pgs__kv_release(pgs__db_backend(t->db), &txn, 1);
+	return result;
+}
+
+static int read_stored_attr(pgs_txn *t, pgs_slice name, bool tracked, void *value, size_t capacity, size_t *size)
+{
+	uint64_t deadline = pgs__txn_deadline(t);
+	stored_attr a;
+	int result = get_stored_attr(t, name, &a, deadline);
 	if (result == PGS_OK && tracked)
-		result = note_attr_read(t, name, pair ? pair->mod_revision : 0);
+		result = note_attr_read(t, name, a.revision);
 	if (result == PGS_OK) {
-		pgs_slice stored = pair ? pair->value : (pgs_slice){0};
+		pgs_slice stored = {a.value, a.size};
 		char text[2 * PGS_ATTR_NAME_MAX];
-		if (!pair)
+		if (!a.there)
 			result = not_found(t, name);
 		else if (!pgs__unseal(&stored))
 			result = pgs__error(&t->error, PGS_ECORRUPT, "attribute %s of database %s is damaged",
@@ -213,7 +257,6 @@ static int read_stored_attr(pgs_txn *t, pgs_slice name, bool tracked, void *valu
 		else
 			result = copy_value(stored, value, capacity, size);
 	}
-	pgs__kv_release(pgs__db_backend(t->db), &txn, 1);
 	if (result != PGS_EOLDREV)
 		return result;
 	result = pgs__explain_old(&t->snapshot, deadline, &t->error);

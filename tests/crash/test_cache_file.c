@@ -111,7 +111,7 @@ static void follow(disk *d, uint64_t count)
 	for (uint64_t i = 0; i < count; i++) {
 		uint64_t r = s.sequence + 1 + i;
 		disk_pair_make(&made[i], r % PAGES, r, r);
-		changes[i] = (pgs__mirror_change){made[i].pair, r % 7 == 0};
+		changes[i] = (pgs__mirror_change){.pair = made[i].pair, .deleted = r % 7 == 0};
 	}
 	uint64_t horizon = s.sequence > 100 ? s.sequence - 100 : 0;
 	pgs__mirror_apply(d->db, s.sequence, s.sequence + count, horizon, changes, count, pgs__now_ms() + 2000, NULL, NULL);

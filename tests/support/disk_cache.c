@@ -183,6 +183,6 @@ int disk_apply(disk *d, uint64_t from, uint64_t to, uint64_t page_no, uint64_t c
 {
 	disk_pair p;
 	disk_pair_make(&p, page_no, content == DISK_ABSENT ? 0 : content, to);
-	pgs__mirror_change change = {p.pair, content == DISK_ABSENT};
+	pgs__mirror_change change = {.pair = p.pair, .deleted = content == DISK_ABSENT};
 	return pgs__mirror_apply(d->db, from, to, 0, &change, 1, pgs__now_ms() + WAIT_MS, NULL, NULL);
 }

@@ -368,7 +368,7 @@ void tx_attr(pgs_txn *t, const char *name, const char *value)
 
 void tx_expect_attr(pgs_txn *t, const char *name, const char *value)
 {
-	char bytes[100];
+	char bytes[PGS_ATTR_SIZE_MAX];
 	size_t size;
 	int result = pgs_attr_get(t, name, strlen(name), bytes, sizeof bytes, &size);
 	assert_int_equal(result, value ? PGS_OK : PGS_ENOTFOUND);

@@ -15,6 +15,7 @@
 #include "support/testing.h"
 #include "support/txn_stage.h"
 #include "txn/txn.h"
+#include "util/bug.h"
 #include "util/clock.h"
 
 #define T(n) PAGE_NOISE(n)
@@ -210,6 +211,124 @@ static void test_mirror__is_what_asking_tells(void **state)
 	}
 }
 
+/* --- attributes ------------------------------------------------------------------------------------- */
+
+static void set_attr(stage *s, const char *name, const char *value)
+{
+	pgs_txn *t = tx_begin(other(s), PGS_SERIALIZABLE);
+	tx_attr(t, name, value);
+	tx_commit(t);
+}
+
+/* Loaded, changed, new and removed: no request is needed for any of them. */
+static void test_mirror__attributes_are_read_without_asking(void **state)
+{
+	stage *s = *state;
+	set_attr(s, "loaded", "1");
+	set_attr(s, "changed", "2");
+	set_attr(s, "removed", "3");
+	step(other(s));
+	set_attr(s, "changed", "4");
+	pgs_txn *t = tx_begin(other(s), PGS_SERIALIZABLE);
+	tx_attr(t, "new", "5");
+	tx_attr(t, "removed", NULL);
+	tx_commit(t);
+	set_attr(s, "new", "6");
+	step(other(s));
+	s->before = count_call;
+	t = at(s->db, PGS_LOCAL, 0);
+	tx_expect_attr(t, "loaded", "1");
+	tx_expect_attr(t, "changed", "4");
+	tx_expect_attr(t, "new", "6");
+	tx_expect_attr(t, "removed", NULL);
+	tx_expect_attr(t, "never", NULL);
+	pgs_abort(t);
+	assert_int_equal(s->calls[0], 0);
+}
+
+/* A snapshot from before a change, a removal, and one that came and went, sees what there was. */
+static void test_mirror__attributes_of_an_older_snapshot(void **state)
+{
+	stage *s = *state;
+	set_attr(s, "a", "1");
+	set_attr(s, "b", "2");
+	step(other(s));
+	pgs_txn *first = at(s->db, PGS_LOCAL, 0);
+	set_attr(s, "c", "3");
+	uint64_t between = tx_one(other(s), s, 1, T(1));
+	set_attr(s, "a", "4");
+	set_attr(s, "b", NULL);
+	set_attr(s, "c", NULL);
+	pgs_txn *middle = tx_at(s->db, between);
+	step(other(s)); /* c was put and removed in what this applies */
+	tx_expect_attr(first, "a", "1");
+	tx_expect_attr(first, "b", "2");
+	tx_expect_attr(first, "c", NULL);
+	tx_expect_attr(middle, "a", "1");
+	tx_expect_attr(middle, "c", "3");
+	pgs_abort(first);
+	pgs_abort(middle);
+}
+
+/* One that is too large to be kept is asked of the KV. */
+static void test_mirror__large_attributes_are_not_kept(void **state)
+{
+	stage *s = *state;
+	char large[PGS_ATTR_SIZE_MAX + 1];
+	pgs__mirror_state before, after;
+	memset(large, 'x', sizeof large - 1);
+	large[sizeof large - 1] = '\0';
+	set_attr(s, "loaded", large);
+	set_attr(s, "changed", "1");
+	step(other(s));
+	assert_int_equal(pgs__mirror_state_get(machine.mine, &before, NULL), PGS_OK);
+	assert_true(before.bytes < sizeof large);
+	set_attr(s, "changed", large);
+	step(other(s));
+	assert_int_equal(pgs__mirror_state_get(machine.mine, &after, NULL), PGS_OK);
+	assert_true(after.bytes < sizeof large);
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	tx_expect_attr(t, "loaded", large);
+	tx_expect_attr(t, "changed", large);
+	pgs_abort(t);
+	set_attr(s, "changed", "2");
+	step(other(s));
+	s->before = count_call;
+	t = at(s->db, PGS_LOCAL, 0);
+	tx_expect_attr(t, "changed", "2");
+	pgs_abort(t);
+	assert_int_equal(s->calls[0], 0);
+}
+
+/* The first transaction after what the watch delivers is the read of attributes. */
+static void fail_after_watch(stage *s, const char *operation)
+{
+	if (strstr(operation, "watch_next"))
+		s->calls[1] = 1;
+	else if (strstr(operation, "txn") && s->calls[1] == 1) {
+		s->calls[1] = 2;
+		pgs_fault_at(s->fault, 1, PGS_FAULT_ERROR);
+	}
+}
+
+/* The KV does not tell what they are: then readers ask it, later. */
+static void test_mirror__attributes_that_could_not_be_read(void **state)
+{
+	stage *s = *state;
+	set_attr(s, "a", "1");
+	step(s->db);
+	uint64_t revision = kv_revision(s->kv);
+	set_attr(s, "a", "2");
+	s->before = fail_after_watch;
+	step(s->db);
+	s->before = NULL;
+	assert_int_equal(s->calls[1], 2);
+	assert_true(pgs__mirror_sequence(machine.mine) > revision);
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	tx_expect_attr(t, "a", "2");
+	pgs_abort(t);
+}
+
 /* --- who keeps it ------------------------------------------------------------------------------------ */
 
 static void test_mirror__one_keeps_it_and_another_takes_over(void **state)
@@ -316,18 +435,51 @@ static void test_mirror__of_a_kv_that_was_restored(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+/* With a planted bug's name: whether a test notices. */
+static uint32_t variants(int argc, char **argv, bool *planted)
 {
+	*planted = false;
+#ifdef PGS_PLANTED_BUGS
+	static const char *const names[] = {
+#define NAME_OF(name, what) [PGS__BUG_##name] = #name,
+		PGS__BUGS(NAME_OF) PGS__BUGS_OF_TESTS(NAME_OF)
+	};
+	size_t i = 0, count = sizeof names / sizeof *names;
+	while (argc > 1 && i < count && !(names[i] && strcmp(names[i], argv[1]) == 0))
+		i++;
+	if (i == count) {
+		fprintf(stderr, "no such bug: %s\n", argv[1]);
+		exit(2);
+	}
+	pgs__planted_bug = (pgs__bug_name)i;
+	*planted = i != PGS__BUG_NONE;
+	return STAGE_MEMORY;
+#else
+	(void)argc;
+	(void)argv;
+	return STAGE_ALL;
+#endif
+}
+
+int main(int argc, char **argv)
+{
+	bool planted;
+	uint32_t which = variants(argc, argv, &planted);
 	const struct CMUnitTest tests[] = {
 		TEST(test_mirror__begins_and_reads_without_asking),
 		TEST(test_mirror__an_older_snapshot),
 		TEST(test_mirror__commits_of_the_machine_are_seen),
 		TEST(test_mirror__is_what_asking_tells),
+		TEST(test_mirror__attributes_are_read_without_asking),
+		TEST(test_mirror__attributes_of_an_older_snapshot),
+		TEST(test_mirror__large_attributes_are_not_kept),
+		TEST(test_mirror__attributes_that_could_not_be_read),
 		TEST(test_mirror__one_keeps_it_and_another_takes_over),
 		TEST(test_mirror__goes_on_from_the_sequence),
 		TEST(test_mirror__is_loaded_anew_when_history_is_gone),
 		TEST(test_mirror__loads_what_is_large),
 		TEST(test_mirror__of_a_kv_that_was_restored),
 	};
-	return stage_run("follow_mirror", tests, sizeof tests / sizeof *tests, STAGE_ALL);
+	int failed = stage_run("follow_mirror", tests, sizeof tests / sizeof *tests, which);
+	return planted ? !failed : failed;
 }

@@ -95,7 +95,7 @@ static void test_mirror__changes_at_or_below_the_sequence_are_left_alone(void **
 	assert_int_equal(disk_apply(&d, 10, 20, 3, 100), PGS_OK);
 	disk_pair_make(&old, 3, 50, 15);
 	disk_pair_make(&new, 4, 60, 25);
-	const pgs__mirror_change changes[] = {{old.pair, false}, {new.pair, false}};
+	const pgs__mirror_change changes[] = {{.pair = old.pair}, {.pair = new.pair}};
 	assert_int_equal(pgs__mirror_apply(d.db, 10, 30, 0, changes, 2, soon(), NULL, NULL), PGS_OK);
 	assert_true(disk_page(&d, 3, 0) == 100);
 	assert_true(disk_page(&d, 4, 0) == 60);
@@ -151,7 +151,7 @@ static void test_mirror__a_key_put_and_deleted_in_one_apply_leaves_a_tombstone(v
 	disk_load(&d, 5, 10);
 	disk_pair_make(&put, 7, 70, 15);
 	disk_pair_make(&gone, 7, 70, 18);
-	const pgs__mirror_change changes[] = {{put.pair, false}, {gone.pair, true}};
+	const pgs__mirror_change changes[] = {{.pair = put.pair}, {.pair = gone.pair, .deleted = true}};
 	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, changes, 2, soon(), NULL, NULL), PGS_OK);
 	assert_true(disk_page(&d, 7, 16) == DISK_UNKNOWN);
 	assert_true(disk_page(&d, 7, 18) == DISK_ABSENT);
@@ -183,8 +183,8 @@ static void test_mirror__a_folded_pointer_counts_with_its_own_age(void **state)
 	pgs__key key = pgs__key_page(disk_prefix, 3);
 	disk_load(&d, 10, 10);
 	pgs__pointer_encode(&pointer, &value);
-	pgs__mirror_change change = {{.key = pgs__key_slice(&key), .value = pgs__buffer_slice(&value),
-				      .create_revision = 10, .mod_revision = 20, .version = 2}, false};
+	pgs__mirror_change change = {.pair = {.key = pgs__key_slice(&key), .value = pgs__buffer_slice(&value),
+				      .create_revision = 10, .mod_revision = 20, .version = 2}};
 	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, &change, 1, soon(), NULL, NULL), PGS_OK);
 	assert_true(disk_page(&d, 3, 15) == 77); /* a pack of revision 9 said so then */
 	pgs__buffer_free(&value);
@@ -217,8 +217,8 @@ static void test_mirror__pairs_come_back_word_for_word(void **state)
 	pgs_kv_pair got = {0};
 	pgs__key key = pgs__key_single(disk_prefix, 't');
 	pgs_slice slice = pgs__key_slice(&key);
-	pgs__mirror_change change = {{.key = slice, .value = {"bytes", 5}, .create_revision = 3, .mod_revision = 20,
-				      .version = 1234567}, false};
+	pgs__mirror_change change = {.pair = {.key = slice, .value = {"bytes", 5}, .create_revision = 3, .mod_revision = 20,
+				      .version = 1234567}};
 	uint64_t sequence = 0;
 	disk_load(&d, 1, 10);
 	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, &change, 1, soon(), &sequence, NULL), PGS_OK);
@@ -236,8 +236,8 @@ static void test_mirror__a_large_value_comes_back(void **state)
 	const size_t size = 700000;
 	uint8_t *bytes = malloc(size);
 	pgs__key key = pgs__key_uuid(disk_prefix, 'o', disk_id(1).bytes);
-	pgs__mirror_change change = {{.key = pgs__key_slice(&key), .value = {bytes, size}, .create_revision = 20,
-				      .mod_revision = 20, .version = 1}, false};
+	pgs__mirror_change change = {.pair = {.key = pgs__key_slice(&key), .value = {bytes, size}, .create_revision = 20,
+				      .mod_revision = 20, .version = 1}};
 	memset(bytes, 0x5a, size);
 	disk_load(&d, 1, 10);
 	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, &change, 1, soon(), NULL, NULL), PGS_OK);
