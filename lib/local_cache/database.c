@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "local_cache/mirror_record.h"
 #include "util/alloc.h"
@@ -73,7 +72,7 @@ void pgs__disk_cache_close(pgs__disk_cache *cache)
 {
 	if (!cache)
 		return;
-	if (cache->file->pid == getpid())
+	if (!cache->file->forked)
 		pgs__disk_flush(cache, pgs__now_ms() + CLOSE_WAIT_MS, NULL);
 	pgs__cache_file_release(cache->file);
 	pgs__free(cache);
@@ -281,7 +280,7 @@ void pgs__disk_db_detach(pgs__disk_db *db)
 	if (!db)
 		return;
 	pgs__cache_file *file = db->file;
-	if (file->pid == getpid()) {
+	if (!file->forked) {
 		pgs__mirror_follow_unlock(db);
 		pthread_mutex_lock(&file->attach_lock);
 		if (--file->attached[db->slot] == 0)

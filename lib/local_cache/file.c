@@ -6,7 +6,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "codec/seal.h"
 #include "local_cache/queue.h"
@@ -28,7 +27,7 @@ void pgs__cache_file_broken(pgs__cache_file *file)
 
 bool pgs__cache_file_usable(const pgs__cache_file *file)
 {
-	return file->pid == getpid() && !atomic_load_explicit(&file->failed, memory_order_relaxed) &&
+	return !file->forked && !atomic_load_explicit(&file->failed, memory_order_relaxed) &&
 	       atomic_load_explicit(&file->state.words->condition, memory_order_relaxed) != PGS__SHARED_BROKEN;
 }
 
@@ -107,7 +106,7 @@ int pgs__cache_file_error(pgs__cache_file *file, int rc, const char *what, pgs_e
 /* EOWNERDEAD: a child after fork(), where LMDB must not be used. */
 static int unusable(const pgs__cache_file *file)
 {
-	return file->pid == getpid() ? MDB_PANIC : EOWNERDEAD;
+	return file->forked ? EOWNERDEAD : MDB_PANIC;
 }
 
 /* --- reading --------------------------------------------------------------------------- */

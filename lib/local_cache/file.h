@@ -43,7 +43,7 @@ typedef struct pgs__pending {
 typedef struct pgs__cache_file {
 	struct pgs__cache_file *next; /* in the registry, whose lock guards it and `users` */
 	unsigned users;
-	pid_t pid;
+	bool forked;                  /* this is a child of the process that opened it */
 	char *path;
 	pgs__shared state;
 	MDB_env *mdb;

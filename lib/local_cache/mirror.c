@@ -2,7 +2,6 @@
 #include "local_cache/mirror_record.h"
 
 #include <string.h>
-#include <unistd.h>
 
 #include "codec/pointer.h"
 #include "util/clock.h"
@@ -76,7 +75,7 @@ bool pgs__mirror_follow_lock(pgs__disk_db *db)
 void pgs__mirror_follow_unlock(pgs__disk_db *db)
 {
 	pgs__cache_file *f = db->file;
-	if (f->pid != getpid())
+	if (f->forked)
 		return;
 	pthread_mutex_lock(&f->attach_lock);
 	if (f->followers[db->slot] == db) {

@@ -48,9 +48,17 @@ static void unlock_registry(void)
 	pthread_mutex_unlock(&registry_lock);
 }
 
+/* No file is open that is not in the registry: whoever opens one has its lock. */
+static void begin_child(void)
+{
+	for (pgs__cache_file *f = registry; f; f = f->next)
+		f->forked = true;
+	unlock_registry();
+}
+
 static void watch_forks(void)
 {
-	pthread_atfork(lock_registry, unlock_registry, unlock_registry);
+	pthread_atfork(lock_registry, unlock_registry, begin_child);
 }
 
 /* --- files ---------------------------------------------------------------------------- */
@@ -229,7 +237,7 @@ static int open_env(pgs__cache_file *f, void *ctx)
 
 static void close_env(pgs__cache_file *f)
 {
-	if (!f->mdb || f->pid != getpid() || atomic_load(&f->trapped))
+	if (!f->mdb || f->forked || atomic_load(&f->trapped))
 		return; /* of another process, or left in the middle: its memory is all that is lost */
 	for (unsigned i = 0; i < f->pool_size; i++)
 		mdb_txn_abort(f->pool[i]);
@@ -370,7 +378,6 @@ static int file_new(pgs__cache_file **out, const char *path, pgs_error *err)
 	pthread_mutex_init(&f->attach_lock, NULL);
 	f->state.fd = -1;
 	f->users = 1;
-	f->pid = getpid();
 	f->path = pgs__strndup(path, strlen(path));
 	return f->path ? PGS_OK : pgs__error_nomem(err, "opening the cache");
 }
@@ -418,7 +425,7 @@ static pgs__cache_file *find_open(const char *state_path)
 	if (stat(state_path, &st) != 0)
 		return NULL;
 	for (pgs__cache_file *f = registry; f; f = f->next)
-		if (f->state.device == st.st_dev && f->state.inode == st.st_ino && f->pid == getpid())
+		if (f->state.device == st.st_dev && f->state.inode == st.st_ino && !f->forked)
 			return f;
 	return NULL;
 }
