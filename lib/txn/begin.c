@@ -62,15 +62,12 @@ static int open_snapshot(pgs_txn *t, const pgs_txn_options *o, uint64_t deadline
 	return pgs__snapshot_open(&t->snapshot, t->db, at, deadline, err);
 }
 
-/* On what the process has, if that is as fresh as asked; else on the latest. *age_ms: how long it has been known. */
-static int open_fresh(pgs_txn *t, pgs__snapshot *out, uint64_t *age_ms, uint64_t deadline, pgs_error *err)
+/* On what the process has, if that is as fresh as asked; else on the latest. *since_ms, which is the time now: since when
+ * it has been known. */
+static int open_fresh(pgs_txn *t, pgs__snapshot *out, uint64_t *since_ms, uint64_t deadline, pgs_error *err)
 {
-	uint64_t since_ms;
-	*age_ms = 0;
-	if (t->freshness.kind && pgs__newest_take(t->db, &t->freshness, out, &since_ms, deadline)) {
-		*age_ms = pgs__now_ms() - since_ms;
+	if (t->freshness.kind && pgs__newest_take(t->db, &t->freshness, out, since_ms, deadline))
 		return PGS_OK;
-	}
 	int result = pgs__snapshot_open(out, t->db, 0, deadline, err);
 	if (result == PGS_OK && t->freshness.kind == PGS_AT_LEAST && out->kv_revision < t->freshness.least_revision) {
 		pgs__snapshot_close(out);
@@ -107,10 +104,10 @@ static pgs_txn *new_txn(pgs_db *db, const pgs_txn_options *o, pgs_error *err)
 	return t;
 }
 
-/* From now on its snapshot gets old. */
-static void begin_keeping(pgs_txn *t, bool named, uint64_t now_ms, uint64_t age_ms)
+/* Its snapshot has been getting old since then. */
+static void begin_keeping(pgs_txn *t, bool named, uint64_t since_ms)
 {
-	pgs__keeper_init(&t->keeper, t->db, now_ms - age_ms);
+	pgs__keeper_init(&t->keeper, t->db, since_ms);
 	if (t->db->store->read_only || named)
 		t->keeper.due_ms = UINT64_MAX; /* may not; or need not, being kept by its name */
 }
@@ -125,11 +122,11 @@ static int begin(pgs_txn **out, pgs_db *db, const pgs_txn_options *o, pgs_error 
 		return PGS_ENOMEM;
 	t->past = o->at_revision || o->at_time_ms || o->at_snapshot;
 	result = take_lock(t, o, err);
-	uint64_t now = pgs__now_ms(), age = 0, deadline = now + pgs__db_timeout(db, o->timeout_ms);
+	uint64_t since = pgs__now_ms(), deadline = since + pgs__db_timeout(db, o->timeout_ms);
 	if (result == PGS_OK)
-		result = o->freshness ? open_fresh(t, &t->snapshot, &age, deadline, err)
+		result = o->freshness ? open_fresh(t, &t->snapshot, &since, deadline, err)
 				      : open_snapshot(t, o, deadline, err);
-	begin_keeping(t, o->at_snapshot, now, age);
+	begin_keeping(t, o->at_snapshot, since);
 	if (result != PGS_OK) {
 		pgs__writer_lock_release(db, &t->lock, pgs__txn_deadline(t));
 		pgs__txn_free(t);
@@ -240,11 +237,11 @@ void pgs_reset(pgs_txn *txn)
 }
 
 /* Take the latest snapshot, or one as fresh as it asked for, instead of the one it has. */
-static int move_on(pgs_txn *t, bool *same, uint64_t *age_ms, uint64_t deadline_ms)
+static int move_on(pgs_txn *t, bool *same, uint64_t *since_ms, uint64_t deadline_ms)
 {
 	pgs__snapshot next;
 	pgs_cost *before = pgs__charge(t->cost);
-	int result = open_fresh(t, &next, age_ms, deadline_ms, &t->error);
+	int result = open_fresh(t, &next, since_ms, deadline_ms, &t->error);
 	pgs__charge(before);
 	if (result != PGS_OK)
 		return result;
@@ -261,11 +258,11 @@ int pgs_renew(pgs_txn *txn, bool *same)
 	*same = false;
 	if (txn->writes_allowed || txn->past)
 		return pgs__error(&txn->error, PGS_EINVAL, "a transaction that writes, or shows the past, is not renewed");
-	uint64_t now = pgs__now_ms(), age = 0;
+	uint64_t since = pgs__now_ms();
 	*same = pgs__snapshot_is_latest(&txn->snapshot);
-	int result = *same ? PGS_OK : move_on(txn, same, &age, now + pgs__db_timeout(txn->db, txn->timeout_ms));
+	int result = *same ? PGS_OK : move_on(txn, same, &since, since + pgs__db_timeout(txn->db, txn->timeout_ms));
 	if (result == PGS_OK)
-		begin_keeping(txn, false, now, age);
+		begin_keeping(txn, false, since);
 	return result;
 }
 

@@ -100,33 +100,46 @@ void pgs__newest_commit(pgs_db *db, uint64_t revision, const pgs__landed *landed
 	pthread_mutex_unlock(&n->lock);
 }
 
-/* What another process of the machine keeps up to date may be newer, or confirmed later. */
-static void look_at_mirror(pgs_db *db, uint64_t deadline_ms)
+/* Under the lock: what other processes of the machine say. True: the mirror is further than what is known here. */
+static bool hear(pgs_db *db, uint64_t *confirmed_ms)
 {
 	pgs__newest *n = db->newest;
 	pgs__disk_db *disk = db->contents.disk;
-	pgs__snapshot mirrored;
-	if (!disk)
-		return;
-	bool followed = atomic_load_explicit(&n->followed, memory_order_relaxed);
-	uint64_t confirmed_ms = pgs__mirror_confirmed(disk), sequence = pgs__mirror_sequence(disk); /* in this order */
-	uint64_t required = PGS__BUG(REQUIRED_IGNORED) ? 0 : pgs__mirror_required(disk);
-	pthread_mutex_lock(&n->lock);
-	uint64_t known = later(n->snapshot.kv_revision, n->gone);
-	n->required = later(n->required, required);
+	*confirmed_ms = pgs__mirror_confirmed(disk);
+	uint64_t sequence = pgs__mirror_sequence(disk); /* in this order */
+	if (!PGS__BUG(REQUIRED_IGNORED))
+		n->required = later(n->required, pgs__mirror_required(disk));
 	if (sequence && n->snapshot.kv_revision >= sequence)
-		n->confirmed_ms = later(n->confirmed_ms, confirmed_ms);
-	pthread_mutex_unlock(&n->lock);
-	if (followed || sequence <= known || !pgs__snapshot_mirrored(&mirrored, db, known, deadline_ms))
-		return;
-	pgs__newest_offer(db, &mirrored, confirmed_ms);
-	pgs__snapshot_close(&mirrored);
+		n->confirmed_ms = later(n->confirmed_ms, *confirmed_ms);
+	return sequence > later(n->snapshot.kv_revision, n->gone);
 }
 
-/* Under the lock. */
-static bool is_fresh(const pgs__newest *n, const pgs__freshness *f)
+/* Under the lock, which is given back meanwhile: what another process of the machine keeps up to date may be newer, or
+ * confirmed later. */
+static void look_at_mirror(pgs_db *db, uint64_t deadline_ms)
+{
+	pgs__newest *n = db->newest;
+	pgs__snapshot mirrored;
+	uint64_t confirmed_ms;
+	if (!db->contents.disk || !hear(db, &confirmed_ms) || atomic_load_explicit(&n->followed, memory_order_relaxed))
+		return;
+	uint64_t known = later(n->snapshot.kv_revision, n->gone);
+	pthread_mutex_unlock(&n->lock);
+	if (pgs__snapshot_mirrored(&mirrored, db, known, deadline_ms)) {
+		pgs__newest_offer(db, &mirrored, confirmed_ms);
+		pgs__snapshot_close(&mirrored);
+	}
+	pthread_mutex_lock(&n->lock);
+}
+
+/* Under the lock. Only a bound asks for the time. */
+static bool is_fresh(pgs__newest *n, const pgs__freshness *f)
 {
 	const pgs__snapshot *s = &n->snapshot;
+	if (f->kind == PGS_BOUNDED) {
+		n->bound_ms = f->bound_ms;
+		n->bounded_ms = pgs__now_ms();
+	}
 	if (!s->kv_revision || (s->commit_revision < n->required && !PGS__BUG(REQUIRED_IGNORED)))
 		return false;
 	switch (f->kind) {
@@ -135,7 +148,7 @@ static bool is_fresh(const pgs__newest *n, const pgs__freshness *f)
 	case PGS_AT_LEAST:
 		return s->kv_revision >= f->least_revision || PGS__BUG(AT_LEAST_IGNORED);
 	case PGS_BOUNDED: /* the clock's milliseconds are whole: it may be almost one later than it says */
-		return n->confirmed_ms && pgs__now_ms() + 1 - n->confirmed_ms <= f->bound_ms;
+		return n->confirmed_ms && n->bounded_ms + 1 - n->confirmed_ms <= f->bound_ms;
 	default:
 		return false;
 	}
@@ -145,12 +158,8 @@ bool pgs__newest_take(pgs_db *db, const pgs__freshness *f, pgs__snapshot *out, u
 {
 	pgs__newest *n = db->newest;
 	pgs__newest_want(db);
-	look_at_mirror(db, deadline_ms);
 	pthread_mutex_lock(&n->lock);
-	if (f->kind == PGS_BOUNDED) {
-		n->bound_ms = f->bound_ms;
-		n->bounded_ms = pgs__now_ms();
-	}
+	look_at_mirror(db, deadline_ms);
 	bool fresh = is_fresh(n, f);
 	if (fresh) {
 		*out = n->snapshot;

@@ -48,8 +48,8 @@ typedef struct pgs__writer_lock {
 	uint64_t seen;         /* mod revision of another's, as observed, */
 	uint64_t seen_since;   /* unchanged since this monotonic ms */
 	uint32_t waits;
-	uint64_t renew_ms;     /* held: put it again from then on (monotonic) */
 	bool worth_keeping;    /* taken soon after the one before */
+	uint64_t renew_ms;     /* held: put it again from then on (monotonic) */
 	pgs__turn_commit last; /* held, resumed */
 } pgs__writer_lock;
 

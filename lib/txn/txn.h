@@ -96,7 +96,7 @@ typedef struct pgs__ahead {
 
 typedef struct pgs__upload pgs__upload;
 
-/* One that reads is begun often: all of it is to fit into what allocators keep for each thread, 1 KiB. */
+/* One that reads is begun often: all of it is to fit into what allocators keep for each thread. */
 struct pgs_txn {
 	pgs_db *db;
 	pgs__snapshot snapshot;
@@ -108,8 +108,8 @@ struct pgs_txn {
 	bool truncated;         /* below the snapshot's extent, at the lowest to truncated_to */
 	uint8_t isolation;
 	uint32_t timeout_ms;
-	pgs__freshness freshness; /* asked for at its beginning */
 	uint32_t pins_at_hand;
+	pgs__freshness freshness; /* asked for at its beginning */
 	pgs_cost *cost;         /* the caller's, or NULL. What reaches the backends is charged to it (content/backend.h) */
 	pgs_error error;
 	pgs__arena arena;
@@ -141,6 +141,8 @@ struct pgs_txn {
 	pgs__keeper keeper;     /* pins the revision once it is older than half the retention */
 	pgs__writer_lock lock;  /* taken before the snapshot, if asked for; the commit takes it over */
 };
+
+_Static_assert(sizeof(struct pgs_txn) <= 1032, "glibc's malloc has fast lists for blocks of up to 1032 bytes");
 
 static inline uint32_t pgs__txn_page_size(const pgs_txn *t)
 {
