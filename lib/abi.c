@@ -21,6 +21,7 @@
 AT(pgs_store_options, struct_size, 0);
 AT(pgs_db_options, struct_size, 0);
 AT(pgs_db_stat, struct_size, 0);
+AT(pgs_cache_stat, struct_size, 0);
 AT(pgs_txn_options, struct_size, 0);
 AT(pgs_commit_options, struct_size, 0);
 AT(pgs_cost, struct_size, 0);

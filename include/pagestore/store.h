@@ -258,6 +258,58 @@ typedef struct pgs_db_stat {
  * ECORRUPT, ENOMEM. Since 0.1. */
 int pgs_stat(pgs_db *db, pgs_db_stat *stat, pgs_error *err);
 
+/* This machine's cache file (cache=), and the database's part of it. What "this process" has done counts from when it
+ * opened the file, what "all" have done from when the file was made or started over; both are of all databases in it. */
+typedef struct pgs_cache_stat {
+	uint32_t struct_size;
+	bool usable;               /* there is a cache, and it has not failed; else the numbers of the file are zeros */
+	/* this process */
+	uint64_t hits;             /* pages that were there, of those that were asked for */
+	uint64_t misses;
+	uint64_t hit_bytes;        /* compressed */
+	uint64_t puts;             /* pages written to it */
+	uint64_t put_bytes;        /* compressed */
+	uint64_t puts_dropped;     /* pages that came faster than they could be written */
+	uint64_t evictions;        /* pages that made room for others */
+	uint64_t bad;              /* found damaged, and not used */
+	uint64_t errors;           /* calls that failed */
+	/* all processes */
+	uint64_t all_hits;
+	uint64_t all_misses;
+	uint64_t all_hit_bytes;
+	uint64_t all_puts;
+	uint64_t all_put_bytes;
+	uint64_t all_puts_dropped;
+	uint64_t all_evictions;
+	uint64_t all_bad;
+	uint64_t all_errors;
+	/* the file */
+	uint64_t limit_bytes;      /* its bound */
+	uint64_t used_bytes;       /* of it, what is not free to be used again */
+	uint64_t disk_bytes;       /* what it takes of the disk */
+	uint64_t page_count;       /* of all databases */
+	uint64_t page_bytes;       /* compressed */
+	/* the database's mirror in it: page pointers and the like, which a follower keeps up to date */
+	uint64_t mirror_revision;  /* of the KV, to which it has come; 0 = nothing is known yet */
+	uint64_t mirror_loading;   /* the revision at which it is being loaded; 0 = it is not */
+	uint64_t mirror_horizon;   /* what is older cannot be told from it */
+	uint64_t mirror_keys;
+	uint64_t mirror_bytes;
+	uint64_t mirror_required;  /* a commit of this machine's: until the mirror has come to it, transactions read the KV */
+	uint64_t mirror_confirmed_ms; /* so many milliseconds ago, at the most, it had all commits; UINT64_MAX = never */
+	int64_t keeper_pid;        /* the process whose follower keeps it; 0 = none does, -1 = one that has no number here */
+} pgs_cache_stat;
+
+#define PGS_CACHE_STAT_INIT                                                                                              \
+	{ sizeof(pgs_cache_stat), false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,  \
+	  0, 0 }
+
+/* What the cache file has and did. Asks neither the KV nor the blob store; the first call since the file was opened may
+ * read the whole mirror, to prove it. stat->struct_size must be set; without a cache all is zero (and
+ * mirror_confirmed_ms UINT64_MAX), and the result PGS_OK. Any thread may call it. Errors: EINVAL (struct_size), EIO (the
+ * file failed: *stat has what is known), ENOMEM. Since 0.1. */
+int pgs_cache_stat_get(pgs_db *db, pgs_cache_stat *stat, pgs_error *err);
+
 #ifdef __cplusplus
 }
 #endif

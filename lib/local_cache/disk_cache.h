@@ -105,6 +105,10 @@ typedef struct pgs__disk_stat {
 	uint64_t bad;       /* contents and mirrored values that were not what they should be */
 	uint64_t evictions; /* by this process */
 	uint64_t errors;    /* calls that failed */
+	/* the same of all processes, since the file was made or started over */
+	struct {
+		uint64_t hits, misses, hit_bytes, puts, put_bytes, dropped, bad, evictions, errors;
+	} all;
 	/* the file */
 	uint64_t size_bytes;   /* the bound */
 	uint64_t used_bytes;   /* of it, what is not free to be used again */

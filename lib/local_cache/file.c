@@ -80,7 +80,7 @@ static int note(pgs__cache_file *file, int rc)
 {
 	if (rc == 0 || rc == PGS__CACHE_NOTHING_TO_DO || rc == EBUSY)
 		return rc;
-	atomic_fetch_add_explicit(&file->errors, 1, memory_order_relaxed);
+	pgs__cache_count(file, PGS__COUNT_ERRORS, 1);
 	if (is_damage(rc))
 		pgs__cache_file_broken(file);
 	return rc;

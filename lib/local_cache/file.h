@@ -67,8 +67,16 @@ typedef struct pgs__cache_file {
 	unsigned attached[PGS__SHARED_SLOTS];
 	const void *followers[PGS__SHARED_SLOTS];
 
-	_Atomic uint64_t hits, misses, hit_bytes, puts, put_bytes, dropped, bad, evictions, errors;
+	pgs__cache_counts counts; /* this process's */
 } pgs__cache_file;
+
+/* Count, for this process and for all. */
+static inline void pgs__cache_count(pgs__cache_file *file, unsigned which, uint64_t by)
+{
+	atomic_fetch_add_explicit(&file->counts[which], by, memory_order_relaxed);
+	if (file->state.words)
+		atomic_fetch_add_explicit(&file->state.words->counts[which], by, memory_order_relaxed);
+}
 
 /* Open, or take another reference. Errors: pgs__disk_cache_open()'s. */
 int pgs__cache_file_open(pgs__cache_file **out, const pgs__disk_cache_options *options, bool *started_over, pgs_error *err);

@@ -85,6 +85,17 @@ void pgs__mirror_follow_unlock(pgs__disk_db *db)
 	pthread_mutex_unlock(&f->attach_lock);
 }
 
+pid_t pgs__mirror_follower(pgs__disk_db *db)
+{
+	pgs__cache_file *f = db->file;
+	if (!pgs__cache_file_usable(f))
+		return 0;
+	pthread_mutex_lock(&f->attach_lock);
+	pid_t pid = f->followers[db->slot] ? f->pid : pgs__shared_holder(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot);
+	pthread_mutex_unlock(&f->attach_lock);
+	return pid;
+}
+
 /* --- state --------------------------------------------------------------------------------- */
 
 typedef struct state_reading {

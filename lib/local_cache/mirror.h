@@ -28,6 +28,8 @@
 #ifndef PGS_LOCAL_CACHE_MIRROR_H
 #define PGS_LOCAL_CACHE_MIRROR_H
 
+#include <sys/types.h>
+
 #include <pagestore/sys/kv.h>
 
 #include "local_cache/disk_cache.h"
@@ -70,6 +72,9 @@ uint64_t pgs__mirror_required(const pgs__disk_db *db);
  * by the system when the process dies. */
 bool pgs__mirror_follow_lock(pgs__disk_db *db);
 void pgs__mirror_follow_unlock(pgs__disk_db *db);
+
+/* The process that has that lock, which may be this one; 0 = nobody, -1 = one that cannot be named here. */
+pid_t pgs__mirror_follower(pgs__disk_db *db);
 
 /* --- reading ------------------------------------------------------------------------- */
 

@@ -264,7 +264,7 @@ static void given_up(pgs__cache_file *file, void *ctx)
 int pgs__mirror_give_up(pgs__disk_db *db, uint32_t number, uint64_t deadline_ms)
 {
 	pgs__mirror_proof p = {.slot = db->slot, .number = number};
-	atomic_fetch_add_explicit(&db->file->bad, 1, memory_order_relaxed);
+	pgs__cache_count(db->file, PGS__COUNT_BAD, 1);
 	pgs__disk_tell(db->cache, PGS__TOLD_MIRROR,
 		       "the cache '%s' has a damaged mirror of a database: it is loaded anew; is the disk failing?",
 		       db->file->path);

@@ -18,11 +18,6 @@
 #define DROP_WAIT_MS 20
 #define DROP_PAGES 8
 
-static void count(_Atomic uint64_t *counter, uint64_t by)
-{
-	atomic_fetch_add_explicit(counter, by, memory_order_relaxed);
-}
-
 /* --- reading --------------------------------------------------------------------------- */
 
 typedef struct getting {
@@ -62,9 +57,9 @@ int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t n, pgs__disk
 {
 	getting g = {db, ids, n, visit, ctx, 0, 0};
 	int rc = pgs__cache_file_read(db->file, get_all, &g);
-	count(&db->file->hits, g.hits);
-	count(&db->file->misses, n - g.hits);
-	count(&db->file->hit_bytes, g.bytes);
+	pgs__cache_count(db->file, PGS__COUNT_HITS, g.hits);
+	pgs__cache_count(db->file, PGS__COUNT_MISSES, n - g.hits);
+	pgs__cache_count(db->file, PGS__COUNT_HIT_BYTES, g.bytes);
 	return pgs__disk_failed(db->cache, rc, "reading pages", NULL);
 }
 
@@ -174,7 +169,7 @@ static void put_back(pgs__cache_file *file, pgs__pending *left, size_t from)
 			*left = other;
 		}
 	}
-	count(&file->dropped, left->count);
+	pgs__cache_count(file, PGS__COUNT_DROPPED, left->count);
 	pthread_mutex_unlock(&file->pending_lock);
 	pgs__buffer_free(&left->bytes);
 }
@@ -192,8 +187,8 @@ static int flush(pgs__cache_file *file, uint64_t deadline_ms)
 		rc = pgs__cache_file_write(file, 2 * p.pages, deadline_ms, put_some, NULL, &p);
 		if (rc)
 			break;
-		count(&file->puts, p.puts);
-		count(&file->put_bytes, p.bytes);
+		pgs__cache_count(file, PGS__COUNT_PUTS, p.puts);
+		pgs__cache_count(file, PGS__COUNT_PUT_BYTES, p.bytes);
 		p.from = p.to;
 	}
 	if (rc == EBUSY) {
@@ -201,7 +196,7 @@ static int flush(pgs__cache_file *file, uint64_t deadline_ms)
 		return rc;
 	}
 	if (rc)
-		count(&file->dropped, taken.count);
+		pgs__cache_count(file, PGS__COUNT_DROPPED, taken.count);
 	pgs__buffer_free(&taken.bytes);
 	return rc;
 }
@@ -232,7 +227,7 @@ void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored)
 		   (p->count && pgs__now_ms() - p->since_ms >= WAITING_MS);
 	pthread_mutex_unlock(&file->pending_lock);
 	if (!kept)
-		count(&file->dropped, 1);
+		pgs__cache_count(file, PGS__COUNT_DROPPED, 1);
 	if (due)
 		pgs__disk_failed(db->cache, flush(file, 0), "writing pages", NULL);
 }
@@ -256,7 +251,7 @@ static int remove_one(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 void pgs__disk_drop(pgs__disk_db *db, const pgs__page_id *id)
 {
 	uint8_t key[PGS__CONTENT_KEY_SIZE];
-	count(&db->file->bad, 1);
+	pgs__cache_count(db->file, PGS__COUNT_BAD, 1);
 	pgs__disk_tell(db->cache, PGS__TOLD_BAD,
 		       "the cache '%s' has damaged pages: they are dropped and fetched again; is the disk failing?",
 		       db->file->path);
@@ -284,14 +279,20 @@ static int look(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	return 0;
 }
 
+#define COUNTS_OF(counts)                                                                                                \
+	.hits = (counts)[PGS__COUNT_HITS], .misses = (counts)[PGS__COUNT_MISSES],                                        \
+	.hit_bytes = (counts)[PGS__COUNT_HIT_BYTES], .puts = (counts)[PGS__COUNT_PUTS],                                  \
+	.put_bytes = (counts)[PGS__COUNT_PUT_BYTES], .dropped = (counts)[PGS__COUNT_DROPPED],                            \
+	.bad = (counts)[PGS__COUNT_BAD], .evictions = (counts)[PGS__COUNT_EVICTIONS],                                    \
+	.errors = (counts)[PGS__COUNT_ERRORS]
+
 int pgs__disk_stat_get(pgs__disk_cache *cache, pgs__disk_stat *out, pgs_error *err)
 {
 	pgs__cache_file *f = cache->file;
 	struct stat st;
 	int fd;
-	*out = (pgs__disk_stat){.hits = f->hits, .misses = f->misses, .hit_bytes = f->hit_bytes, .puts = f->puts,
-				.put_bytes = f->put_bytes, .dropped = f->dropped, .bad = f->bad,
-				.evictions = f->evictions, .errors = f->errors, .failed = !pgs__cache_file_usable(f)};
+	*out = (pgs__disk_stat){COUNTS_OF(f->counts), .all = {COUNTS_OF(f->state.words->counts)},
+				.failed = !pgs__cache_file_usable(f)};
 	if (out->failed)
 		return PGS_OK;
 	out->size_bytes = f->state.words->size_bytes;

@@ -216,7 +216,7 @@ static int remove_content(eviction *e, const uint8_t *key)
 	if (rc)
 		return rc;
 	pgs__content_not_hit(e->file, key);
-	atomic_fetch_add_explicit(&e->file->evictions, 1, memory_order_relaxed);
+	pgs__cache_count(e->file, PGS__COUNT_EVICTIONS, 1);
 	e->spared = 0;
 	return 0;
 }

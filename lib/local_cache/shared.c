@@ -145,10 +145,17 @@ void pgs__shared_unlock(pgs__shared *state, off_t byte)
 	try_lock(state, byte, F_UNLCK);
 }
 
-bool pgs__shared_others(pgs__shared *state, off_t byte)
+pid_t pgs__shared_holder(pgs__shared *state, off_t byte)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-	return fcntl(state->fd, F_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+	if (fcntl(state->fd, F_GETLK, &lock) != 0)
+		return -1;
+	return lock.l_type == F_UNLCK ? 0 : lock.l_pid > 0 ? lock.l_pid : -1;
+}
+
+bool pgs__shared_others(pgs__shared *state, off_t byte)
+{
+	return pgs__shared_holder(state, byte) != 0;
 }
 
 /* Without the PID namespace: a file is as good after a container was started again as before. */

@@ -32,6 +32,22 @@ typedef struct pgs__shared_slot {
 	_Atomic uint64_t verified; /* the mirror was held against its digest */
 } pgs__shared_slot;
 
+/* What its users have met, all of them together since it was made new, and each by itself (file.h). Told, never relied
+ * on. */
+enum {
+	PGS__COUNT_HITS,
+	PGS__COUNT_MISSES,
+	PGS__COUNT_HIT_BYTES,
+	PGS__COUNT_PUTS,
+	PGS__COUNT_PUT_BYTES,
+	PGS__COUNT_DROPPED,
+	PGS__COUNT_BAD,
+	PGS__COUNT_EVICTIONS,
+	PGS__COUNT_ERRORS,
+	PGS__COUNTS
+};
+typedef _Atomic uint64_t pgs__cache_counts[PGS__COUNTS];
+
 typedef struct pgs__shared_words {
 	uint8_t magic[8];
 	uint8_t file_id[16]; /* of the data file that this belongs to */
@@ -41,6 +57,7 @@ typedef struct pgs__shared_words {
 	uint64_t data_inode, lock_inode; /* of LMDB's files, while they are in use */
 	_Atomic uint64_t condition;      /* PGS__SHARED_… */
 	pgs__shared_slot slots[PGS__SHARED_SLOTS];
+	pgs__cache_counts counts;
 } pgs__shared_words;
 
 typedef struct pgs__shared {
@@ -80,8 +97,9 @@ void pgs__shared_close(pgs__shared *state); /* and all locks of this process on 
 bool pgs__shared_lock(pgs__shared *state, off_t byte, bool exclusive, uint64_t deadline_ms);
 void pgs__shared_unlock(pgs__shared *state, off_t byte);
 
-/* Whether another process has a lock there. */
+/* Whether another process has a lock there; and which one: 0 = none, -1 = one that we cannot name. */
 bool pgs__shared_others(pgs__shared *state, off_t byte);
+pid_t pgs__shared_holder(pgs__shared *state, off_t byte);
 
 /* This boot of the machine. */
 void pgs__shared_boot(uint8_t out[16]);

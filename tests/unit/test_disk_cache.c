@@ -589,6 +589,82 @@ static void test_disk_cache__a_store_reads_each_content_once(void **state)
 	server_stop(&w.server);
 }
 
+/* What one process did is known to the next; what it did itself begins anew. */
+static void test_disk_cache__what_all_did_is_counted(void **state)
+{
+	(void)state;
+	with_cache w;
+	pgs_cache_stat s = PGS_CACHE_STAT_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	make_pages(&w, 300);
+	for (unsigned round = 0; round < 3; round++) {
+		open_with_cache(&w, scratch_path("cache"), NULL);
+		assert_int_equal(read_pages(&w, 300), PGS_OK);
+		expect_code(pgs_cache_stat_get(w.db, &s, &err), PGS_OK, &err, "pgs_cache_stat_get");
+		assert_true(s.usable);
+		if (round < 2)
+			close_with_cache(&w);
+	}
+	assert_int_equal(s.misses, 0);
+	assert_int_equal(s.puts, 0);
+	assert_true(s.hits >= 300);
+	assert_int_equal(s.all_hits, 2 * s.hits);
+	assert_int_equal(s.all_hit_bytes, 2 * s.hit_bytes);
+	assert_true(s.all_misses >= 300);
+	assert_int_equal(s.all_puts, 300);
+	assert_int_equal(s.page_count, 300);
+	assert_true(s.page_bytes >= s.all_put_bytes);
+	assert_int_equal(s.limit_bytes, SIZE);
+	assert_true(s.used_bytes > s.page_bytes && s.used_bytes < s.limit_bytes);
+	assert_int_equal(s.bad + s.errors + s.all_bad + s.all_errors + s.all_puts_dropped, 0);
+	assert_int_equal(s.keeper_pid, 0);
+	assert_true(s.mirror_confirmed_ms == UINT64_MAX);
+	close_with_cache(&w);
+	server_stop(&w.server);
+}
+
+static void add_requests(void *ctx, const pgs_operation_stat *stat)
+{
+	*(uint64_t *)ctx += stat->requests;
+}
+
+static uint64_t requests_of(pgs_store *store)
+{
+	uint64_t count = 0;
+	assert_int_equal(pgs_store_operations(store, add_requests, &count, NULL), PGS_OK);
+	return count;
+}
+
+static void test_disk_cache__its_numbers_ask_nobody(void **state)
+{
+	(void)state;
+	with_cache w;
+	pgs_cache_stat s = PGS_CACHE_STAT_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	make_pages(&w, 10);
+	w.store = server_open(&w.server, NULL, NULL);
+	expect_code(pgs_db_open(&w.db, w.store, "db", 2, NULL, &err), PGS_OK, &err, "opening");
+	expect_code(pgs_cache_stat_get(w.db, &s, &err), PGS_OK, &err, "without a cache");
+	assert_false(s.usable);
+	assert_int_equal(s.limit_bytes + s.hits + s.all_hits + s.mirror_revision, 0);
+	close_with_cache(&w);
+	open_with_cache(&w, scratch_path("cache"), NULL);
+	assert_int_equal(read_pages(&w, 10), PGS_OK);
+	uint64_t before = requests_of(w.store);
+	expect_code(pgs_cache_stat_get(w.db, &s, &err), PGS_OK, &err, "one that works");
+	assert_true(s.usable && before > 0);
+	assert_int_equal(requests_of(w.store), before);
+	s.struct_size = 8;
+	expect_code(pgs_cache_stat_get(w.db, &s, &err), PGS_EINVAL, &err, "struct_size");
+	s.struct_size = sizeof s;
+	atomic_store(&w.db->contents.disk->file->state.words->condition, PGS__SHARED_BROKEN);
+	expect_code(pgs_cache_stat_get(w.db, &s, &err), PGS_OK, &err, "one that failed");
+	assert_false(s.usable);
+	assert_int_equal(s.limit_bytes, 0);
+	close_with_cache(&w);
+	server_stop(&w.server);
+}
+
 /* Damage every content in the file, by putting another page's there. */
 static void test_disk_cache__a_wrong_content_is_dropped_and_fetched_again(void **state)
 {
@@ -750,6 +826,8 @@ int main(void)
 		CASE(memory_may_run_out_anywhere),
 		CASE(threads_share_it),
 		CASE(a_store_reads_each_content_once),
+		CASE(what_all_did_is_counted),
+		CASE(its_numbers_ask_nobody),
 		CASE(a_wrong_content_is_dropped_and_fetched_again),
 		CASE(verification_does_not_believe_it),
 		CASE(two_stores_with_one_path_do_not_meet),

@@ -1,8 +1,11 @@
 /* lib/local_cache/mirror*.c: what the mirror of a database answers, and when it says that it does not know. */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "codec/pointer.h"
+#include "local_cache/database.h"
 #include "support/disk_cache.h"
 #include "support/scratch.h"
 #include "support/testing.h"
@@ -394,6 +397,39 @@ static void test_mirror__one_handle_follows(void **state)
 	assert_true(pgs__mirror_follow_lock(d.db));
 }
 
+/* Another process that follows is known by its number. */
+static void test_mirror__who_follows_is_known(void **state)
+{
+	(void)state;
+	int up[2], down[2], byte;
+	assert_int_equal(pgs__mirror_follower(d.db), 0);
+	assert_true(pgs__mirror_follow_lock(d.db));
+	assert_int_equal(pgs__mirror_follower(d.db), getpid());
+	pgs__mirror_follow_unlock(d.db);
+	assert_int_equal(pipe(up) | pipe(down), 0);
+	pid_t child = fork();
+	if (child == 0) {
+		pgs__shared shared; /* the locks are its own: the parent's were not handed on */
+		bool locked = pgs__shared_open(&shared, scratch_path("cache-state"), NULL) == PGS_OK &&
+			      pgs__shared_lock(&shared, PGS__LOCK_FOLLOW + (off_t)d.db->slot, true, 0);
+		if (write(up[1], &locked, 1) == 1)
+			_exit(read(down[0], &byte, 1) != 1);
+		_exit(1);
+	}
+	bool locked = false;
+	assert_int_equal(read(up[0], &locked, 1), 1);
+	assert_true(locked);
+	assert_int_equal(pgs__mirror_follower(d.db), child);
+	assert_false(pgs__mirror_follow_lock(d.db));
+	assert_int_equal(write(down[1], "", 1), 1);
+	assert_int_equal(waitpid(child, &byte, 0), child);
+	assert_int_equal(pgs__mirror_follower(d.db), 0);
+	for (int i = 0; i < 2; i++) {
+		close(up[i]);
+		close(down[i]);
+	}
+}
+
 /* --- D1 ------------------------------------------------------------------------------------------------------ */
 
 static void test_mirror__stores_and_databases_do_not_meet(void **state)
@@ -434,6 +470,7 @@ int main(void)
 		CASE(contents_of_replaced_pointers_go_first),
 		CASE(required_and_confirmed_only_rise_and_are_shared),
 		CASE(one_handle_follows),
+		CASE(who_follows_is_known),
 		CASE(stores_and_databases_do_not_meet),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
