@@ -25,7 +25,7 @@ static const option options[CLI_OPTION_COUNT] = {
 	[CLI_OPT_AT] = {"at", 0, "REV", "as of this revision"},
 	[CLI_OPT_TIME] = {"time", 0, "T", "as of this time: Unix seconds or 2026-01-31T12:00:00Z"},
 	[CLI_OPT_SNAPSHOT] = {"snapshot", 0, "NAME", "as of this named snapshot"},
-	[CLI_OPT_MAX] = {"max", 'n', "N", "no more than N: the newest commits, or lines of follow"},
+	[CLI_OPT_MAX] = {"max", 'n', "N", "no more than the newest N"},
 	[CLI_OPT_ALL] = {"all", 0, NULL, "do all that is possible, due or not"},
 	[CLI_OPT_DRY_RUN] = {"dry-run", 0, NULL, "only say what is due"},
 	[CLI_OPT_RETENTION] = {"retention", 0, "MS", "keep MS milliseconds of history, or none (default 3600000)"},
@@ -33,6 +33,11 @@ static const option options[CLI_OPTION_COUNT] = {
 	[CLI_OPT_COMPACT] = {"compact", 0, NULL, "compact the KV's history, too: only if the KV is this store's alone"},
 	[CLI_OPT_LIVE] = {"live", 0, NULL, "count what is still needed, too: reads every pointer"},
 	[CLI_OPT_DEEP] = {"deep", 0, NULL, "also snapshots, all contents of all files, blobs that nothing names"},
+	[CLI_OPT_ONCE] = {"once", 0, NULL, "come to the latest commit, print one line, and end"},
+	[CLI_OPT_COUNT] = {"count", 0, "N", "end after N lines"},
+	[CLI_OPT_FETCH] = {"fetch", 0, "WHICH", "pages to fetch: none, hot (changed and in use: default), all"},
+	[CLI_OPT_RATE] = {"rate", 0, "BYTES", "fetch at most so much a second, such as 10M"},
+	[CLI_OPT_CONFIRM] = {"confirm", 0, "MS", "ask the KV so often whether anything was missed (default 1000)"},
 };
 
 static int find_long(const char *name, size_t size)

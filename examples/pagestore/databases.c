@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "args.h"
+#include "cache.h"
 #include "cli.h"
 #include "format.h"
 #include "json.h"
@@ -133,17 +134,9 @@ static void stat_text(const char *name, const pgs_db_stat *s)
 		printf("soft quota           %s: page writes are refused beyond, %s is filled\n",
 			cli_size(s->store_kv_soft_quota_bytes).text,
 			cli_percent(s->store_kv_used_bytes, s->store_kv_soft_quota_bytes).text);
-	if (s->disk_cache_limit_bytes) {
-		printf("cache of the machine %s of %s, %" PRIu64 " pages\n", cli_size(s->disk_cache_used_bytes).text,
-			cli_size(s->disk_cache_limit_bytes).text, s->disk_cache_page_count);
-		printf("  this command       %" PRIu64 " hits, %" PRIu64 " misses, %" PRIu64 " put, %" PRIu64
-		       " evicted, %" PRIu64 " damaged\n",
-			s->disk_cache_hits, s->disk_cache_misses, s->disk_cache_puts, s->disk_cache_evictions,
-			s->disk_cache_bad);
-	}
 }
 
-static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s)
+static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s, const pgs_cache_stat *cache)
 {
 	json j;
 	json_begin(&j);
@@ -167,20 +160,12 @@ static int stat_json(pgs_store *store, const char *name, const pgs_db_stat *s)
 	json_count(&j, "store_kv_quota_bytes", s->store_kv_quota_bytes);
 	json_count(&j, "store_kv_used_bytes", s->store_kv_used_bytes);
 	json_count(&j, "store_kv_soft_quota_bytes", s->store_kv_soft_quota_bytes);
-	json_count(&j, "disk_cache_hits", s->disk_cache_hits);
-	json_count(&j, "disk_cache_misses", s->disk_cache_misses);
-	json_count(&j, "disk_cache_hit_bytes", s->disk_cache_hit_bytes);
-	json_count(&j, "disk_cache_puts", s->disk_cache_puts);
-	json_count(&j, "disk_cache_evictions", s->disk_cache_evictions);
-	json_count(&j, "disk_cache_bad", s->disk_cache_bad);
-	json_count(&j, "disk_cache_page_count", s->disk_cache_page_count);
-	json_count(&j, "disk_cache_used_bytes", s->disk_cache_used_bytes);
-	json_count(&j, "disk_cache_limit_bytes", s->disk_cache_limit_bytes);
 	json_count(&j, "level0_count", s->level0_count);
 	json_count(&j, "unregistered_count", s->unregistered_count);
 	json_count(&j, "snapshot_count", s->snapshot_count);
 	json_count(&j, "pin_count", s->pin_count);
 	json_count(&j, "pressure_percent", s->pressure_percent);
+	cli_json_cache(&j, cache);
 	cli_json_operations(&j, store);
 	return json_finish(&j);
 }
@@ -189,14 +174,17 @@ int cli_stat(cli *c)
 {
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_db_stat stat = PGS_DB_STAT_INIT;
+	pgs_cache_stat cache = PGS_CACHE_STAT_INIT;
 	const char *name = c->operands[0];
 	if (cli_open_db(c, CLI_READ) != CLI_OK)
 		return CLI_FAILED;
 	if (pgs_stat(c->db, &stat, &err) != PGS_OK)
 		return cli_fail_pgs(&err, NULL, "cannot take the facts of the database %s", cli_quote(name).text);
+	pgs_cache_stat_get(c->db, &cache, NULL); /* one that fails has said so, and is told as none */
 	if (c->json)
-		return stat_json(c->store, name, &stat);
+		return stat_json(c->store, name, &stat, &cache);
 	stat_text(name, &stat);
+	cli_print_cache(&cache);
 	puts("\nasked by this command:");
 	cli_print_operations(stdout, c->store);
 	return CLI_OK;

@@ -55,7 +55,12 @@ static const cli_command commands[] = {
 		"backends: requests, those that failed, and those that repeat a failed one; bytes of\n"
 		"their bodies; latencies, p50 and p99 up to 12.5 % above the true ones. With --stats,\n"
 		"other commands show the same of theirs.\n"
-		"JSON: sizes are in bytes, times in Unix ms, those of \"operations\" in microseconds.\n"},
+		"\n"
+		"With cache=PATH in the store's URL also what is in the machine's cache file, and what its\n"
+		"processes made of it since it was made; and DB's mirror there: to which revision it has\n"
+		"come, and which process keeps it. How a follower fares is known to itself: see follow.\n"
+		"JSON: sizes are in bytes, times in Unix ms, those of \"operations\" in microseconds; \"cache\"\n"
+		"is null without a cache file.\n"},
 	{"verify", "DB", 1, CLI_TAKES(CLI_OPT_DEEP), cli_verify, "re-hash every content of every retained revision",
 		"Reads what the retained versions of DB need and checks it. What is wrong is printed on\n"
 		"stderr, each finding with what to do about it, and makes the exit status 1.\n"
@@ -93,14 +98,26 @@ static const cli_command commands[] = {
 		"they cover: \".\" no file, \"1\" ... \"9\" so many, \"+\" more. A read may have to look into\n"
 		"each file that stands in its column. --live adds how much of it is still needed.\n"
 		"JSON: {\"db\", \"files\": [{\"level\", \"name\", ...}, ...]}.\n"},
-	{"follow", "DB", 1, CLI_TAKES(CLI_OPT_MAX), cli_follow, "keep up with what others commit",
-		"Follows DB until it is interrupted, or for --max lines, and prints a line a second: the\n"
-		"revision it has come to, when that was last known to be the latest, how many commits it is\n"
-		"behind; and so far: commits applied, pages they changed, those of them that were kept up to\n"
-		"date in memory without asking, those that were fetched, and wait to be; and how often it\n"
-		"began anew.\n"
-		"With cache=PATH in the store's URL it keeps the machine's copy of DB up to date for others.\n"
-		"JSON: an object a line.\n"},
+	{"follow", "DB", 1,
+		CLI_TAKES(CLI_OPT_ONCE) | CLI_TAKES(CLI_OPT_COUNT) | CLI_TAKES(CLI_OPT_FETCH) | CLI_TAKES(CLI_OPT_RATE) |
+			CLI_TAKES(CLI_OPT_CONFIRM),
+		cli_follow, "keep up with what others commit",
+		"Follows DB until SIGINT or SIGTERM, and tells once a second how that goes, then in the end\n"
+		"what came of it. With cache=PATH in the store's URL it keeps the machine's copy of DB up to\n"
+		"date for all its processes: of those that follow one does, and another takes over when it\n"
+		"ends. Without, it only shows what is committed.\n"
+		"\n"
+		"  revision  of the last commit applied\n"
+		"  behind    commits known of, and not yet applied\n"
+		"  lag       what is applied was the latest so long ago, or later\n"
+		"  commits   applied so far\n"
+		"  queue     pages that wait to be fetched\n"
+		"  fetched   pages fetched so far\n"
+		"  hits, misses  pages that processes of this machine found in the cache file, or did not\n"
+		"\n"
+		"--fetch all fills the cache file with all of DB; --confirm 50 lets others begin with a bound\n"
+		"of 100 ms without asking the KV. Errors are tried again, and told on stderr.\n"
+		"JSON: an object a line, \"ended\" in the last; \"cache\" as that of stat.\n"},
 };
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };

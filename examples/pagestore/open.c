@@ -28,12 +28,22 @@ static const char *hint_for(const cli *c, int rc, cli_access access)
 	}
 }
 
+/* What the library has to say beside results: a cache that cannot be used, a follower that tries again. Comes from any
+ * thread, and on a terminal perhaps while a line is being written over. */
+static void log_line(void *ctx, int level, const char *message)
+{
+	(void)ctx;
+	if (level <= PGS_LOG_WARN)
+		cli_warn("%s", message);
+}
+
 int cli_open_store(cli *c, cli_access access)
 {
 	pgs_store_options options = PGS_STORE_OPTIONS_INIT;
 	pgs_error err = PGS_ERROR_INIT;
 	options.read_only = access == CLI_READ;
 	options.must_exist = access != CLI_MAKE;
+	options.logger = log_line;
 	if (c->values[CLI_OPT_COMPACT])
 		options.kv_history = PGS_KV_HISTORY_OWNED;
 	int rc = pgs_open(&c->store, c->url, &options, &err);

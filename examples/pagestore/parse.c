@@ -31,6 +31,17 @@ bool cli_parse_number(const char *text, uint64_t *number)
 	return take_number(&text, number) && *text == '\0';
 }
 
+bool cli_parse_bytes(const char *text, uint64_t *bytes)
+{
+	uint64_t number;
+	if (!take_number(&text, &number))
+		return false;
+	unsigned shift = *text == 'K' ? 10 : *text == 'M' ? 20 : *text == 'G' ? 30 : 0;
+	text += shift != 0;
+	*bytes = number << shift;
+	return *text == '\0' && number <= UINT64_MAX >> shift;
+}
+
 bool cli_parse_page_size(const char *text, uint32_t *page_size_bytes)
 {
 	uint64_t value;

@@ -8,6 +8,9 @@
 /* Decimal digits alone, at most UINT64_MAX. */
 bool cli_parse_number(const char *text, uint64_t *number);
 
+/* The same with K, M or G behind it: "10M". */
+bool cli_parse_bytes(const char *text, uint64_t *bytes);
+
 /* A page size: a power of two from PGS_PAGE_SIZE_MIN to PGS_PAGE_SIZE_MAX. */
 bool cli_parse_page_size(const char *text, uint32_t *page_size_bytes);
 

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli.h"
 #include "format.h"
@@ -75,9 +76,13 @@ int cli_misused(const char *hint, const char *format, ...)
 void cli_warn(const char *format, ...)
 {
 	va_list args;
+	char text[1024];
 	va_start(args, format);
-	fputs("pagestore: warning: ", stderr);
-	vfprintf(stderr, format, args);
-	fputc('\n', stderr);
+	vsnprintf(text, sizeof text, format, args);
 	va_end(args);
+	flockfile(stderr);
+	fputs(isatty(STDERR_FILENO) ? "\r\033[Kpagestore: warning: " : "pagestore: warning: ", stderr);
+	cli_print_text(stderr, text, strlen(text));
+	fputc('\n', stderr);
+	funlockfile(stderr);
 }

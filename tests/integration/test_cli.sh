@@ -675,12 +675,52 @@ test_interrupt() {
 }
 
 test_follow() {
-	ok follow first --max 1
-	check "follow shows where it is" 'grep -q "revision" out && [ $(wc -l <out) -eq 2 ]'
-	ok follow first --max 2 --json
-	check "as JSON, an object a line" '[ $(grep -c "\"behind\": *0" out) -eq 2 ]'
-	fails 1 none follow none --max 1
-	fails 2 "not a number" follow first --max many
+	plain=$url cached="$url&cache=$work/cache&cache_size=8M"
+	ok follow first --count 2
+	check "follow shows where it is" 'grep -q "revision.*behind.*lag" out && [ $(grep -c " ms " out) -eq 2 ]'
+	check "and that it has no cache file" 'grep -q "without a cache file" out && grep -q "cache=PATH" out'
+	check "and what came of it" 'grep -q "^followed for .* 0 commits behind$" out'
+	ok follow first --count 2 --json
+	check "as JSON, an object a line" '[ $(grep -c "\"behind\": *0.*\"cache\": *null" out) -eq 3 ]'
+	check "the last of which says so" '[ $(grep -c "\"ended\": *true" out) -eq 1 ] && tail -n 1 out | grep -q "\"ended\": *true"'
+	fails 1 none follow none --once
+	fails 2 "number of lines" follow first --count many
+	fails 2 "number of lines" follow first --once --count 2
+	fails 2 "none, hot or all" follow first --fetch some
+	fails 2 "bytes a second" follow first --rate fast
+	fails 2 "bytes a second" follow first --rate 10T
+	fails 2 "milliseconds" follow first --confirm 0
+	fails 2 "takes no option" log first --once
+	url=$cached
+	ok stat first --json
+	check "a new cache file has nothing" '[ "$(fact "\$.cache.keeper_pid")" = 0 ] && [ "$(fact "\$.cache.mirror_revision")" = 0 ]'
+	ok follow first --once --json --fetch all --rate 1G --confirm 20
+	check "--once comes to the latest, and mirrors it" 'head -n 1 out | grep -q "\"behind\": *0.*\"keeps_mirror\": *true"'
+	ok stat first
+	check "stat shows the mirror, and that nobody keeps it" 'grep -q "mirror  *to KV revision" out && grep -q "kept by  *nobody" out'
+	"$tool" -s "$url" follow first --count 60 >follow.out 2>follow.err &
+	follower=$!
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		ok stat first --json
+		[ "$(fact "\$.cache.keeper_pid")" = $follower ] && break
+		sleep 0.3
+	done
+	check "stat names the process that keeps it" '[ "$(fact "\$.cache.keeper_pid")" = $follower ]'
+	ok follow first --count 1
+	check "a second follower says so, too" 'grep -q "process $follower keeps" out'
+	random 10000 >file
+	"$tool" -s "$url" import first file >out 2>err
+	sleep 1.2
+	kill -TERM $follower
+	wait $follower
+	status=$?
+	check "SIGTERM is a clean end (got $status)" '[ $status -eq 0 ] && [ ! -s follow.err ]'
+	check "with a summary" 'grep -q "^applied 1 commits" follow.out && grep -q "^this process ($follower) keeps" follow.out'
+	if command -v script >/dev/null; then
+		TERM=xterm script -qec "stty cols 120; $tool -s '$url' follow first --count 3" /dev/null </dev/null >out 2>err
+		check "on a terminal a line is written over" '[ $(grep -c "behind" out) -le 2 ] && [ $(tr "\r" "\n" <out | grep -c "^ *[0-9]* *0 .*ms ") -eq 3 ]'
+	fi
+	url=$plain
 }
 
 test_url() {
