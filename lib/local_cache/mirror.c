@@ -2,6 +2,7 @@
 #include "local_cache/mirror_record.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "codec/pointer.h"
 #include "util/clock.h"
@@ -91,7 +92,7 @@ pid_t pgs__mirror_follower(pgs__disk_db *db)
 	if (!pgs__cache_file_usable(f))
 		return 0;
 	pthread_mutex_lock(&f->attach_lock);
-	pid_t pid = f->followers[db->slot] ? f->pid : pgs__shared_holder(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot);
+	pid_t pid = f->followers[db->slot] ? getpid() : pgs__shared_holder(&f->state, PGS__LOCK_FOLLOW + (off_t)db->slot);
 	pthread_mutex_unlock(&f->attach_lock);
 	return pid;
 }
