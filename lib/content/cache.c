@@ -37,6 +37,7 @@ typedef struct frame {
 	_Atomic uint32_t pins;
 	bool live;
 	bool referenced;
+	bool ahead; /* fetched, and not looked up since */
 } frame;
 
 /* One cache line. Page numbers end below 2^43; what was spent is kept in units, rounded up. */
@@ -79,6 +80,7 @@ typedef struct shard {
 	uint32_t frame_hand, entry_hand;
 	superseded old_frames, old_entries;
 	uint64_t hits, misses;
+	uint64_t ahead_used, ahead_wasted;
 } shard;
 
 typedef struct block {
@@ -98,6 +100,8 @@ struct pgs__cache {
 	_Atomic uint64_t revision; /* C */
 	_Atomic uint64_t pending;
 	pthread_mutex_t advance_lock;
+	pgs__cache_used used; /* may be NULL */
+	void *used_ctx;
 	shard *shards;
 };
 
@@ -270,6 +274,8 @@ static void frame_unlink(pgs__cache *cache, shard *s, uint32_t index)
 		link = &s->frames[*link].next;
 	*link = s->frames[index].next;
 	s->frames[index].live = false;
+	s->ahead_wasted += s->frames[index].ahead;
+	s->frames[index].ahead = false;
 }
 
 /* A frame to fill: never used, or the next unpinned one the hand finds not referenced since it last came by. */
@@ -305,6 +311,15 @@ static uint32_t frame_take(pgs__cache *cache, shard *s)
 	return NONE;
 }
 
+/* Somebody looks up what was fetched ahead. */
+static void note_use(pgs__cache *cache, shard *s, frame *f, const pgs__page_id *stored)
+{
+	f->ahead = false;
+	s->ahead_used++;
+	if (cache->used)
+		cache->used(cache->used_ctx, stored);
+}
+
 static const void *frame_pin(pgs__cache *cache, shard *s, uint32_t index)
 {
 	frame *f = &s->frames[index];
@@ -329,18 +344,30 @@ void pgs__cache_unpin(pgs__cache *cache, const void *data)
 	atomic_fetch_sub_explicit(&f->pins, 1, memory_order_release);
 }
 
-const void *pgs__cache_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id)
+static const void *pin_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id, bool use)
 {
 	shard *s = shard_of(cache, page_no);
 	pthread_mutex_lock(&s->lock);
 	uint32_t index = frame_find(cache, s, id);
+	if (use && index != NONE && s->frames[index].ahead)
+		note_use(cache, s, &s->frames[index], id);
 	const void *data = index == NONE ? NULL : frame_pin(cache, s, index);
 	pthread_mutex_unlock(&s->lock);
 	return data;
 }
 
+const void *pgs__cache_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id)
+{
+	return pin_content(cache, page_no, id, true);
+}
+
+const void *pgs__cache_borrow(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id)
+{
+	return pin_content(cache, page_no, id, false);
+}
+
 /* Under the shard's lock. */
-static void frame_put(pgs__cache *cache, shard *s, const pgs__page_id *id, const void *page)
+static void frame_put(pgs__cache *cache, shard *s, const pgs__page_id *id, const void *page, bool ahead)
 {
 	uint32_t index = frame_find(cache, s, id) == NONE ? frame_take(cache, s) : NONE;
 	if (index == NONE)
@@ -351,6 +378,7 @@ static void frame_put(pgs__cache *cache, shard *s, const pgs__page_id *id, const
 	f->next = *bucket;
 	f->live = true;
 	f->referenced = true;
+	f->ahead = ahead;
 	atomic_init(&f->pins, 0);
 	*bucket = index;
 	memcpy(frame_data(cache, s, index), page, cache->page_size);
@@ -360,8 +388,22 @@ void pgs__cache_put_content(pgs__cache *cache, uint64_t page_no, const pgs__page
 {
 	shard *s = shard_of(cache, page_no);
 	pthread_mutex_lock(&s->lock);
-	frame_put(cache, s, id, page);
+	frame_put(cache, s, id, page, false);
 	pthread_mutex_unlock(&s->lock);
+}
+
+void pgs__cache_put_ahead(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id, const void *page)
+{
+	shard *s = shard_of(cache, page_no);
+	pthread_mutex_lock(&s->lock);
+	frame_put(cache, s, id, page, true);
+	pthread_mutex_unlock(&s->lock);
+}
+
+void pgs__cache_on_use(pgs__cache *cache, pgs__cache_used used, void *ctx)
+{
+	cache->used = used;
+	cache->used_ctx = ctx;
 }
 
 /* --- entries --------------------------------------------------------------- */
@@ -464,6 +506,8 @@ pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t
 			if (index == NONE || !s->frames[index].live || !pgs__page_id_equal(&s->frames[index].id, &ref->id))
 				index = e->frame = frame_find(cache, s, &ref->id);
 			if (index != NONE) {
+				if (s->frames[index].ahead)
+					note_use(cache, s, &s->frames[index], ref->has_base ? &ref->base : &ref->id);
 				*data = frame_pin(cache, s, index);
 				state = PGS__CACHE_CONTENT;
 			}
@@ -477,6 +521,21 @@ pgs__cache_state pgs__cache_lookup(pgs__cache *cache, uint64_t page_no, uint64_t
 	return state;
 }
 
+pgs__cache_state pgs__cache_peek(pgs__cache *cache, uint64_t page_no, uint64_t t, pgs__page_ref *ref)
+{
+	shard *s = shard_of(cache, page_no);
+	pgs__cache_state state = PGS__CACHE_MISS;
+	pthread_mutex_lock(&s->lock);
+	const entry *e = entry_find(cache, s, page_no, t);
+	if (e) {
+		entry_to_ref(cache, e, ref);
+		bool empty = e->kind == PGS__POINTER_ZERO || e->kind == PGS__POINTER_ABSENT;
+		state = empty || frame_find(cache, s, &ref->id) != NONE ? PGS__CACHE_CONTENT : PGS__CACHE_POINTER;
+	}
+	pthread_mutex_unlock(&s->lock);
+	return state;
+}
+
 bool pgs__cache_knows(pgs__cache *cache, uint64_t page_no)
 {
 	shard *s = shard_of(cache, page_no);
@@ -486,6 +545,20 @@ bool pgs__cache_knows(pgs__cache *cache, uint64_t page_no)
 		index = s->entries[index].next;
 	pthread_mutex_unlock(&s->lock);
 	return index != NONE;
+}
+
+size_t pgs__cache_known(pgs__cache *cache, uint64_t *at, uint64_t *page_nos, size_t max)
+{
+	size_t count = 0;
+	for (; count < max && *at / cache->capacity < cache->shard_count; ++*at) {
+		shard *s = &cache->shards[*at / cache->capacity];
+		uint64_t index = *at % cache->capacity;
+		pthread_mutex_lock(&s->lock);
+		if (index < s->entries_used && s->entries[index].live)
+			page_nos[count++] = s->entries[index].page_no;
+		pthread_mutex_unlock(&s->lock);
+	}
+	return count;
 }
 
 /* Bring near what a look-up of the page begins with, or the rest of it, if nobody is at work there. */
@@ -631,14 +704,35 @@ void pgs__cache_freeze(pgs__cache *cache, uint64_t first_page, uint64_t count, u
 	}
 }
 
+/* Under the shard's lock: nobody has looked up what was fetched for the page, and that is the base of what the page is
+ * now. If it is not, it was fetched for nothing. */
+static bool take_mark(pgs__cache *cache, shard *s, uint64_t page_no, const pgs__page_ref *now)
+{
+	for (uint32_t i = *entry_bucket(cache, s, page_no); i != NONE; i = s->entries[i].next) {
+		pgs__page_ref was;
+		if (s->entries[i].page_no != page_no || s->entries[i].through != CURRENT)
+			continue;
+		entry_to_ref(cache, &s->entries[i], &was);
+		uint32_t index = frame_find(cache, s, &was.id);
+		if (index == NONE || !s->frames[index].ahead)
+			return false;
+		bool kept = now->has_base && pgs__page_id_equal(&now->base, was.has_base ? &was.base : &was.id);
+		s->frames[index].ahead = false;
+		s->ahead_wasted += !kept;
+		return kept;
+	}
+	return false;
+}
+
 void pgs__cache_replace(pgs__cache *cache, uint64_t page_no, const pgs__page_ref *ref, const void *page)
 {
 	shard *s = shard_of(cache, page_no);
 	pthread_mutex_lock(&s->lock);
+	bool ahead = take_mark(cache, s, page_no, ref);
 	freeze_page(cache, s, page_no, ref->from);
 	entry_put(cache, s, page_no, ref, CURRENT);
 	if (page)
-		frame_put(cache, s, &ref->id, page);
+		frame_put(cache, s, &ref->id, page, ahead);
 	pthread_mutex_unlock(&s->lock);
 }
 
@@ -668,6 +762,8 @@ void pgs__cache_stat_get(pgs__cache *cache, pgs__cache_stat *out)
 				       (uint64_t)2 * (cache->bucket_mask + 1) * sizeof(uint32_t) + sizeof(shard);
 		out->hits += s->hits;
 		out->misses += s->misses;
+		out->ahead_used += s->ahead_used;
+		out->ahead_wasted += s->ahead_wasted;
 		pthread_mutex_unlock(&s->lock);
 	}
 }

@@ -59,6 +59,22 @@ void pgs__cache_put_ref(pgs__cache *cache, uint64_t page_no, const pgs__page_ref
 /* Keep a copy of a content. Best effort: a shard full of pins keeps nothing. */
 void pgs__cache_put_content(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id, const void *page);
 
+/* The same of a content that was fetched ahead of time, of which it is told when somebody looks it up, or when it goes
+ * before that. `used` (may be NULL) is called at the first look-up, once for each, under a lock: it must not call the
+ * cache. `stored` is what was fetched: the page's own content, or its delta's base. Set it before anything is put. */
+typedef void (*pgs__cache_used)(void *ctx, const pgs__page_id *stored);
+void pgs__cache_on_use(pgs__cache *cache, pgs__cache_used used, void *ctx);
+void pgs__cache_put_ahead(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id, const void *page);
+
+/* As pgs__cache_content(), for those who are not readers: it stays as unused as it is. */
+const void *pgs__cache_borrow(pgs__cache *cache, uint64_t page_no, const pgs__page_id *id);
+
+/* As a look-up that nobody reads: what is known stays as it is, and nothing is pinned. */
+pgs__cache_state pgs__cache_peek(pgs__cache *cache, uint64_t page_no, uint64_t t, pgs__page_ref *ref);
+
+/* Pages of which anything is known, from place *at on (0 first), which is moved past them; returns how many. */
+size_t pgs__cache_known(pgs__cache *cache, uint64_t *at, uint64_t *page_nos, size_t max);
+
 /* Give back what lookup or content pinned. Any thread. The zero page may be passed. */
 void pgs__cache_unpin(pgs__cache *cache, const void *data);
 
@@ -84,6 +100,7 @@ void pgs__cache_forget(pgs__cache *cache, uint64_t to);
 
 typedef struct pgs__cache_stat {
 	uint64_t used_bytes, limit_bytes, overhead_bytes, hits, misses;
+	uint64_t ahead_used, ahead_wasted; /* pages fetched ahead that were looked up; that went before */
 } pgs__cache_stat;
 void pgs__cache_stat_get(pgs__cache *cache, pgs__cache_stat *out);
 

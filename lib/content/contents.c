@@ -63,7 +63,9 @@ static int finish_job(pgs__fetch *f, pgs__job *j, const pgs__file *file, pgs_sli
 	pgs_error why = PGS_ERROR_INIT;
 	if (pgs__content_open(f->contents, f->bench, stored, j->want, place, &why) != PGS_OK)
 		return pgs__job_damaged(f, j, file, &why);
-	if (f->keeps)
+	if (f->visit)
+		f->visit(f->visit_ctx, j->want, stored);
+	else if (f->keeps)
 		pgs__disk_put(f->contents->disk, &j->want->id, stored);
 	j->want->status = PGS_OK;
 	j->done = true;
@@ -127,15 +129,28 @@ static int by_place(const void *a, const void *b)
 	return (x->offset > y->offset) - (x->offset < y->offset);
 }
 
-/* Jobs [first, end) of the sorted list are served by one ranged read. */
+/* Jobs [first, end) of the sorted list are served by one ranged read; `wanted` bytes of it are theirs. */
 typedef struct content_span {
 	size_t first, end;
+	uint64_t wanted;
 } content_span;
 
 static size_t span_size(pgs__job *const *jobs, const content_span *span)
 {
 	const pgs__job *last = jobs[span->end - 1];
 	return (size_t)(last->offset + last->length - jobs[span->first]->offset);
+}
+
+/* Whether the read goes on to the next content. Over a gap that costs less than a request it does; ahead of time, when
+ * much of a range is wanted, over larger ones too, as long as half of what comes is. */
+static bool joins_span(const pgs__fetch *f, pgs__job *const *jobs, const content_span *span, const pgs__job *next)
+{
+	const pgs__job *first = jobs[span->first], *last = jobs[span->end - 1];
+	uint64_t end = last->offset + last->length, size = next->offset + next->length - first->offset;
+	if (last->file != next->file || size > (f->visit ? PGS__FETCH_BLOCK_MAX : PGS__FETCH_SPAN_MAX))
+		return false;
+	return next->offset <= end + PGS__FETCH_GAP_MAX ||
+	       (f->visit && next->offset <= end + PGS__FETCH_BLOCK_GAP && 2 * (span->wanted + next->length) >= size);
 }
 
 int pgs__job_missed(pgs__fetch *f, pgs__job *j, const pgs__file *file)
@@ -177,7 +192,7 @@ static int read_one(pgs__fetch *f, pgs__job **jobs, size_t at, void *buffer)
 	pgs_blob_range range = {.name = j->file->blob_name, .offset = j->offset, .size = j->length, .buffer = buffer};
 	int result = pgs__blob_get(backend->blob, &range, 1, f->deadline_ms, &local);
 	if (result == PGS_OK || result == PGS_ENOTFOUND)
-		return open_span(f, jobs, &(content_span){at, at + 1}, &range);
+		return open_span(f, jobs, &(content_span){at, at + 1, j->length}, &range);
 	if (result != PGS_ECORRUPT)
 		return pgs__error(f->err, result, "%s", local.message);
 	pgs__error_page(&why, PGS_ECORRUPT, j->want->page_no,
@@ -237,22 +252,20 @@ static int read_sorted_jobs(pgs__fetch *f, pgs__job **jobs, size_t count, conten
 	size_t span_count = 0, bytes = 0;
 	for (size_t i = 0; i < count; i++) {
 		content_span *last = span_count ? &spans[span_count - 1] : NULL;
-		const pgs__job *prev = last ? jobs[last->end - 1] : NULL;
-		uint64_t prev_end = prev ? prev->offset + prev->length : 0;
-		if (prev && prev->file == jobs[i]->file && jobs[i]->offset <= prev_end + PGS__FETCH_GAP_MAX &&
-		    jobs[i]->offset + jobs[i]->length - jobs[last->first]->offset <= PGS__FETCH_SPAN_MAX) {
+		if (last && joins_span(f, jobs, last, jobs[i])) {
 			bytes -= span_size(jobs, last);
 			last->end = i + 1;
+			last->wanted += jobs[i]->length;
 			bytes += span_size(jobs, last);
 			continue;
 		}
-		if (bytes >= BATCH_MAX) {
+		if (bytes >= (f->visit ? PGS__FETCH_BLOCK_GAP : BATCH_MAX)) {
 			int result = read_spans(f, jobs, spans, span_count, bytes);
 			if (result != PGS_OK)
 				return result;
 			span_count = bytes = 0;
 		}
-		spans[span_count++] = (content_span){i, i + 1};
+		spans[span_count++] = (content_span){i, i + 1, jobs[i]->length};
 		bytes += jobs[i]->length;
 	}
 	return span_count ? read_spans(f, jobs, spans, span_count, bytes) : PGS_OK;
@@ -363,6 +376,12 @@ static int run(pgs__fetch *f)
 {
 	int unread = PGS_OK;
 	pgs_error why = PGS_ERROR_INIT;
+	if (f->recent) {
+		int result = read_kv(f);
+		forget_places(f);
+		if (result != PGS_OK || all_done(f))
+			return result;
+	}
 	for (;;) {
 		uint64_t generation;
 		int result = attempt(f, &generation);
@@ -389,32 +408,31 @@ static int run(pgs__fetch *f)
 	return settle(f, unread, &why);
 }
 
-static int fetch(pgs__contents *contents, pgs__want *wants, size_t count, bool cached, uint64_t deadline_ms,
-		 pgs_error *err)
+static int fetch(pgs__fetch *f, pgs__want *wants, pgs_error *err)
 {
-	if (count == 0)
-		return PGS_OK;
+	pgs__contents *contents = f->contents;
 	pgs_error local = PGS_ERROR_INIT;
-	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .err = &local};
-	f.keeps = cached && contents->disk;
-	for (size_t i = 0; i < count; i++) /* before anything fails: a status of PGS_OK says that the page is there */
+	if (f->count == 0)
+		return PGS_OK;
+	f->err = &local;
+	for (size_t i = 0; i < f->count; i++) /* before anything fails: a status of PGS_OK says that the page is there */
 		wants[i].status = PGS_ENOTFOUND;
-	f.jobs = pgs__calloc(count, sizeof *f.jobs);
-	f.bench = pgs__workbench_take(&contents->benches);
-	int result = f.jobs && f.bench ? PGS_OK : pgs__error_nomem(&local, "reading contents");
+	f->jobs = pgs__calloc(f->count, sizeof *f->jobs);
+	f->bench = pgs__workbench_take(&contents->benches);
+	int result = f->jobs && f->bench ? PGS_OK : pgs__error_nomem(&local, "reading contents");
 	if (result == PGS_OK) {
-		for (size_t i = 0; i < count; i++)
-			f.jobs[i].want = &wants[i];
-		qsort(f.jobs, count, sizeof *f.jobs, by_id);
-		if (f.keeps)
-			pgs__fetch_local(&f);
-		if (!all_done(&f))
-			result = run(&f);
+		for (size_t i = 0; i < f->count; i++)
+			f->jobs[i].want = &wants[i];
+		qsort(f->jobs, f->count, sizeof *f->jobs, by_id);
+		if (f->keeps && !f->visit)
+			pgs__fetch_local(f);
+		if (!all_done(f))
+			result = run(f);
 	}
-	for (size_t i = 0; f.jobs && i < count; i++)
-		pgs__free(f.jobs[i].why);
-	pgs__workbench_give(&contents->benches, f.bench);
-	pgs__free(f.jobs);
+	for (size_t i = 0; f->jobs && i < f->count; i++)
+		pgs__free(f->jobs[i].why);
+	pgs__workbench_give(&contents->benches, f->bench);
+	pgs__free(f->jobs);
 	if (result != PGS_OK && err)
 		*err = local;
 	return result;
@@ -423,11 +441,21 @@ static int fetch(pgs__contents *contents, pgs__want *wants, size_t count, bool c
 int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
 			pgs_error *err)
 {
-	return fetch(contents, wants, count, true, deadline_ms, err);
+	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .keeps = contents->disk};
+	return fetch(&f, wants, err);
 }
 
 int pgs__contents_fetch_stored(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
 			       pgs_error *err)
 {
-	return fetch(contents, wants, count, false, deadline_ms, err);
+	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms};
+	return fetch(&f, wants, err);
+}
+
+int pgs__contents_fetch_ahead(pgs__contents *contents, pgs__want *wants, size_t count, bool recent,
+			      pgs__content_visitor visit, void *ctx, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .recent = recent,
+			.keeps = contents->disk, .visit = visit, .visit_ctx = ctx};
+	return fetch(&f, wants, err);
 }

@@ -41,6 +41,16 @@ int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count,
 int pgs__contents_fetch_stored(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
 			       pgs_error *err);
 
+/* Called for a content that was fetched and proved; want->page and `stored`, as pgs__disk_put() takes it, are borrowed
+ * for the call. */
+typedef void (*pgs__content_visitor)(void *ctx, const pgs__want *want, pgs_slice stored);
+
+/* Fetch contents that nobody waits for, past the cache file: the visitor keeps them, and all wants may share one page.
+ * What lies near each other in a file is read together, up to 16 MiB. `recent`: they were just committed, so c/ is looked
+ * at before the sorted files. Errors: as above. */
+int pgs__contents_fetch_ahead(pgs__contents *contents, pgs__want *wants, size_t count, bool recent,
+			      pgs__content_visitor visit, void *ctx, uint64_t deadline_ms, pgs_error *err);
+
 /* Decompress a stored content and prove it by its id; `place` says where it was, for the message. */
 int pgs__content_open(pgs__contents *contents, pgs__workbench *bench, pgs_slice stored, const pgs__want *want,
 		      const char *place, pgs_error *err);

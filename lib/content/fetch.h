@@ -6,6 +6,8 @@
 
 #define PGS__FETCH_GAP_MAX (64u << 10) /* bytes read and thrown away rather than asked for separately */
 #define PGS__FETCH_SPAN_MAX (8u << 20) /* of one ranged read */
+#define PGS__FETCH_BLOCK_MAX (16u << 20) /* the same ahead of time, */
+#define PGS__FETCH_BLOCK_GAP (1u << 20)  /* and what is thrown away there, as long as half of the read is wanted */
 #define PGS__FETCH_BAD_MAX 4           /* files with a damaged copy that are remembered */
 
 /* One content to find. What is about a place holds for one attempt, with one map of files. */
@@ -30,7 +32,10 @@ typedef struct pgs__fetch {
 	bool missed;  /* a file was not there; it may have been merged away */
 	bool last_level; /* locating in the last one, which is not level 0 */
 	bool last;    /* it was not: what is not there is damage */
-	bool keeps;   /* what is found goes into the machine's cache file */
+	bool keeps;   /* the machine's cache file is used, for contents and for tables and filters */
+	bool recent;  /* ahead of time: look into c/ first */
+	pgs__content_visitor visit; /* ahead of time: who keeps it; else NULL */
+	void *visit_ctx;
 	uint64_t deadline_ms;
 	pgs_error *err;
 } pgs__fetch;

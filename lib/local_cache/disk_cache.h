@@ -91,6 +91,23 @@ int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t count, pgs__
  * and the file can be had at once; what waits for too long is dropped. Best effort. */
 void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored);
 
+/* The same of a content that nobody has asked for yet. Whether somebody does before it goes is
+ * counted. Waits until the deadline for room among what waits to be written. */
+void pgs__disk_put_ahead(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored, uint64_t deadline_ms);
+
+/* Which contents are there, written or not: there[i] is set or left. That is no hit. PGS_OK or PGS_EIO. */
+int pgs__disk_look(pgs__disk_db *db, const pgs__page_id *ids, size_t count, bool *there);
+
+/* Somebody used a copy in memory of what was put ahead. */
+void pgs__disk_used(pgs__disk_db *db, const pgs__page_id *id);
+
+/* What became of contents that were put ahead, since the file was made, by all processes and of all databases: somebody
+ * read them; they went before anybody had. About: hits are counted by a hash (queue.h). */
+typedef struct pgs__disk_ahead {
+	uint64_t used, used_bytes, wasted, wasted_bytes;
+} pgs__disk_ahead;
+pgs__disk_ahead pgs__disk_ahead_get(const pgs__disk_db *db);
+
 /* Write what waits. PGS_OK, PGS_EBUSY (others kept the file past the deadline: it waits on), PGS_ENOSPC, PGS_EIO. */
 int pgs__disk_flush(pgs__disk_cache *cache, uint64_t deadline_ms, pgs_error *err);
 

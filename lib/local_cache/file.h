@@ -7,7 +7,7 @@
  *             'm' slot                             where the mirror stands (mirror_record.h)
  *             'q'                                  the queues (queue.h)
  *             't' mirror's number                  nothing: a mirror that was given up, to be cleared
- *     pages   database's number, page id           u32 time, Unix s   content
+ *     pages   database's number, page id           u32 time, Unix s, and bit 31: put ahead, not known to be used   content
  *     queue   queue.h
  *     mirror  mirror's number, KV key's tail       mirror_record.h
  *     dead    mirror's number, u64 revision, tail  nothing: a tombstone of that revision
@@ -35,7 +35,7 @@
 
 /* Contents that wait to be written. */
 typedef struct pgs__pending {
-	pgs__buffer bytes; /* u32 number, id, u32 size, content */
+	pgs__buffer bytes; /* u32 number, id, u32 size, and bit 31: ahead; content */
 	size_t count;
 	uint64_t since_ms; /* the first came */
 } pgs__pending;

@@ -29,6 +29,16 @@ typedef struct getting {
 	uint64_t hits, bytes;
 } getting;
 
+/* A content was read: if it was put ahead, for the first time? */
+static void note_hit(pgs__cache_file *file, const uint8_t *key, pgs_slice value)
+{
+	pgs__shared_words *words = file->state.words;
+	if (!pgs__content_hit(file, key) || !(pgs__load_u32be(value.data) & PGS__CONTENT_AHEAD))
+		return;
+	count(&words->ahead_used, 1);
+	count(&words->ahead_used_bytes, value.size - PGS__CONTENT_HEAD);
+}
+
 static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	getting *g = ctx;
@@ -42,7 +52,7 @@ static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 		if (!rc && value.size <= PGS__CONTENT_HEAD)
 			rc = MDB_CORRUPTED;
 		if (!rc) {
-			pgs__content_hit(file, key);
+			note_hit(file, key, value);
 			g->hits++;
 			g->bytes += value.size - PGS__CONTENT_HEAD;
 			g->visit(g->ctx, i, (pgs_slice){(const uint8_t *)value.data + PGS__CONTENT_HEAD,
@@ -63,11 +73,35 @@ int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t n, pgs__disk
 	return pgs__disk_failed(db->cache, rc, "reading pages", NULL);
 }
 
+typedef struct looking {
+	const pgs__disk_db *db;
+	const pgs__page_id *ids;
+	size_t count;
+	bool *there;
+} looking;
+
+static int look_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	const looking *l = ctx;
+	pgs__lmdb_table table;
+	int rc = pgs__lmdb_table_open(file, txn, "pages", &table);
+	for (size_t i = 0; !rc && i < l->count; i++) {
+		uint8_t key[PGS__CONTENT_KEY_SIZE];
+		pgs_slice value;
+		pgs__content_key(key, l->db->number, &l->ids[i]);
+		rc = pgs__lmdb_get(file, &table, (pgs_slice){key, sizeof key}, &value);
+		l->there[i] |= !rc;
+		rc = rc == MDB_NOTFOUND ? 0 : rc;
+	}
+	return rc;
+}
+
 /* --- writing ----------------------------------------------------------------------------- */
 
 typedef struct waiting_content {
 	uint8_t key[PGS__CONTENT_KEY_SIZE];
 	pgs_slice stored;
+	bool ahead;
 } waiting_content;
 
 /* The content at *at among those that wait; false at the end. */
@@ -77,8 +111,9 @@ static bool next_waiting(pgs_slice all, size_t *at, waiting_content *out)
 		return false;
 	const uint8_t *entry = (const uint8_t *)all.data + *at;
 	memcpy(out->key, entry, PGS__CONTENT_KEY_SIZE);
-	out->stored = (pgs_slice){entry + PGS__CONTENT_KEY_SIZE + 4,
-				  pgs__load_u32be(entry + PGS__CONTENT_KEY_SIZE)};
+	uint32_t size = pgs__load_u32be(entry + PGS__CONTENT_KEY_SIZE);
+	out->stored = (pgs_slice){entry + PGS__CONTENT_KEY_SIZE + 4, size & ~PGS__CONTENT_AHEAD};
+	out->ahead = size & PGS__CONTENT_AHEAD;
 	*at += PGS__CONTENT_KEY_SIZE + 4 + out->stored.size;
 	return true;
 }
@@ -115,7 +150,7 @@ static int insert(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, const wai
 	rc = mdb_put(txn, file->pages, &k, &v, MDB_RESERVE);
 	if (rc)
 		return rc;
-	pgs__store_u32be(v.mv_data, now);
+	pgs__store_u32be(v.mv_data, (now & ~PGS__CONTENT_AHEAD) | (c->ahead ? PGS__CONTENT_AHEAD : 0));
 	memcpy((uint8_t *)v.mv_data + PGS__CONTENT_HEAD, c->stored.data, c->stored.size);
 	pgs__content_not_hit(file, c->key);
 	return pgs__queue_push(file, txn, q, ghost ? PGS__QUEUE_MAIN : PGS__QUEUE_SMALL, c->key, size);
@@ -201,14 +236,13 @@ static int flush(pgs__cache_file *file, uint64_t deadline_ms)
 	return rc;
 }
 
-void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored)
+/* Add a content to those that wait; false: there is no room. *due: they should be written. */
+static bool append(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored, bool ahead, bool *due)
 {
 	pgs__cache_file *file = db->file;
 	uint8_t key[PGS__CONTENT_KEY_SIZE], size[4];
-	if (!pgs__cache_file_usable(file) || stored.size == 0 || stored.size > PGS_PAGE_SIZE_MAX)
-		return;
 	pgs__content_key(key, db->number, id);
-	pgs__store_u32be(size, (uint32_t)stored.size);
+	pgs__store_u32be(size, (uint32_t)stored.size | (ahead ? PGS__CONTENT_AHEAD : 0));
 	pthread_mutex_lock(&file->pending_lock);
 	pgs__pending *p = &file->pending;
 	size_t before = p->bytes.size;
@@ -223,18 +257,72 @@ void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored)
 	}
 	if (kept && p->count++ == 0)
 		p->since_ms = pgs__now_ms();
-	bool due = p->count >= WAITING_COUNT || p->bytes.size >= WAITING_BYTES ||
-		   (p->count && pgs__now_ms() - p->since_ms >= WAITING_MS);
+	*due = p->count >= WAITING_COUNT || p->bytes.size >= WAITING_BYTES ||
+	       (p->count && pgs__now_ms() - p->since_ms >= WAITING_MS);
 	pthread_mutex_unlock(&file->pending_lock);
-	if (!kept)
-		pgs__cache_count(file, PGS__COUNT_DROPPED, 1);
+	return kept;
+}
+
+static bool can_put(const pgs__disk_db *db, pgs_slice stored)
+{
+	return pgs__cache_file_usable(db->file) && stored.size != 0 && stored.size <= PGS_PAGE_SIZE_MAX;
+}
+
+void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored)
+{
+	bool due;
+	if (!can_put(db, stored))
+		return;
+	if (!append(db, id, stored, false, &due))
+		pgs__cache_count(db->file, PGS__COUNT_DROPPED, 1);
 	if (due)
-		pgs__disk_failed(db->cache, flush(file, 0), "writing pages", NULL);
+		pgs__disk_failed(db->cache, flush(db->file, 0), "writing pages", NULL);
+}
+
+void pgs__disk_put_ahead(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored, uint64_t deadline_ms)
+{
+	bool due;
+	if (!can_put(db, stored))
+		return;
+	bool kept = append(db, id, stored, true, &due);
+	if (due)
+		pgs__disk_failed(db->cache, flush(db->file, deadline_ms), "writing pages", NULL);
+	if (!kept && !append(db, id, stored, true, &due))
+		pgs__cache_count(db->file, PGS__COUNT_DROPPED, 1);
+}
+
+int pgs__disk_look(pgs__disk_db *db, const pgs__page_id *ids, size_t n, bool *there)
+{
+	pgs__cache_file *file = db->file;
+	looking l = {db, ids, n, there};
+	waiting_content c;
+	pthread_mutex_lock(&file->pending_lock);
+	for (size_t at = 0; next_waiting(pgs__buffer_slice(&file->pending.bytes), &at, &c);)
+		for (size_t i = 0; i < n; i++)
+			there[i] |= pgs__load_u32be(c.key) == db->number && memcmp(c.key + 4, ids[i].bytes, PGS__ID_SIZE) == 0;
+	pthread_mutex_unlock(&file->pending_lock);
+	return pgs__disk_failed(db->cache, pgs__cache_file_read(file, look_all, &l), "looking for pages", NULL);
+}
+
+void pgs__disk_used(pgs__disk_db *db, const pgs__page_id *id)
+{
+	uint8_t key[PGS__CONTENT_KEY_SIZE];
+	pgs__content_key(key, db->number, id);
+	if (pgs__cache_file_usable(db->file))
+		pgs__content_hit(db->file, key);
 }
 
 int pgs__disk_flush(pgs__disk_cache *cache, uint64_t deadline_ms, pgs_error *err)
 {
 	return pgs__disk_failed(cache, flush(cache->file, deadline_ms), "writing pages", err);
+}
+
+pgs__disk_ahead pgs__disk_ahead_get(const pgs__disk_db *db)
+{
+	const pgs__shared_words *words = db->file->state.words;
+	if (!pgs__cache_file_usable(db->file))
+		return (pgs__disk_ahead){0};
+	return (pgs__disk_ahead){words->ahead_used, words->ahead_used_bytes, words->ahead_wasted, words->ahead_wasted_bytes};
 }
 
 /* --- bad ones --------------------------------------------------------------------------------- */

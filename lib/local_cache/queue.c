@@ -37,16 +37,17 @@ static _Atomic uint16_t *counter_of(const pgs__cache_file *file, const uint8_t *
 }
 
 /* Races lose a hit at the most. */
-void pgs__content_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE])
+bool pgs__content_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE])
 {
 	uint16_t tag;
 	_Atomic uint16_t *counter = counter_of(file, key, &tag);
 	uint16_t value = atomic_load_explicit(counter, memory_order_relaxed), hits = value & COUNT_MASK;
 	bool mine = hits && value - hits == tag;
 	if (mine && hits == HITS_MAX)
-		return;
+		return false;
 	uint16_t next = mine ? (uint16_t)(value + 1) : hits > 1 ? (uint16_t)(value - 1) : (uint16_t)(tag + 1);
 	atomic_store_explicit(counter, next, memory_order_relaxed);
+	return next == (uint16_t)(tag + 1) && !mine;
 }
 
 static unsigned hits_of(const pgs__cache_file *file, const uint8_t *key)
@@ -249,6 +250,29 @@ static bool spare(eviction *e, const uint8_t *key, bool all)
 	return true;
 }
 
+/* What was put ahead stays because it was used: from now on it is like any other. */
+static int note_used(eviction *e, const uint8_t *key, MDB_val content)
+{
+	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE), v = {content.mv_size, NULL};
+	int rc = pgs__lmdb_before_change(e->file, e->txn, e->file->pages, &k);
+	if (!rc)
+		rc = mdb_put(e->txn, e->file->pages, &k, &v, MDB_RESERVE);
+	if (rc)
+		return rc;
+	if (v.mv_data != content.mv_data) /* else LMDB has changed it in place: nothing of it */
+		memcpy(v.mv_data, content.mv_data, content.mv_size);
+	pgs__store_u32be(v.mv_data, pgs__load_u32be(v.mv_data) & ~PGS__CONTENT_AHEAD);
+	return 0;
+}
+
+static void note_wasted(const eviction *e, const uint8_t *key, uint32_t size)
+{
+	if (hits_of(e->file, key))
+		return;
+	atomic_fetch_add_explicit(&e->file->state.words->ahead_wasted, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&e->file->state.words->ahead_wasted_bytes, size, memory_order_relaxed);
+}
+
 /* The next one of a queue goes, or goes on. MDB_NOTFOUND: the queue is empty. */
 static int take(eviction *e, pgs__queue_kind kind)
 {
@@ -261,8 +285,13 @@ static int take(eviction *e, pgs__queue_kind kind)
 	if (rc)
 		return rc == MDB_NOTFOUND ? 0 : rc;
 	uint32_t size = pgs__load_u32be(entry + PGS__CONTENT_KEY_SIZE);
-	if (kind != PGS__QUEUE_SUPERSEDED && spare(e, entry, kind == PGS__QUEUE_SMALL))
-		return pgs__queue_push(e->file, e->txn, &e->q, PGS__QUEUE_MAIN, entry, size);
+	bool ahead = v.mv_size > PGS__CONTENT_HEAD && pgs__load_u32be(v.mv_data) & PGS__CONTENT_AHEAD;
+	if (kind != PGS__QUEUE_SUPERSEDED && spare(e, entry, kind == PGS__QUEUE_SMALL)) {
+		rc = ahead ? note_used(e, entry, v) : 0;
+		return rc ? rc : pgs__queue_push(e->file, e->txn, &e->q, PGS__QUEUE_MAIN, entry, size);
+	}
+	if (ahead)
+		note_wasted(e, entry, (uint32_t)v.mv_size - PGS__CONTENT_HEAD);
 	rc = remove_content(e, entry);
 	return !rc && kind == PGS__QUEUE_SMALL ? make_ghost(e, entry) : rc;
 }

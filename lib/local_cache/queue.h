@@ -24,7 +24,8 @@
 #include "local_cache/file.h"
 
 #define PGS__CONTENT_KEY_SIZE (4 + PGS__ID_SIZE) /* database's number, page id */
-#define PGS__CONTENT_HEAD 4                      /* u32 time */
+#define PGS__CONTENT_HEAD 4                      /* u32 time, and */
+#define PGS__CONTENT_AHEAD 0x80000000u           /* put before anybody asked for it, and nobody has, as far as is known */
 
 typedef enum pgs__queue_kind {
 	PGS__QUEUE_SMALL,
@@ -63,8 +64,8 @@ void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const
 /* Forget that a content was a ghost; *was. */
 int pgs__queue_recall(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[PGS__CONTENT_KEY_SIZE], bool *was);
 
-/* Count a hit of a content, or make it as if there had been none. */
-void pgs__content_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
+/* Count a hit of a content (true: it is now known to have one, and was not), or make it as if there had been none. */
+bool pgs__content_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
 void pgs__content_not_hit(pgs__cache_file *file, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
 
 #endif

@@ -58,6 +58,7 @@ typedef struct pgs__shared_words {
 	_Atomic uint64_t condition;      /* PGS__SHARED_… */
 	pgs__shared_slot slots[PGS__SHARED_SLOTS];
 	pgs__cache_counts counts;
+	_Atomic uint64_t ahead_used, ahead_used_bytes, ahead_wasted, ahead_wasted_bytes; /* disk_cache.h */
 } pgs__shared_words;
 
 typedef struct pgs__shared {
