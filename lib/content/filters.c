@@ -77,6 +77,14 @@ bool pgs__filters_due(pgs__filters *filters, pgs__filter_slot *slot, size_t size
 	return due;
 }
 
+bool pgs__filters_has_room(pgs__filters *filters, const pgs__filter_slot *slot, uint64_t size)
+{
+	pthread_mutex_lock(&filters->lock);
+	bool room = !slot->bits && filters->used + size <= filters->budget;
+	pthread_mutex_unlock(&filters->lock);
+	return room;
+}
+
 void pgs__filters_keep(pgs__filters *filters, pgs__filter_slot *slot, uint8_t *bits, size_t size)
 {
 	pthread_mutex_lock(&filters->lock);

@@ -46,6 +46,9 @@ bool pgs__filters_may_have(pgs__filters *filters, pgs__filter_slot *slot, const 
  * of the last level. */
 bool pgs__filters_due(pgs__filters *filters, pgs__filter_slot *slot, size_t size, size_t slice_bytes, bool last);
 
+/* Whether a filter that nobody has asked for yet should be kept: it is not here, and nothing has to go for it. */
+bool pgs__filters_has_room(pgs__filters *filters, const pgs__filter_slot *slot, uint64_t size);
+
 /* It was read: take over `bits`, from pgs__malloc(). */
 void pgs__filters_keep(pgs__filters *filters, pgs__filter_slot *slot, uint8_t *bits, size_t size);
 

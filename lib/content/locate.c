@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "content/parts.h"
 #include "util/alloc.h"
 #include "util/bug.h"
 #include "util/error.h"
@@ -71,10 +72,7 @@ typedef struct slice_span {
 
 static size_t slice_bytes(const pgs__file *file, size_t first, size_t last)
 {
-	uint64_t from = (uint64_t)first * PGS__SORTED_SLICE, to = (uint64_t)(last + 1) * PGS__SORTED_SLICE;
-	if (to > file->index.count)
-		to = file->index.count;
-	return (size_t)(to - from) * PGS__SORTED_ENTRY_SIZE;
+	return pgs__slices_bytes(file, first, last + 1);
 }
 
 /* The slice that a job has to look at, or -1: not this file. */
@@ -88,16 +86,14 @@ static int64_t slice_of(const pgs__job *j, pgs__file *file)
 }
 
 /* Where a read waits for a network, a few slices more cost next to nothing, and are those of neighbouring pages: whoever
- * reads an interior page of a tree mostly reads one of its group next. */
-#define SLICES_TOGETHER 8
-
+ * reads an interior page of a tree mostly reads one of its group next. And the cache file keeps so many together. */
 static void widen_span(const pgs__fetch *f, const pgs__file *file, slice_span *span)
 {
-	const size_t count = (size_t)((file->index.count + PGS__SORTED_SLICE - 1) / PGS__SORTED_SLICE);
-	if (f->contents->backend->concurrency <= 1)
+	const size_t count = pgs__file_slices(file);
+	if (f->contents->backend->concurrency <= 1 && !f->keeps)
 		return;
-	span->first -= span->first % SLICES_TOGETHER;
-	span->last += SLICES_TOGETHER - 1 - span->last % SLICES_TOGETHER;
+	span->first -= span->first % PGS__PART_SLICES;
+	span->last += PGS__PART_SLICES - 1 - span->last % PGS__PART_SLICES;
 	if (span->last >= count)
 		span->last = count - 1;
 }
@@ -106,17 +102,24 @@ static void widen_span(const pgs__fetch *f, const pgs__file *file, slice_span *s
 static pgs_slice check_slice(pgs__file *file, const slice_span *span, size_t slice, const uint8_t *bytes)
 {
 	const pgs_slice table = {bytes + (slice - span->first) * PGS__SLICE_BYTES, slice_bytes(file, slice, slice)};
-	if (pgs__check32(table.data, table.size) != pgs__fence_check(file->index.fences, slice))
-		return (pgs_slice){0};
-	pgs__slices_put(file->slices, file->slices_key, slice, table.data, table.size);
-	return table;
+	return pgs__slice_take(file, slice, table.data) ? table : (pgs_slice){0};
+}
+
+/* Keep all that was read, if it is good: a damaged table is looked at again by whoever needs it. */
+static void keep_span(const pgs__fetch *f, pgs__file *file, const slice_span *span, const uint8_t *bytes)
+{
+	bool good = true;
+	for (size_t slice = span->first; slice <= span->last; slice++)
+		good &= check_slice(file, span, slice, bytes).data != NULL;
+	if (good && f->keeps)
+		pgs__parts_put_slices(f->contents->disk, file, span->first, span->last + 1, bytes, false, f->deadline_ms);
 }
 
 static int search_span(pgs__fetch *f, pgs__file *file, const slice_span *span, const uint8_t *bytes)
 {
 	int64_t current = -1;
-	for (size_t slice = span->first; slice <= span->last && f->contents->backend->concurrency > 1; slice++)
-		check_slice(file, span, slice, bytes);
+	if (f->keeps || f->contents->backend->concurrency > 1)
+		keep_span(f, file, span, bytes);
 	pgs_slice table = {0};
 	int result = PGS_OK;
 	for (size_t i = span->jobs.first; i < span->jobs.end && result == PGS_OK; i++) {
@@ -170,29 +173,37 @@ static int read_span(pgs__fetch *f, pgs__file *file, slice_span *span)
 	return result;
 }
 
-/* Read the filter if it is worth it for so many bytes of slices. Without it everything works, only slower. */
-static void load_filter(pgs__fetch *f, pgs__file *file, size_t slices)
+static int read_filter(const pgs__fetch *f, pgs__file *file, uint8_t *bits)
 {
-	const pgs__backend *backend = f->contents->backend;
-	const size_t size = (size_t)file->index.filter_size;
-	if (!pgs__filters_due(file->filters, &file->filter, size, slices, f->last_level))
-		return;
-	uint8_t *bits = pgs__malloc(size + PGS__FILTER_CHECK_SIZE);
-	if (!bits)
-		return;
 	pgs_blob_range range = {
 		.name = file->blob_name,
 		.offset = pgs__sorted_contents_offset(file->index.count, 0),
-		.size = size + PGS__FILTER_CHECK_SIZE,
+		.size = (size_t)file->index.filter_size + PGS__FILTER_CHECK_SIZE,
 		.buffer = bits,
 	};
-	int result = pgs__blob_get(backend->blob, &range, 1, f->deadline_ms, NULL);
-	bool good = result == PGS_OK && pgs__sorted_filter_check((pgs_slice){bits, range.size});
-	if (good) {
+	int result = pgs__blob_get(f->contents->backend->blob, &range, 1, f->deadline_ms, NULL);
+	if (result == PGS_OK && !pgs__sorted_filter_check((pgs_slice){bits, range.size}))
+		result = PGS_ECORRUPT;
+	if (result == PGS_OK && f->keeps)
+		pgs__parts_put_filter(f->contents->disk, file, bits, false, f->deadline_ms);
+	return result;
+}
+
+/* Read the filter if it is worth it for so many bytes of slices. Without it everything works, only slower. */
+static void load_filter(pgs__fetch *f, pgs__file *file, size_t slices)
+{
+	const size_t size = (size_t)file->index.filter_size;
+	if (!pgs__filters_due(file->filters, &file->filter, size, slices, f->last_level))
+		return;
+	uint8_t *bits = f->keeps ? pgs__parts_get_filter(f->contents->disk, file) : NULL;
+	int result = PGS_OK;
+	if (!bits && (bits = pgs__malloc(size + PGS__FILTER_CHECK_SIZE)))
+		result = read_filter(f, file, bits);
+	if (bits && result == PGS_OK) {
 		pgs__filters_keep(file->filters, &file->filter, bits, size);
 		return;
 	}
-	if (result == PGS_OK || result == PGS_ECORRUPT)
+	if (result == PGS_ECORRUPT)
 		pgs__filters_set_damaged(file->filters, &file->filter);
 	pgs__free(bits);
 }
@@ -213,18 +224,27 @@ static void want_filter(pgs__fetch *f, pgs__file *file, job_run run)
 		load_filter(f, file, bytes);
 }
 
-/* A slice that is in memory, and the jobs' way to it. */
+/* A slice that is in memory or in the cache file, and the jobs' way to it. */
 typedef struct kept_slice {
 	int64_t index; /* -1: none */
 	bool found;
 	uint8_t bytes[PGS__SLICE_BYTES];
 } kept_slice;
 
-static bool take_kept(pgs__file *file, kept_slice *kept, int64_t slice)
+static bool get_kept(const pgs__file *file, kept_slice *kept, size_t slice)
 {
-	if (kept->index != slice)
-		kept->found = pgs__slices_get(file->slices, file->slices_key, (size_t)slice, kept->bytes,
-			slice_bytes(file, (size_t)slice, (size_t)slice));
+	return pgs__slices_get(file->slices, file->slices_key, slice, kept->bytes, slice_bytes(file, slice, slice));
+}
+
+static bool take_kept(const pgs__fetch *f, pgs__file *file, kept_slice *kept, int64_t slice)
+{
+	if (kept->index == slice)
+		return kept->found;
+	kept->found = get_kept(file, kept, (size_t)slice);
+	if (!kept->found && f->keeps) {
+		pgs__parts_get_slice(f->contents->disk, file, (size_t)slice);
+		kept->found = get_kept(file, kept, (size_t)slice);
+	}
 	kept->index = slice;
 	return kept->found;
 }
@@ -249,7 +269,7 @@ static int locate_fenced(pgs__fetch *f, pgs__file *file, job_run run)
 		int64_t found = slice_of(&f->jobs[i], file);
 		if (found < 0)
 			continue;
-		if (take_kept(file, &kept, found)) {
+		if (take_kept(f, file, &kept, found)) {
 			const pgs_slice table = {kept.bytes, slice_bytes(file, (size_t)found, (size_t)found)};
 			result = locate_in(f, &f->jobs[i], file, table);
 			continue;

@@ -54,7 +54,8 @@
 	X(FOLLOW_SKIPS, "a follower's watch that was lost goes on from now")                \
 	X(FOLLOW_MISSES_TRUNCATION, "a follower does not apply truncations")                \
 	X(FOLLOW_MISSES_PACKS, "a follower does not apply the pages of packs")              \
-	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")
+	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")         \
+	X(PARTS_BELIEVED, "tables and filters in the cache file are believed")
 
 /* Found by tests of their own (tests/CMakeLists.txt), not by the simulator. */
 #define PGS__BUGS_OF_TESTS(X)                                                                        \
