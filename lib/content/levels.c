@@ -19,7 +19,7 @@
 
 /* --- files and maps ------------------------------------------------------- */
 
-static void file_release(pgs__file *file)
+void pgs__file_release(pgs__file *file)
 {
 	if (!file || atomic_fetch_sub(&file->references, 1) > 1)
 		return;
@@ -49,7 +49,7 @@ static int file_new(pgs__file **out, pgs__levels *levels, const uint8_t *prefix,
 	if (result == PGS_OK)
 		result = pgs__level_value_decode((pgs_slice){file->value, value.size}, &file->index);
 	if (result != PGS_OK) {
-		file_release(file);
+		pgs__file_release(file);
 		return result;
 	}
 	pgs__blob_name(file->blob_name, prefix, file->key.file_name);
@@ -83,7 +83,7 @@ static void find_furthest(pgs__file_map *map)
 static void release_files(pgs__file **files, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
-		file_release(files[i]);
+		pgs__file_release(files[i]);
 	pgs__free(files);
 }
 
@@ -241,7 +241,7 @@ static int append_file(listing *l, pgs__file *file)
 	if (result == PGS_OK)
 		l->files[l->count++] = file;
 	else
-		file_release(file);
+		pgs__file_release(file);
 	return result;
 }
 
@@ -406,10 +406,15 @@ void pgs__levels_wait_slow(pgs__levels *levels)
 	pthread_mutex_unlock(&o->lock);
 }
 
+static bool is_file(const pgs__file *file, const pgs__level_key *key)
+{
+	return file->key.level == key->level && strcmp(file->key.file_name, key->file_name) == 0;
+}
+
 static bool is_in(const pgs__file_map *map, const pgs__level_key *key)
 {
 	for (size_t i = 0; i < map->count; i++)
-		if (map->files[i]->key.level == key->level && strcmp(map->files[i]->key.file_name, key->file_name) == 0)
+		if (is_file(map->files[i], key))
 			return true;
 	return false;
 }
@@ -424,13 +429,55 @@ void pgs__levels_add(pgs__levels *levels, const uint8_t *prefix, const pgs__regi
 		if (file_new(&all[used], levels, prefix, files[i].key, files[i].value, revision) != PGS_OK)
 			continue;
 		if (is_in(known, &all[used]->key)) /* a refresh was first */
-			file_release(all[used]);
+			pgs__file_release(all[used]);
 		else
 			used++;
 	}
 	for (size_t i = 0; all && i < known->count; i++) {
 		atomic_fetch_add(&known->files[i]->references, 1);
 		all[used++] = known->files[i];
+	}
+	pgs__file_map *map = all ? map_new(all, used) : NULL;
+	if (map) {
+		map->listed = known->listed;
+		replace_map(levels, map);
+	}
+	pgs__file_map_release(known);
+}
+
+/* The files of a map that a watch has not seen going. */
+static size_t keep_files(const pgs__file_map *known, const pgs__level_change *changes, size_t count, pgs__file **out)
+{
+	size_t used = 0;
+	for (size_t i = 0; i < known->count; i++) {
+		bool gone = false;
+		for (size_t j = 0; !gone && j < count; j++) {
+			pgs__level_key key;
+			gone = changes[j].deleted && pgs__key_parse_level(changes[j].key, &key) &&
+			       is_file(known->files[i], &key);
+		}
+		if (!gone)
+			out[used++] = pgs__file_retain(known->files[i]);
+	}
+	return used;
+}
+
+void pgs__levels_follow(pgs__levels *levels, const uint8_t *prefix, const pgs__level_change *changes, size_t count,
+			uint64_t revision, pgs__file_visitor added, void *ctx)
+{
+	pgs__file_map *known = pgs__levels_map(levels);
+	pgs__file **all = pgs__malloc((known->count + count) * sizeof *all);
+	size_t used = all ? keep_files(known, changes, count, all) : 0;
+	for (size_t i = 0; all && i < count; i++) {
+		if (changes[i].deleted ||
+		    file_new(&all[used], levels, prefix, changes[i].key, changes[i].value, revision) != PGS_OK)
+			continue; /* who needs a file that is damaged meets it when the list is read */
+		if (is_in(known, &all[used]->key)) {
+			pgs__file_release(all[used]);
+			continue;
+		}
+		added(ctx, all[used]);
+		used++;
 	}
 	pgs__file_map *map = all ? map_new(all, used) : NULL;
 	if (map) {

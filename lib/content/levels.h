@@ -97,6 +97,24 @@ size_t pgs__file_map_up_to(const pgs__file_map *map, size_t first, size_t end, c
 int pgs__levels_refresh(pgs__levels *levels, const pgs__backend *backend, const uint8_t *prefix, uint64_t deadline_ms,
 			pgs_error *err);
 
+static inline pgs__file *pgs__file_retain(pgs__file *file)
+{
+	atomic_fetch_add(&file->references, 1);
+	return file;
+}
+void pgs__file_release(pgs__file *file); /* NULL is allowed */
+
+/* What one revision did to an l/ key, as a watch tells it. */
+typedef struct pgs__level_change {
+	pgs_slice key, value;
+	bool deleted;
+} pgs__level_change;
+
+/* Apply them; best effort, as the map may be behind. Files that came are given to `added`. */
+typedef void (*pgs__file_visitor)(void *ctx, pgs__file *file);
+void pgs__levels_follow(pgs__levels *levels, const uint8_t *prefix, const pgs__level_change *changes, size_t count,
+			uint64_t revision, pgs__file_visitor added, void *ctx);
+
 /* Add files this process has just registered; best effort, as a refresh finds them too. */
 typedef struct pgs__registration {
 	pgs_slice key;

@@ -18,6 +18,7 @@
 typedef struct found {
 	const pgs_kv_pair *t, *z, *e, *g, *x; /* put in this revision, or NULL */
 	bool packed;                      /* a pack was put */
+	size_t files;                     /* l/ keys that were put or deleted */
 	bool dropped;
 } found;
 
@@ -31,6 +32,7 @@ static void look(const pgs_kv_event *event, found *out)
 	const pgs_kv_pair *pair = &event->pair;
 	char kind = kind_of(pair->key);
 	bool single = pair->key.size == KIND_AT + 1;
+	out->files += kind == 'l';
 	if (event->deleted) {
 		out->dropped |= single && kind == 'm';
 		return;
@@ -78,23 +80,19 @@ static int next_state(const pgs__follower *f, const found *in, pgs__snapshot *ne
 
 /* --- pages ------------------------------------------------------------------------------ */
 
-static bool wants(const pgs__follower *f, uint64_t page_no)
+static void fetch_later(pgs__follower *f, uint64_t page_no, uint64_t revision, const pgs__pointer *pointer, bool in_kv)
 {
-	if (f->options.fetch == PGS_FETCH_NONE)
-		return false;
-	return f->options.fetch == PGS_FETCH_ALL || pgs__cache_knows(f->db->contents.cache, page_no);
-}
-
-static void fetch_later(pgs__follower *f, uint64_t page_no)
-{
-	if (f->fetch_count < PGS__FETCH_LIST)
-		f->fetch[f->fetch_count++] = page_no;
+	pgs__fetch_page page = {.page_no = page_no, .revision = revision, .recent = in_kv};
+	page.known = pointer && pointer->kind == PGS__POINTER_FULL;
+	if (page.known)
+		page.id = pointer->id;
+	pgs__fetch_page_later(&f->fetch, pointer ? PGS_FETCH_QUEUE_COMMITS : PGS_FETCH_QUEUE_HOT, &page);
 }
 
 /* The page that a delta gives, in bench->page, if its base is at hand and the result is what the pointer names. */
 static bool apply_delta(pgs__contents *contents, pgs__workbench *bench, uint64_t page_no, const pgs__pointer *pointer)
 {
-	const void *base = pointer->has_base ? pgs__cache_content(contents->cache, page_no, &pointer->base)
+	const void *base = pointer->has_base ? pgs__cache_borrow(contents->cache, page_no, &pointer->base)
 					     : pgs__zero_page();
 	if (!base)
 		return false;
@@ -107,12 +105,12 @@ static bool apply_delta(pgs__contents *contents, pgs__workbench *bench, uint64_t
 }
 
 /* A page was changed to what this pair says: the cache follows, as far as it can without asking anybody. */
-static void take_pointer(pgs__follower *f, pgs__workbench *bench, const pgs_kv_pair *pair)
+static void take_pointer(pgs__follower *f, pgs__workbench *bench, const pgs_kv_pair *pair, bool in_kv)
 {
 	pgs__contents *contents = &f->db->contents;
 	uint64_t page_no;
 	pgs__pointer pointer;
-	if (!pgs__key_parse_page(pair->key, &page_no) || !wants(f, page_no) ||
+	if (!pgs__key_parse_page(pair->key, &page_no) || !pgs__fetch_wants(&f->fetch, page_no) ||
 	    pgs__pointer_decode(pair->value, pgs__page_group(page_no, contents->page_size), &pointer) != PGS_OK)
 		return; /* the page is frozen: who reads it meets the damage */
 	pgs__page_ref ref = pgs__page_ref_of(&pointer);
@@ -123,7 +121,7 @@ static void take_pointer(pgs__follower *f, pgs__workbench *bench, const pgs_kv_p
 	if (page || pointer.kind == PGS__POINTER_ZERO)
 		f->done.pages_kept++;
 	else
-		fetch_later(f, page_no);
+		fetch_later(f, page_no, pair->mod_revision, &pointer, in_kv);
 }
 
 /* --- a commit ------------------------------------------------------------------------------- */
@@ -135,6 +133,16 @@ typedef struct commit {
 	pgs_slice runs;
 	uint8_t *file; /* that the runs are in, or NULL */
 } commit;
+
+/* A run of pages that a pack changed, whose pointers did not come with the event. */
+static void fetch_run(pgs__follower *f, const pgs__page_run *run, uint64_t revision)
+{
+	if (run->count > PGS__FETCH_PAGES_MAX)
+		pgs__fetch_again(&f->fetch, run->first, revision);
+	for (uint64_t i = 0; i < run->count && run->count <= PGS__FETCH_PAGES_MAX; i++)
+		if (pgs__fetch_wants(&f->fetch, run->first + i))
+			fetch_later(f, run->first + i, revision, NULL, false);
+}
 
 /* Its pages are not what they were. */
 static int freeze(pgs__follower *f, const commit *c)
@@ -150,15 +158,14 @@ static int freeze(pgs__follower *f, const commit *c)
 	if (pgs__runs_open(c->runs, &reader) != PGS_OK)
 		return PGS_ECORRUPT;
 	while (pgs__runs_next(&reader, &run)) {
-		for (uint64_t i = 0; c->found->packed && i < run.count && f->fetch_count < PGS__FETCH_LIST; i++)
-			if (wants(f, run.first + i))
-				fetch_later(f, run.first + i);
+		if (c->found->packed)
+			fetch_run(f, &run, revision);
 		pgs__cache_freeze(cache, run.first, run.count, revision);
 	}
 	return reader.reader.failed ? PGS_ECORRUPT : PGS_OK;
 }
 
-static void take_pointers(pgs__follower *f, const pgs__revision_events *r)
+static void take_pointers(pgs__follower *f, const pgs__revision_events *r, bool in_kv)
 {
 	pgs__workbench *bench = NULL;
 	bool tried = false;
@@ -168,7 +175,7 @@ static void take_pointers(pgs__follower *f, const pgs__revision_events *r)
 		if (!tried)
 			bench = pgs__workbench_take(&f->db->contents.benches);
 		tried = true;
-		take_pointer(f, bench, &r->events[i].pair);
+		take_pointer(f, bench, &r->events[i].pair, in_kv);
 	}
 	pgs__workbench_give(&f->db->contents.benches, bench);
 }
@@ -179,7 +186,7 @@ static void move_cache(pgs__follower *f, const commit *c)
 	pgs__cache *cache = f->db->contents.cache;
 	if (pgs__cache_advance_begin(cache, f->at.commit_revision, c->events->revision)) {
 		freeze(f, c); /* the entry was checked when it was decoded */
-		take_pointers(f, c->events);
+		take_pointers(f, c->events, !c->found->files);
 		pgs__cache_advance_end(cache);
 	} else {
 		pgs__cache_forget(cache, c->events->revision);
@@ -206,6 +213,29 @@ static int apply_commit(pgs__follower *f, const pgs__revision_events *r, const f
 	return PGS_OK;
 }
 
+/* --- files ------------------------------------------------------------------------------------ */
+
+static void file_added(void *ctx, pgs__file *file)
+{
+	pgs__fetcher *fetch = ctx;
+	pgs__fetch_file_later(fetch, file);
+}
+
+/* Sorted files came or went: readers need not ask for the list, nor for what is read of a file first. Best effort. */
+static void take_files(pgs__follower *f, const pgs__revision_events *r, size_t files)
+{
+	pgs__level_change *changes = files ? pgs__malloc(files * sizeof *changes) : NULL;
+	size_t count = 0;
+	for (size_t i = 0; changes && i < r->count; i++)
+		if (kind_of(r->events[i].pair.key) == 'l')
+			changes[count++] = (pgs__level_change){r->events[i].pair.key, r->events[i].pair.value,
+							       r->events[i].deleted};
+	if (changes)
+		pgs__levels_follow(&f->db->contents.levels, pgs__db_prefix(f->db), changes, count, r->revision, file_added,
+				   &f->fetch);
+	pgs__free(changes);
+}
+
 int pgs__follow_apply(pgs__follower *f, const pgs__revision_events *r, uint64_t deadline_ms, pgs_error *err)
 {
 	found in = {0};
@@ -217,6 +247,8 @@ int pgs__follow_apply(pgs__follower *f, const pgs__revision_events *r, uint64_t 
 	if (in.t && in.t->mod_revision <= f->at.commit_revision)
 		return PGS_OK; /* delivered again */
 	int result = next_state(f, &in, &next, err);
+	if (result == PGS_OK)
+		take_files(f, r, in.files);
 	if (result == PGS_OK && in.t)
 		result = apply_commit(f, r, &in, deadline_ms, err);
 	if (result != PGS_OK)

@@ -88,13 +88,16 @@ static int start(pgs__follower *f, const pgs_follow_options *o, pgs_error *err)
 	if (!atomic_compare_exchange_strong(&f->busy, &idle, true))
 		return pgs__error(err, PGS_EBUSY, "database %s is followed already", f->db->name);
 	f->options = *o;
-	f->fill_page = 0;
 	f->stop = false;
+	pgs__fetch_begin(&f->fetch, o);
 	f->pid = getpid();
 	pgs__newest_want(f->db);
 	note_running(f, true);
-	if (pgs__task_start(&f->thread, work, f))
-		return PGS_OK;
+	if (pgs__fetch_start(&f->fetch)) {
+		if (pgs__task_start(&f->thread, work, f))
+			return PGS_OK;
+		pgs__fetch_end(&f->fetch);
+	}
 	note_running(f, false);
 	atomic_store(&f->busy, false);
 	return pgs__error(err, PGS_ENOMEM, "cannot start the follower's thread: the system gives no thread");
@@ -106,7 +109,7 @@ static void end(pgs__follower *f)
 	if (!f->thread.running)
 		return;
 	if (f->pid != getpid()) {
-		f->thread.running = false;
+		f->thread.running = f->fetch.thread.running = false;
 		return;
 	}
 	pthread_mutex_lock(&f->lock);
@@ -114,6 +117,7 @@ static void end(pgs__follower *f)
 	pthread_cond_signal(&f->wake);
 	pthread_mutex_unlock(&f->lock);
 	pgs__task_join(&f->thread);
+	pgs__fetch_end(&f->fetch);
 	pgs__follow_mirror_leave(f);
 	atomic_store(&f->db->newest->followed, false);
 	note_running(f, false);
@@ -172,8 +176,11 @@ static int step(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 	int result = pgs__follow_round(f, 0, deadline_ms, err);
 	while (result == PGS_OK && !pgs__follow_is_current(f) && !pgs__deadline_passed(deadline_ms))
 		result = pgs__follow_round(f, WAIT_MS, deadline_ms, err);
-	if (result == PGS_OK && pgs__follow_is_current(f))
+	if (result == PGS_OK && pgs__follow_is_current(f)) {
+		while (!pgs__deadline_passed(deadline_ms) && pgs__fetch_some(&f->fetch, deadline_ms))
+			;
 		return PGS_OK;
+	}
 	if (result == PGS_OK)
 		result = pgs__error(err, PGS_ETIMEOUT, "database %s: there is more to follow than there was time for",
 				    f->db->name);
@@ -189,6 +196,8 @@ int pgs_follow_step(pgs_db *db, uint32_t timeout_ms, pgs_error *err)
 	if (!atomic_compare_exchange_strong(&f->busy, &idle, true))
 		return pgs__error(err, PGS_EBUSY, "another thread follows database %s", db->name);
 	pgs__newest_want(db);
+	if (!f->at.kv_revision)
+		pgs__fetch_begin(&f->fetch, &f->options);
 	int result = step(f, pgs__db_deadline(db, timeout_ms), err);
 	pthread_mutex_lock(&f->lock);
 	f->stat.error = result;
@@ -212,5 +221,6 @@ int pgs_follow_stat_get(pgs_db *db, pgs_follow_stat *stat, pgs_error *err)
 	stat->struct_size = size;
 	stat->confirmed_ms = f->confirmed_ms ? pgs__now_ms() - f->confirmed_ms : UINT64_MAX;
 	pthread_mutex_unlock(&f->lock);
+	pgs__fetch_stat(&f->fetch, stat);
 	return PGS_OK;
 }

@@ -2,14 +2,12 @@
 #include "follow/follower.h"
 
 #include "local_cache/mirror.h"
-#include "txn/load.h"
 #include "util/alloc.h"
 #include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 
 #define CONFIRM_MS 1000 /* unless set */
-#define FILL_PAGES 256  /* of the beginning, at a time */
 #define SILENT_MS 1000  /* commits known of, and no event: the watch is opened anew */
 
 pgs__follower *pgs__follower_new(pgs_db *db)
@@ -22,6 +20,7 @@ pgs__follower *pgs__follower_new(pgs_db *db)
 	}
 	f->db = db;
 	f->options = (pgs_follow_options)PGS_FOLLOW_OPTIONS_INIT;
+	pgs__fetcher_init(&f->fetch, db);
 	pthread_mutex_init(&f->control, NULL);
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -44,6 +43,7 @@ void pgs__follower_free(pgs__follower *f)
 	pgs__follow_mirror_leave(f);
 	pgs__follow_close_watch(f);
 	pgs__snapshot_close(&f->at);
+	pgs__fetcher_free(&f->fetch);
 	pthread_cond_destroy(&f->wake);
 	pthread_mutex_destroy(&f->lock);
 	pthread_mutex_destroy(&f->control);
@@ -61,6 +61,7 @@ static void offer(pgs__follower *f)
 	if (f->packs_due)
 		return;
 	pgs__newest_offer(f->db, &f->at, asked_ms);
+	pgs__fetch_at(&f->fetch, &f->at);
 	pthread_mutex_lock(&f->lock);
 	f->stat.revision = f->at.commit_revision;
 	f->stat.commits = f->done.commits;
@@ -189,8 +190,6 @@ static int confirm(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 static uint32_t wait_for(const pgs__follower *f, uint32_t wait_ms)
 {
 	uint64_t now = pgs__now_ms(), next = next_question(f);
-	if (f->options.fetch == PGS_FETCH_ALL && f->fill_page < f->at.extent && now >= f->fetch_ms)
-		return 0; /* there is something else to do */
 	if (f->claim.asked_ms || next >= now + wait_ms)
 		return wait_ms;
 	return next > now ? (uint32_t)(next - now) : 0;
@@ -215,50 +214,6 @@ static int apply_batch(pgs__follower *f, const pgs_kv_events *batch, uint64_t de
 	return PGS_OK;
 }
 
-static int take_page(void *ctx, uint64_t page_no, const pgs__pointer *pointer)
-{
-	pgs__follower *f = ctx;
-	(void)pointer;
-	f->fetch[f->fetch_count++] = page_no;
-	f->fill_page = page_no + 1;
-	return f->fetch_count == FILL_PAGES;
-}
-
-/* PGS_FETCH_ALL: the next of the pages that were there at the beginning. What cannot be read now is left out. */
-static void fill(pgs__follower *f, uint64_t deadline_ms)
-{
-	if (f->options.fetch != PGS_FETCH_ALL || f->fill_page >= f->at.extent)
-		return;
-	if (pgs__pointers_scan(&f->at, f->fill_page, f->at.extent, take_page, f, deadline_ms, NULL) != 1)
-		f->fill_page = UINT64_MAX;
-}
-
-/* The pages that are in use, and were changed to what is elsewhere. Whatever cannot be read now is read when it is
- * wanted. */
-static void fetch(pgs__follower *f, uint64_t deadline_ms)
-{
-	uint64_t now = pgs__now_ms(), rate = f->options.fetch_bytes_per_s;
-	pgs_cost cost = PGS_COST_INIT;
-	bool may = !f->packs_due && now >= f->fetch_ms;
-	if (may && f->fetch_count == 0)
-		fill(f, deadline_ms);
-	size_t count = may ? f->fetch_count : 0;
-	if (count) {
-		pgs__load_ahead(&f->at, f->fetch, count, deadline_ms, &cost);
-		if (rate)
-			f->fetch_ms = now + (cost.kv_bytes_received + cost.blob_bytes_received) * 1000 / rate;
-		f->fetch_count = 0;
-	}
-	pthread_mutex_lock(&f->lock);
-	f->stat.pages_fetched += count;
-	f->stat.pages_waiting = f->stat.queued[PGS_FETCH_QUEUE_COMMITS] = f->fetch_count;
-	f->stat.queued[PGS_FETCH_QUEUE_FILL] =
-		f->options.fetch == PGS_FETCH_ALL && f->fill_page < f->at.extent ? f->at.extent - f->fill_page : 0;
-	f->stat.bytes_fetched += cost.kv_bytes_received + cost.blob_bytes_received;
-	f->stat.fetch_requests += cost.kv_requests + cost.blob_gets;
-	pthread_mutex_unlock(&f->lock);
-}
-
 static int watch_once(pgs__follower *f, uint32_t wait_ms, uint64_t deadline_ms, pgs_error *err)
 {
 	pgs_kv_events batch = {0};
@@ -270,6 +225,7 @@ static int watch_once(pgs__follower *f, uint32_t wait_ms, uint64_t deadline_ms, 
 		return result;
 	}
 	result = apply_batch(f, &batch, deadline_ms, err);
+	pgs__follow_note_hot(f, &batch);
 	pgs__follow_mirror_apply(f, &batch, deadline_ms);
 	if (f->seen > seen)
 		f->seen_ms = pgs__now_ms();
@@ -283,7 +239,6 @@ static int watch_once(pgs__follower *f, uint32_t wait_ms, uint64_t deadline_ms, 
 	}
 	if (f->seen > seen || f->claim.asked_ms)
 		offer(f);
-	fetch(f, deadline_ms);
 	return PGS_OK;
 }
 
@@ -301,6 +256,7 @@ int pgs__follow_round(pgs__follower *f, uint32_t wait_ms, uint64_t deadline_ms, 
 		f->load_due = f->mirrors;
 		f->mirror_ms = 0;
 		result = begin(f, deadline_ms, err);
+		pgs__fetch_again(&f->fetch, 0, f->at.kv_revision);
 	}
 	return result;
 }

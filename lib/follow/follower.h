@@ -6,6 +6,7 @@
  *
  *   follower.c  the watch, confirming, starting over      apply.c    one revision's events
  *   follow.c    pagestore/follow.h: the thread             mirrored.c the machine's mirror, where there is a cache file
+ *   fetch*.c    what readers will want (fetch.h)
  *
  *  F1 `at` is the database as of at.kv_revision, whole: every key that a snapshot is made of was delivered up to there.
  *  F2 The page cache has taken in every commit through at.commit_revision before `at` is offered to anybody.
@@ -14,7 +15,7 @@
  *     it tells of the moment before it was sent.
  *
  * What is watched is everything from e to z: contents, which are read when they are wanted, and attributes, which the
- * changelog names, are not.
+ * changelog names, are not. What it says of sorted files (l) keeps the map of them up to date.
  */
 #ifndef PGS_FOLLOW_FOLLOWER_H
 #define PGS_FOLLOW_FOLLOWER_H
@@ -22,12 +23,11 @@
 #include <pagestore/follow.h>
 
 #include "codec/changelog.h"
+#include "follow/fetch.h"
 #include "local_cache/mirror.h"
 #include "txn/newest.h"
 #include "util/arena.h"
 #include "util/task.h"
-
-#define PGS__FETCH_LIST 1024 /* pages fetched after a batch of events, at the most */
 
 /* What t and z were when they were last read. */
 typedef struct pgs__claim_of_now {
@@ -51,15 +51,12 @@ typedef struct pgs__follower {
 	uint64_t mirrored;     /* or is at this revision */
 	uint64_t mirror_ms;    /* when to try to become that */
 	uint64_t flush_ms, checkpoint_ms; /* when to write the file, and make it durable, next */
-	uint64_t fetch[PGS__FETCH_LIST];
-	size_t fetch_count;
-	uint64_t fetch_ms;     /* not before then: the bound on bytes */
-	uint64_t fill_page;    /* PGS_FETCH_ALL: pages below have been asked for; UINT64_MAX: all */
 	struct {
 		uint64_t commits, pages_changed, pages_kept;
 	} done;
 
 	_Atomic bool busy;     /* a thread is at it; all above is its */
+	pgs__fetcher fetch;
 	pthread_mutex_t control; /* starting and ending the thread; held until it has ended */
 	pgs__task thread;
 	pid_t pid;             /* where that is: after fork() the child has none */
@@ -102,6 +99,11 @@ typedef struct pgs__revision_events {
 /* Apply them to the page cache and to `at`. Errors: PGS__FOLLOW_GAP; ENOTFOUND (dropped), ECORRUPT, EVERSION, ENOMEM, the
  * blob store's: then nothing has been applied. */
 int pgs__follow_apply(pgs__follower *f, const pgs__revision_events *r, uint64_t deadline_ms, pgs_error *err);
+
+/* --- fetch_hot.c ---------------------------------------------------------------------- */
+
+/* Fetch pages of the batch, as far as it was seen, that the cache file knew; before the mirror takes it. */
+void pgs__follow_note_hot(pgs__follower *f, const pgs_kv_events *batch);
 
 /* --- mirrored.c ----------------------------------------------------------------------- */
 
