@@ -13,6 +13,7 @@
 
 #include "local_cache/mirror.h"
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -113,7 +114,7 @@ static void look_at_disk(pgs__disk_db *disk, item *const *items, size_t count)
 		ids[i] = items[i]->page.id;
 	pgs__disk_look(disk, ids, count, there);
 	for (size_t i = 0; i < count; i++)
-		items[i]->missing = !there[i];
+		items[i]->missing = !there[i] || PGS__BUG(FETCH_READS_AGAIN);
 }
 
 /* What is neither in memory nor in the cache file (G3). Returns how many. */

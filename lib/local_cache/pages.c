@@ -32,11 +32,10 @@ typedef struct getting {
 /* A content was read: if it was put ahead, for the first time? */
 static void note_hit(pgs__cache_file *file, const uint8_t *key, pgs_slice value)
 {
-	pgs__shared_words *words = file->state.words;
 	if (!pgs__content_hit(file, key) || !(pgs__load_u32be(value.data) & PGS__CONTENT_AHEAD))
 		return;
-	count(&words->ahead_used, 1);
-	count(&words->ahead_used_bytes, value.size - PGS__CONTENT_HEAD);
+	pgs__cache_count(file, PGS__COUNT_AHEAD_USED, 1);
+	pgs__cache_count(file, PGS__COUNT_AHEAD_USED_BYTES, value.size - PGS__CONTENT_HEAD);
 }
 
 static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
@@ -319,10 +318,11 @@ int pgs__disk_flush(pgs__disk_cache *cache, uint64_t deadline_ms, pgs_error *err
 
 pgs__disk_ahead pgs__disk_ahead_get(const pgs__disk_db *db)
 {
-	const pgs__shared_words *words = db->file->state.words;
 	if (!pgs__cache_file_usable(db->file))
 		return (pgs__disk_ahead){0};
-	return (pgs__disk_ahead){words->ahead_used, words->ahead_used_bytes, words->ahead_wasted, words->ahead_wasted_bytes};
+	const _Atomic uint64_t *counts = db->file->state.words->counts;
+	return (pgs__disk_ahead){counts[PGS__COUNT_AHEAD_USED], counts[PGS__COUNT_AHEAD_USED_BYTES],
+				 counts[PGS__COUNT_AHEAD_WASTED], counts[PGS__COUNT_AHEAD_WASTED_BYTES]};
 }
 
 /* --- bad ones --------------------------------------------------------------------------------- */

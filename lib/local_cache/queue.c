@@ -269,8 +269,8 @@ static void note_wasted(const eviction *e, const uint8_t *key, uint32_t size)
 {
 	if (hits_of(e->file, key))
 		return;
-	atomic_fetch_add_explicit(&e->file->state.words->ahead_wasted, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&e->file->state.words->ahead_wasted_bytes, size, memory_order_relaxed);
+	pgs__cache_count(e->file, PGS__COUNT_AHEAD_WASTED, 1);
+	pgs__cache_count(e->file, PGS__COUNT_AHEAD_WASTED_BYTES, size);
 }
 
 /* The next one of a queue goes, or goes on. MDB_NOTFOUND: the queue is empty. */

@@ -44,6 +44,10 @@ enum {
 	PGS__COUNT_BAD,
 	PGS__COUNT_EVICTIONS,
 	PGS__COUNT_ERRORS,
+	PGS__COUNT_AHEAD_USED,
+	PGS__COUNT_AHEAD_USED_BYTES,
+	PGS__COUNT_AHEAD_WASTED,
+	PGS__COUNT_AHEAD_WASTED_BYTES,
 	PGS__COUNTS
 };
 typedef _Atomic uint64_t pgs__cache_counts[PGS__COUNTS];
@@ -58,7 +62,6 @@ typedef struct pgs__shared_words {
 	_Atomic uint64_t condition;      /* PGS__SHARED_… */
 	pgs__shared_slot slots[PGS__SHARED_SLOTS];
 	pgs__cache_counts counts;
-	_Atomic uint64_t ahead_used, ahead_used_bytes, ahead_wasted, ahead_wasted_bytes; /* disk_cache.h */
 } pgs__shared_words;
 
 typedef struct pgs__shared {

@@ -54,12 +54,14 @@
 	X(FOLLOW_SKIPS, "a follower's watch that was lost goes on from now")                \
 	X(FOLLOW_MISSES_TRUNCATION, "a follower does not apply truncations")                \
 	X(FOLLOW_MISSES_PACKS, "a follower does not apply the pages of packs")              \
-	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")         \
-	X(PARTS_BELIEVED, "tables and filters in the cache file are believed")
+	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")
 
 /* Found by tests of their own (tests/CMakeLists.txt), not by the simulator. */
 #define PGS__BUGS_OF_TESTS(X)                                                                        \
-	X(MIRROR_MISSES_ATTRS, "the mirror is not told of changed attributes")
+	X(MIRROR_MISSES_ATTRS, "the mirror is not told of changed attributes") \
+	X(PARTS_BELIEVED, "tables and filters in the cache file are believed")               \
+	X(FETCH_UNBOUND, "fetching does not keep to its bound on bytes")                     \
+	X(FETCH_READS_AGAIN, "what the cache file has is fetched again")
 
 typedef enum pgs__bug_name {
 #define PGS__BUG_NAME(name, what) PGS__BUG_##name,
