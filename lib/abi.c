@@ -163,6 +163,8 @@ AT(pgs_cost, blob_bytes_sent, 56);
 AT(pgs_cost, cache_hits, 64);
 AT(pgs_cost, cache_misses, 72);
 AT(pgs_cost, pages_ahead, 80);
+AT(pgs_cost, disk_cache_hits, 88);
+AT(pgs_cost, disk_cache_misses, 96);
 
 /* Options of the backends, and the plain structs of the API that have no size field. */
 AT(pgs_local_options, struct_size, 0);

@@ -87,9 +87,11 @@ typedef struct pgs_cost {
 	uint64_t cache_misses;        /* and that were not, or not yet. Own writes, and pages past the page count, are
 				       * neither. */
 	uint64_t pages_ahead;         /* loaded before they were read: prefetched, or guessed by reads in order */
+	uint64_t disk_cache_hits;     /* contents that were asked of the machine's cache file, as they were not in memory, and */
+	uint64_t disk_cache_misses;   /* were there, or were not, and were fetched. Zeros without one */
 } pgs_cost;
 
-#define PGS_COST_INIT { sizeof(pgs_cost), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define PGS_COST_INIT { sizeof(pgs_cost), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Visit the operations of the KV, then those of the blob store. Backends of
  * the caller's that do not count are passed over. No I/O. Errors: EINVAL (no

@@ -29,6 +29,16 @@ void pgs__cost_add(pgs_cost *to, const pgs_cost *more)
 	to->cache_hits += more->cache_hits;
 	to->cache_misses += more->cache_misses;
 	to->pages_ahead += more->pages_ahead;
+	to->disk_cache_hits += more->disk_cache_hits;
+	to->disk_cache_misses += more->disk_cache_misses;
+}
+
+void pgs__charge_disk_cache(uint64_t hits, uint64_t misses)
+{
+	if (!charged)
+		return;
+	charged->disk_cache_hits += hits;
+	charged->disk_cache_misses += misses;
 }
 
 int pgs__kv_send(pgs_kv *kv, pgs_kv_txn *txn, uint64_t deadline_ms, pgs_error *err)

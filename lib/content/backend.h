@@ -82,6 +82,9 @@ pgs_cost *pgs__charge(pgs_cost *cost);
 /* Add the numbers of one cost to another. */
 void pgs__cost_add(pgs_cost *to, const pgs_cost *more);
 
+/* Contents that were found in the machine's cache file, and those that were not. */
+void pgs__charge_disk_cache(uint64_t hits, uint64_t misses);
+
 /* The vtables' txn(), of one transaction, get() and put(). */
 int pgs__kv_send(pgs_kv *kv, pgs_kv_txn *txn, uint64_t deadline_ms, pgs_error *err);
 int pgs__blob_get(pgs_blob *blob, pgs_blob_range *ranges, size_t count, uint64_t deadline_ms, pgs_error *err);

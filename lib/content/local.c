@@ -11,6 +11,7 @@ typedef struct lookup {
 	pgs__fetch *f;
 	pgs__job *jobs;
 	bool bad[IDS];
+	size_t good;
 } lookup;
 
 static void take(void *ctx, size_t index, pgs_slice stored)
@@ -22,6 +23,7 @@ static void take(void *ctx, size_t index, pgs_slice stored)
 		return;
 	j->want->status = PGS_OK;
 	j->done = true;
+	l->good++;
 }
 
 void pgs__fetch_local(pgs__fetch *f)
@@ -37,5 +39,6 @@ void pgs__fetch_local(pgs__fetch *f)
 		for (size_t i = 0; i < count; i++)
 			if (l.bad[i])
 				pgs__disk_drop(disk, &ids[i]);
+		pgs__charge_disk_cache(l.good, count - l.good);
 	}
 }

@@ -623,6 +623,31 @@ static void test_disk_cache__what_all_did_is_counted(void **state)
 	server_stop(&w.server);
 }
 
+/* A transaction's cost tells what came from the file apart from what came from memory. */
+static void test_disk_cache__is_part_of_what_a_transaction_costs(void **state)
+{
+	(void)state;
+	with_cache w;
+	pgs_error err = PGS_ERROR_INIT;
+	make_pages(&w, 300);
+	for (unsigned round = 0; round < 2; round++) {
+		pgs_cost cost = PGS_COST_INIT;
+		pgs_txn_options o = PGS_TXN_OPTIONS_INIT;
+		pgs_txn *txn;
+		o.cost = &cost;
+		open_with_cache(&w, scratch_path("cache"), NULL);
+		expect_code(pgs_begin(&txn, w.db, &o, &err), PGS_OK, &err, "pgs_begin");
+		for (uint64_t i = 0; i < 300; i++)
+			assert_int_equal(read_seed(txn, i, seed_of(i)), PGS_OK);
+		pgs_abort(txn);
+		assert_int_equal(cost.disk_cache_hits, round ? 300 : 0);
+		assert_int_equal(cost.disk_cache_misses, round ? 0 : 300);
+		assert_true(round ? cost.blob_gets == 0 : cost.blob_gets > 0);
+		close_with_cache(&w);
+	}
+	server_stop(&w.server);
+}
+
 static void add_requests(void *ctx, const pgs_operation_stat *stat)
 {
 	*(uint64_t *)ctx += stat->requests;
@@ -828,6 +853,7 @@ int main(void)
 		CASE(a_store_reads_each_content_once),
 		CASE(what_all_did_is_counted),
 		CASE(its_numbers_ask_nobody),
+		CASE(is_part_of_what_a_transaction_costs),
 		CASE(a_wrong_content_is_dropped_and_fetched_again),
 		CASE(verification_does_not_believe_it),
 		CASE(two_stores_with_one_path_do_not_meet),
