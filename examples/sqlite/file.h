@@ -7,7 +7,7 @@
  *   pages.c    sets of pages                       tables.c   and in which tables
  *   prefetch.c pages that will be read next        btree.c    … which the b-tree names
  *   errors.c   why something failed                super.c    transactions that change several databases
- *   held.c     pages that stay pinned
+ *   held.c     pages that stay pinned              uri.c      what a URI's parameters say
  */
 #ifndef SQ_FILE_H
 #define SQ_FILE_H
@@ -175,6 +175,8 @@ typedef struct sq_file {
 	int refused;          /* it could not be opened: the code that everything fails with (vfs.c); 0 = open */
 	pgs_txn_options at;   /* how its transactions begin, to read: what past state they show, and their timeout */
 	char *at_name;
+	bool follows;         /* the process follows its database, */
+	uint32_t fetch;       /* fetching PGS_FETCH_… */
 	int (*busy)(void *);  /* SQLITE_FCNTL_BUSYHANDLER */
 	void *busy_ctx;
 	int64_t mmap_bytes;
@@ -243,6 +245,12 @@ int sq_read_seen(sq_file *file, uint8_t *bytes, size_t size, int64_t offset);
 
 /* Begin to write to a file that has no database. */
 int sq_create(sq_file *file, uint32_t page_size);
+
+/* uri.c */
+
+/* Take the parameters of a file's URI: NULL and the store's URL, to be freed with sqlite3_free(); or why they cannot be
+ * meant. */
+const char *sq_uri_take(sq_file *file, const char *name, char **url);
 
 /* held.c */
 

@@ -167,6 +167,17 @@ bool sq_writes_foreign_file(const sq_file *f)
 
 /* --- snapshots ---------------------------------------------------------------------------------------------- */
 
+/* One for all connections to it; the first one's choice counts. What it promised is kept by asking where it fails. */
+static void follow(const sq_file *f)
+{
+	pgs_follow_options o = PGS_FOLLOW_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	o.fetch = f->fetch;
+	int result = pgs_follow_start(f->db, &o, &err);
+	if (result != PGS_OK && result != PGS_EBUSY)
+		sq_tell(SQLITE_WARNING, "%s", err.message);
+}
+
 static int use_database(sq_file *f)
 {
 	if (f->db && f->scratch)
@@ -177,8 +188,8 @@ static int use_database(sq_file *f)
 	f->page_size = pgs_db_page_size(f->db);
 	f->prefetches = !f->prefetch_off && pgs_prefetch_is_useful(f->db);
 	f->scratch = sqlite3_malloc((int)f->page_size);
-	if (f->at.freshness)
-		pgs_follow_start(f->db, NULL, NULL); /* one for all connections; without it the bound is kept by asking */
+	if (f->follows)
+		follow(f);
 	return f->scratch ? SQLITE_OK : SQLITE_IOERR_NOMEM;
 }
 

@@ -153,6 +153,26 @@ static void add_number(sqlite3_str *out, const char *name, uint64_t value)
 	sqlite3_str_appendf(out, "%s %llu", name, (unsigned long long)value);
 }
 
+/* The machine's cache file, and the follower of this process. What is not there is zero. */
+static void add_cache(pragma *p)
+{
+	pgs_cache_stat c = PGS_CACHE_STAT_INIT;
+	pgs_follow_stat f = PGS_FOLLOW_STAT_INIT;
+	pgs_cache_stat_get(p->db, &c, NULL);
+	pgs_follow_stat_get(p->db, &f, NULL);
+	add_number(p->out, "disk_cache_hits", c.hits);
+	add_number(p->out, "disk_cache_misses", c.misses);
+	add_number(p->out, "disk_cache_pages", c.page_count);
+	add_number(p->out, "disk_cache_used_bytes", c.used_bytes);
+	add_number(p->out, "disk_cache_limit_bytes", c.limit_bytes);
+	add_number(p->out, "disk_cache_bad", c.bad);
+	add_number(p->out, "mirror_revision", c.mirror_revision);
+	add_number(p->out, "mirror_keeper_pid", c.keeper_pid > 0 ? (uint64_t)c.keeper_pid : 0);
+	add_number(p->out, "follows", f.running);
+	add_number(p->out, "follow_revision", f.revision);
+	add_number(p->out, "follow_behind", f.behind);
+}
+
 static int show_stat(pragma *p)
 {
 	pgs_db_stat s = PGS_DB_STAT_INIT;
@@ -171,6 +191,7 @@ static int show_stat(pragma *p)
 	add_number(p->out, "cache_hits", s.cache_hits);
 	add_number(p->out, "cache_misses", s.cache_misses);
 	add_number(p->out, "connection_conflicts", p->f->conflicts);
+	add_cache(p);
 	return SQLITE_OK;
 }
 
@@ -189,6 +210,8 @@ static int show_cost(pragma *p)
 	add_number(p->out, "blob_bytes_sent", c->blob_bytes_sent);
 	add_number(p->out, "cache_hits", c->cache_hits);
 	add_number(p->out, "cache_misses", c->cache_misses);
+	add_number(p->out, "disk_cache_hits", c->disk_cache_hits);
+	add_number(p->out, "disk_cache_misses", c->disk_cache_misses);
 	add_number(p->out, "pages_ahead", c->pages_ahead);
 	add_number(p->out, "prefetched", ahead.asked);
 	add_number(p->out, "prefetched_unread", ahead.unread);

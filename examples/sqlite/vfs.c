@@ -19,10 +19,7 @@
  */
 #include "file.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "pagestore_sqlite.h"
 
@@ -39,82 +36,6 @@ static int refuse(sq_file *f, int code, const char *name, const char *why)
 	return SQLITE_OK;
 }
 
-/* 2026-03-01T12:00:00Z, with or without a fraction and the Z; it is UTC. */
-static bool parse_time(const char *text, int64_t *unix_ms)
-{
-	struct tm tm = {0};
-	int millis = 999, used = 0;
-	char letter;
-	if (sscanf(text, "%4d-%2d-%2d%c%2d:%2d:%2d%n", &tm.tm_year, &tm.tm_mon, &tm.tm_mday, &letter, &tm.tm_hour,
-		&tm.tm_min, &tm.tm_sec, &used) != 7 || (letter != 'T' && letter != ' '))
-		return false;
-	const char *rest = text + used;
-	if (*rest == '.' && sscanf(rest, ".%3d%n", &millis, &used) == 1)
-		rest += used;
-	if (*rest && strcmp(rest, "Z") != 0)
-		return false;
-	tm.tm_year -= 1900;
-	tm.tm_mon--;
-	*unix_ms = (int64_t)timegm(&tm) * 1000 + millis;
-	return true;
-}
-
-/* at=REVISION, at=TIME or at=@SNAPSHOT. */
-static bool take_at(sq_file *f, const char *at)
-{
-	char *end;
-	if (!at)
-		return true;
-	f->read_only = true;
-	if (at[0] == '@') {
-		f->at_name = sqlite3_mprintf("%s", at + 1);
-		f->at.at_snapshot = f->at_name;
-		f->at.at_snapshot_size = strlen(at + 1);
-		return f->at_name != NULL;
-	}
-	f->at.at_revision = strtoull(at, &end, 10);
-	if (*end == '\0')
-		return f->at.at_revision != 0 && at[0] != '-'; /* strtoull() takes a sign */
-	f->at.at_revision = 0;
-	return parse_time(at, &f->at.at_time_ms);
-}
-
-/* freshness=latest, freshness=local or freshness=bounded:MILLISECONDS. */
-static bool take_freshness(sq_file *f, const char *text)
-{
-	char *end = NULL;
-	if (!text || strcmp(text, "latest") == 0)
-		return true;
-	if (f->read_only && f->at.at_revision + (uint64_t)f->at.at_time_ms + f->at.at_snapshot_size > 0)
-		return false;
-	f->at.freshness = strcmp(text, "local") == 0 ? PGS_LOCAL : PGS_BOUNDED;
-	if (f->at.freshness == PGS_LOCAL)
-		return true;
-	if (strncmp(text, "bounded:", 8) != 0 || text[8] < '0' || text[8] > '9')
-		return false;
-	unsigned long long ms = strtoull(text + 8, &end, 10);
-	f->at.bound_ms = ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
-	return *end == '\0';
-}
-
-/* NULL, or why the name and its parameters cannot be meant. */
-static const char *take_parameters(sq_file *f, const char *name, const char *url)
-{
-	const char *cache = sqlite3_uri_parameter(name, "cache"); /* SQLite does not hand on SQLITE_OPEN_SHAREDCACHE */
-	if (!url)
-		return "no store is named; add store=URL to the file's URI, or set PAGESTORE_URL";
-	if (!name[0] || strlen(name) > PGS_DB_NAME_MAX)
-		return "a database's name has 1 to 255 bytes";
-	if (cache && strcmp(cache, "shared") == 0)
-		return "cache=shared is not possible: connections share the store's cache anyway";
-	if (!take_at(f, sqlite3_uri_parameter(name, "at")))
-		return "at= is a revision, a time as 2026-03-01T12:00:00Z, or @ and a snapshot's name";
-	if (!take_freshness(f, sqlite3_uri_parameter(name, "freshness")))
-		return "freshness= is latest, local or bounded:MILLISECONDS, and not together with at=";
-	f->at.timeout_ms = (uint32_t)sqlite3_uri_int64(name, "timeout", 0);
-	return NULL;
-}
-
 /* There is such a past state. */
 static bool can_begin(sq_file *f)
 {
@@ -126,22 +47,22 @@ static bool can_begin(sq_file *f)
 
 static int open_database(sq_file *f, const char *name, int flags, int *out_flags)
 {
-	const char *url = sqlite3_uri_parameter(name, "store");
+	char *url = NULL;
 	*f = (sq_file){.at = PGS_TXN_OPTIONS_INIT, .error = PGS_ERROR_INIT, .counter = 1, .cost = PGS_COST_INIT};
 	f->at.cost = &f->cost;
 	f->read_only = flags & SQLITE_OPEN_READONLY;
-	url = url ? url : getenv("PAGESTORE_URL");
 	if (sqlite3_uri_boolean(name, "nolock", 0) || sqlite3_uri_boolean(name, "immutable", 0)) {
 		/* SQLite would not even ask for the file's size, and take any file for an empty one. */
 		sq_tell(SQLITE_CANTOPEN, "cannot open %s: nolock and immutable are not possible: a lock begins a transaction, "
 					 "and keeps nobody waiting", name);
 		return SQLITE_CANTOPEN;
 	}
-	const char *why = take_parameters(f, name, url);
+	const char *why = sq_uri_take(f, name, &url);
 	if (why)
 		return refuse(f, SQLITE_CANTOPEN, name, why);
 	int result = sq_database_enter(&f->database, url, name, flags & SQLITE_OPEN_READONLY,
 		flags & SQLITE_OPEN_CREATE, &f->error);
+	sqlite3_free(url);
 	if (result != SQLITE_OK)
 		return refuse(f, result, name, f->error.message);
 	bool past = f->at_name || f->at.at_revision || f->at.at_time_ms, must_exist = past || !(flags & SQLITE_OPEN_CREATE);
