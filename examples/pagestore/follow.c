@@ -19,7 +19,7 @@
 #include "parse.h"
 #include "report.h"
 
-enum { HEADER_EVERY = 20, WIDTH = 79, TICK_MS = 1000, ONCE_TICK_MS = 20, ONCE_MAX_MS = 30000 };
+enum { HEADER_EVERY = 20, WIDTH = 79, TICK_MS = 1000, ONCE_TICK_MS = 20, ONCE_QUIET_MS = 300, ONCE_MAX_MS = 30000 };
 
 typedef struct follow {
 	cli *c;
@@ -62,6 +62,15 @@ static void take_numbers(follow *f)
 	pgs_cache_stat_get(f->c->db, &f->cache, NULL);
 }
 
+/* What waits to be fetched: pages, and files. */
+static uint64_t queued(const pgs_follow_stat *s)
+{
+	uint64_t count = 0;
+	for (unsigned i = 0; i < PGS_FETCH_QUEUES; i++)
+		count += s->queued[i];
+	return count;
+}
+
 /* --- text ------------------------------------------------------------------ */
 
 static void header(void)
@@ -75,8 +84,9 @@ static void line_text(const follow *f, uint64_t number)
 	const pgs_follow_stat *s = &f->stat;
 	if (f->live ? number == 0 : number % HEADER_EVERY == 0)
 		header();
-	printf("%s%10" PRIu64 " %6" PRIu64 " %7s %8" PRIu64 " %6" PRIu64 " %9" PRIu64 " %9s", f->live ? "\r" : "",
-		s->revision, s->behind, cli_age(s->confirmed_ms).text, s->commits, s->pages_waiting, s->pages_fetched, "-");
+	printf("%s%10" PRIu64 " %6" PRIu64 " %7s %8" PRIu64 " %6" PRIu64 " %9s %9s", f->live ? "\r" : "", s->revision,
+		s->behind, cli_age(s->confirmed_ms).text, s->commits, queued(s), cli_size(s->bytes_fetched).text,
+		cli_size(s->bytes_wasted).text);
 	if (f->cache.usable)
 		printf(" %8" PRIu64 " %8" PRIu64, f->cache.all_hits - f->cache_before.all_hits,
 			f->cache.all_misses - f->cache_before.all_misses);
@@ -126,8 +136,12 @@ static void summary_text(const follow *f)
 	const pgs_follow_stat *s = &f->stat;
 	printf("%sfollowed for %s, to revision %" PRIu64 ", %" PRIu64 " commits behind\n", f->live ? "\n" : "",
 		cli_age(now_ms() - f->began_ms).text, s->revision, s->behind);
-	printf("applied %" PRIu64 " commits of %" PRIu64 " pages: %" PRIu64 " kept up to date, %" PRIu64 " fetched\n",
-		s->commits, s->pages_changed, s->pages_kept, s->pages_fetched);
+	printf("applied %" PRIu64 " commits of %" PRIu64 " pages, of which %" PRIu64 " were kept up to date without asking\n",
+		s->commits, s->pages_changed, s->pages_kept);
+	printf("fetched %" PRIu64 " pages, %" PRIu64 " files: %s in %" PRIu64 " requests; used since %" PRIu64 " (%s), wasted %" PRIu64
+	       " (%s)\n",
+		s->pages_fetched, s->files_fetched, cli_size(s->bytes_fetched).text, s->fetch_requests, s->pages_used,
+		cli_size(s->bytes_used).text, s->pages_wasted, cli_size(s->bytes_wasted).text);
 	if (s->restarts || s->reconnects)
 		printf("began anew %" PRIu64 " times, as history was gone; the watch failed %" PRIu64 " times\n", s->restarts,
 			s->reconnects);
@@ -151,7 +165,20 @@ static int line_json(const follow *f, bool ended)
 	json_count(&j, "pages_changed", s->pages_changed);
 	json_count(&j, "pages_kept", s->pages_kept);
 	json_count(&j, "pages_fetched", s->pages_fetched);
-	json_count(&j, "pages_waiting", s->pages_waiting);
+	json_count(&j, "bytes_fetched", s->bytes_fetched);
+	json_count(&j, "files_fetched", s->files_fetched);
+	json_count(&j, "fetch_requests", s->fetch_requests);
+	json_open(&j, "queued", '{');
+	json_count(&j, "commits", s->queued[PGS_FETCH_QUEUE_COMMITS]);
+	json_count(&j, "files", s->queued[PGS_FETCH_QUEUE_FILES]);
+	json_count(&j, "hot", s->queued[PGS_FETCH_QUEUE_HOT]);
+	json_count(&j, "fill", s->queued[PGS_FETCH_QUEUE_FILL]);
+	json_close(&j, '}');
+	json_count(&j, "queue_dropped", s->queue_dropped);
+	json_count(&j, "pages_used", s->pages_used);
+	json_count(&j, "bytes_used", s->bytes_used);
+	json_count(&j, "pages_wasted", s->pages_wasted);
+	json_count(&j, "bytes_wasted", s->bytes_wasted);
 	json_count(&j, "restarts", s->restarts);
 	json_count(&j, "reconnects", s->reconnects);
 	if (s->error)
@@ -195,22 +222,34 @@ static int take_options(follow *f, pgs_follow_options *o)
 	return take_fetch(values[CLI_OPT_FETCH], &o->fetch);
 }
 
-/* All that was committed when it began is here. */
+/* All that was committed when it began is here, and what was to be fetched of it. */
 static bool caught_up(const follow *f)
 {
 	bool keeps = f->cache.usable && f->cache.keeper_pid == (int64_t)getpid();
-	return f->stat.confirmed_ms != UINT64_MAX && f->stat.behind == 0 && f->stat.pages_waiting == 0 &&
+	return f->stat.confirmed_ms != UINT64_MAX && f->stat.behind == 0 && queued(&f->stat) == 0 &&
 	       (!keeps || f->cache.mirror_revision);
 }
 
+/* A number that changes while it comes further. */
+static uint64_t progress(const follow *f)
+{
+	return f->stat.commits + f->stat.bytes_fetched + f->stat.pages_fetched + f->cache.mirror_keys;
+}
+
+/* What it will fetch it may only find out after a moment: so that there is nothing to do has to last for one. */
 static int catch_up(follow *f)
 {
-	for (uint64_t end = f->began_ms + ONCE_MAX_MS; !caught_up(f) && !cli_interrupted(); take_numbers(f)) {
-		if (now_ms() > end)
-			return cli_fail("Is the store's KV reachable, and faster than others commit? Without --once it goes on trying.",
-				"cannot come to the latest commit of %s in %d s: %" PRIu64 " behind, last result %s",
+	uint64_t last = UINT64_MAX, moved_ms = 0;
+	for (; !cli_interrupted(); take_numbers(f)) {
+		moved_ms = progress(f) == last ? moved_ms : now_ms();
+		last = progress(f);
+		if (caught_up(f) && now_ms() > moved_ms + ONCE_QUIET_MS)
+			break;
+		if (now_ms() > moved_ms + ONCE_MAX_MS)
+			return cli_fail("Is the store's KV reachable? Without --once it goes on trying.",
+				"%s: no progress for %d s: %" PRIu64 " commits behind, %" PRIu64 " to fetch, last result %s",
 				cli_quote(f->c->operands[0]).text, ONCE_MAX_MS / 1000, f->stat.behind,
-				pgs_error_name(f->stat.error));
+				queued(&f->stat), pgs_error_name(f->stat.error));
 		sleep_until(now_ms() + ONCE_TICK_MS);
 	}
 	return CLI_OK;

@@ -677,7 +677,7 @@ test_interrupt() {
 test_follow() {
 	plain=$url cached="$url&cache=$work/cache&cache_size=8M"
 	ok follow first --count 2
-	check "follow shows where it is" 'grep -q "revision.*behind.*lag" out && [ $(grep -c " ms " out) -eq 2 ]'
+	check "follow shows where it is" 'grep -q "revision.*behind.*lag" out && [ $(grep -cE "^ *[0-9]+ +0 +[0-9.]+ m?s " out) -eq 2 ]'
 	check "and that it has no cache file" 'grep -q "without a cache file" out && grep -q "cache=PATH" out'
 	check "and what came of it" 'grep -q "^followed for .* 0 commits behind$" out'
 	ok follow first --count 2 --json
@@ -718,7 +718,7 @@ test_follow() {
 	check "with a summary" 'grep -q "^applied 1 commits" follow.out && grep -q "^this process ($follower) keeps" follow.out'
 	if command -v script >/dev/null; then
 		TERM=xterm script -qec "stty cols 120; $tool -s '$url' follow first --count 3" /dev/null </dev/null >out 2>err
-		check "on a terminal a line is written over" '[ $(grep -c "behind" out) -le 2 ] && [ $(tr "\r" "\n" <out | grep -c "^ *[0-9]* *0 .*ms ") -eq 3 ]'
+		check "on a terminal a line is written over" '[ $(grep -c "behind" out) -le 2 ] && [ $(tr "\r" "\n" <out | grep -cE "^ *[0-9]+ +0 +[0-9.]+ m?s ") -eq 3 ]'
 	fi
 	url=$plain
 }
