@@ -6,6 +6,8 @@
 #ifndef PGS_BENCH_H
 #define PGS_BENCH_H
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -50,10 +52,12 @@ extern const bench bench_cache_read, bench_cache_memory;
 extern const bench bench_etcd_commit_small, bench_etcd_commit_requests, bench_etcd_commit_parallel;
 extern const bench bench_etcd_begin, bench_etcd_begin_requests;
 extern const bench bench_etcd_read_many, bench_etcd_read_many_requests, bench_etcd_idle;
-extern const bench bench_follow_lag, bench_follow_apply; /* etcd_follow.c */
+extern const bench bench_follow_lag;                               /* etcd_follow.c */
+extern const bench bench_follow_apply, bench_follow_apply_cached;  /* etcd_apply.c */
+extern const bench bench_follow_memory;                            /* etcd_follow_memory.c */
 extern const bench bench_etcd_big_table_commit, bench_etcd_big_table_put;
 /* sqlite_….c */
-extern const bench bench_sqlite_point_read, bench_sqlite_scan;
+extern const bench bench_sqlite_point_read, bench_sqlite_scan, bench_sqlite_cached_point_read;
 extern const bench bench_sqlite_insert_autocommit, bench_sqlite_insert_autocommit_wal, bench_sqlite_bank, bench_sqlite_bulk;
 extern const bench bench_sqlite_speedtest, bench_sqlite_conflicts, bench_sqlite_etcd_autocommit;
 extern const bench bench_sqlite_cold_open, bench_sqlite_cold_open_gets, bench_sqlite_cold_open_kv, bench_sqlite_cold_scan;
@@ -71,6 +75,16 @@ void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2), nor
 void bench_must(int result, const pgs_error *err, const char *what); /* a PGS_… result */
 void bench_check(bool good, const char *what);
 void *bench_alloc(size_t size);
+
+/* The most memory this process takes meanwhile, beside what it had, resident and not of files; looked at every 2 ms by a
+ * thread. Its end returns MiB. */
+typedef struct bench_memory {
+	pthread_t thread;
+	_Atomic bool stop;
+	uint64_t before, peak;
+} bench_memory;
+void bench_memory_start(bench_memory *memory);
+double bench_memory_end(bench_memory *memory);
 
 /* Random numbers, the same in every run. */
 typedef struct bench_random {

@@ -167,20 +167,6 @@ const bench bench_cache_read = {"cache_read", "LMDB get + unzstd + XXH3", "µs",
 
 /* --- memory ------------------------------------------------------------------------------------- */
 
-/* Of this process, without what is mapped from files. */
-static double anonymous_mib(void)
-{
-	char line[200];
-	double kib = 0;
-	FILE *file = fopen("/proc/self/status", "r");
-	while (file && fgets(line, sizeof line, file))
-		if (strncmp(line, "RssAnon:", 8) == 0)
-			kib = strtod(line + 8, NULL);
-	if (file)
-		fclose(file);
-	return kib / 1024;
-}
-
 static void load(pgs__disk_db *db, const uint8_t *prefix, uint32_t count)
 {
 	pgs_error err = PGS_ERROR_INIT;
@@ -216,7 +202,9 @@ static void run_memory(const bench_env *env, bench_result *out)
 	pgs__disk_cache *cache;
 	pgs__disk_db *db;
 	uint32_t count = env->quick ? 2 * LOAD : MIRRORED;
-	double before = anonymous_mib(), began = bench_seconds();
+	bench_memory memory;
+	double began = bench_seconds();
+	bench_memory_start(&memory);
 	for (int again = 0; again < 2; again++) {
 		bench_must(pgs__disk_cache_open(&cache, &o, &err), &err, "opening the cache");
 		bench_must(pgs__disk_db_attach(&db, cache, prefix, PAGE_SIZE, &err), &err, "attaching");
@@ -232,7 +220,7 @@ static void run_memory(const bench_env *env, bench_result *out)
 	bench_must(pgs__mirror_state_get(db, &state, &err), &err, "reading the mirror"); /* holds it against its digest */
 	printf("# proved %llu pointers in %.0f ms\n", (unsigned long long)state.keys, (bench_seconds() - began) * 1e3);
 	bench_check(state.keys == count, "all were loaded");
-	out->ours = anonymous_mib() - before;
+	out->ours = bench_memory_end(&memory);
 	out->baseline = 64;
 	pgs__disk_db_detach(db);
 	pgs__disk_cache_close(cache);

@@ -1,4 +1,4 @@
-/* Following a database on etcd, against etcd's watch alone. Both stores are in one process, with handles of their own. */
+/* How far a follower is behind, against etcd's watch alone. Both stores are in one process, with handles of their own. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,7 +10,6 @@
 #include <pagestore/sys/kv.h>
 
 #include "etcd_raw.h"
-#include "follow/follower.h"
 
 #define PAGES 100
 
@@ -196,66 +195,3 @@ static void run_lag(const bench_env *env, bench_result *out)
 }
 
 const bench bench_follow_lag = {"follow_lag", "the watch's delivery of a put, p99", "us", 3.0, false, run_lag};
-
-/* --- catching up -------------------------------------------------------------------------------- */
-
-static void commit_round(followed *f)
-{
-	for (uint32_t i = 0; i < f->count; i++)
-		commit_number(f, ++f->number);
-}
-
-/* Commits a second, applied by a follower that was away. */
-static double apply_ours(void *ctx)
-{
-	followed *f = ctx;
-	pgs_error err = PGS_ERROR_INIT;
-	pgs_follow_stat before = PGS_FOLLOW_STAT_INIT, after = PGS_FOLLOW_STAT_INIT;
-	bench_must(pgs_follow_step(f->reader, 0, &err), &err, "pgs_follow_step");
-	pgs_follow_stat_get(f->reader, &before, NULL);
-	pgs__follow_close_watch(f->reader->follower);
-	commit_round(f);
-	double since = bench_seconds();
-	bench_must(pgs_follow_step(f->reader, 60000, &err), &err, "pgs_follow_step");
-	double took = bench_seconds() - since;
-	pgs_follow_stat_get(f->reader, &after, NULL);
-	bench_check(after.commits - before.commits == f->count, "commits are missing");
-	return f->count / took;
-}
-
-/* The same events, delivered and not looked at. */
-static double replay(void *ctx)
-{
-	followed *f = ctx;
-	pgs_error err = PGS_ERROR_INIT;
-	pgs_kv *kv = pgs__db_backend(f->reader)->kv;
-	pgs__key first = pgs__key_single(pgs__db_prefix(f->reader), 'e'), end = pgs__key_prefix_end(pgs__db_prefix(f->reader));
-	pgs_kv_watch *watch;
-	pgs_kv_events events = {0};
-	uint64_t from = f->reader->follower->at.commit_revision, through;
-	pgs_txn *t;
-	commit_round(f);
-	bench_must(pgs_begin(&t, f->writer, NULL, &err), &err, "pgs_begin");
-	through = pgs_txn_revision(t);
-	pgs_abort(t);
-	double since = bench_seconds();
-	bench_must(kv->vtable->watch_open(kv, pgs__key_slice(&first), pgs__key_slice(&end), from + 1, &watch, &err), &err,
-		   "watch_open");
-	while (events.revision < through)
-		bench_must(kv->vtable->watch_next(watch, 5000, &events, &err), &err, "watch_next");
-	double took = bench_seconds() - since;
-	kv->vtable->watch_close(watch);
-	return f->count / took;
-}
-
-static void run_apply(const bench_env *env, bench_result *out)
-{
-	followed f;
-	out->skipped = !set_up(env, &f, 3000);
-	if (out->skipped)
-		return;
-	bench_compare(env, apply_ours, replay, &f, out);
-	tear_down(&f);
-}
-
-const bench bench_follow_apply = {"follow_apply", "etcd's replay alone", "commits/s", 0.5, true, run_apply};

@@ -131,6 +131,53 @@ double bench_raw_get_many(bench_raw *raw, const uint32_t *numbers, size_t count)
 	return took;
 }
 
+/* --- a watch ---------------------------------------------------------------------------- */
+
+typedef struct replay {
+	char last[48]; /* what its end is known by */
+	size_t last_size;
+	char seam[96]; /* it may come in two parts */
+	bool done;
+} replay;
+
+static size_t take_events(char *data, size_t one, size_t size, void *ctx)
+{
+	replay *r = ctx;
+	size_t head = size < r->last_size ? size : r->last_size;
+	(void)one;
+	memcpy(r->seam + r->last_size, data, head);
+	r->done = memmem(data, size, r->last, r->last_size) || memmem(r->seam, r->last_size + head, r->last, r->last_size);
+	if (head == r->last_size)
+		memcpy(r->seam, data + size - head, head);
+	else
+		memmove(r->seam, r->seam + head, r->last_size);
+	return r->done ? 0 : size;
+}
+
+double bench_raw_replay(const bench_raw *raw, uint64_t from, uint64_t through)
+{
+	replay r = {.done = false};
+	CURL *easy = curl_easy_duphandle(raw->easy);
+	char url[128], body[160];
+	bench_check(easy != NULL, "out of memory");
+	r.last_size = (size_t)snprintf(r.last, sizeof r.last, "\"mod_revision\":\"%llu\"", (unsigned long long)through);
+	snprintf(url, sizeof url, "%s/v3/watch", raw->endpoint);
+	snprintf(body, sizeof body, "{\"create_request\":{\"key\":\"AA==\",\"range_end\":\"AA==\",\"start_revision\":%llu,"
+		 "\"fragment\":true}}", (unsigned long long)from);
+	curl_easy_setopt(easy, CURLOPT_URL, url);
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDS, body);
+	curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE, (long)strlen(body));
+	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_events);
+	curl_easy_setopt(easy, CURLOPT_WRITEDATA, &r);
+	double since = bench_seconds();
+	CURLcode code = curl_easy_perform(easy);
+	double took = bench_seconds() - since;
+	if (!r.done)
+		bench_die("a raw watch: %s", curl_easy_strerror(code));
+	curl_easy_cleanup(easy);
+	return took;
+}
+
 /* --- counting ------------------------------------------------------------------------- */
 
 typedef struct metrics {

@@ -26,6 +26,10 @@ double bench_raw_get(bench_raw *raw, uint32_t number);
 /* Read many keys, each as a range of one transaction. */
 double bench_raw_get_many(bench_raw *raw, const uint32_t *numbers, size_t count);
 
+/* Watch all keys from one revision on, until the events of another, the last of a commit, have come: returns the
+ * seconds it took. */
+double bench_raw_replay(const bench_raw *raw, uint64_t from, uint64_t through);
+
 /* Requests that the server has begun to answer since it started, by its own count: of its KV, watches, leases. */
 uint64_t bench_requests(const etcd_server *etcd);
 

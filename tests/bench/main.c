@@ -32,6 +32,8 @@ static const bench *const large[] = {
 	&bench_etcd_big_table_commit, &bench_etcd_big_table_put,    &bench_etcd_idle,
 	&bench_follow_lag,
 	&bench_follow_apply,
+	&bench_follow_apply_cached,
+	&bench_follow_memory,
 #endif
 #if defined PGS_WITH_ETCD && defined PGS_WITH_SQLITE
 	&bench_sqlite_etcd_autocommit,
@@ -41,6 +43,7 @@ static const bench *const large[] = {
 	&bench_s3_cold_scan_gets,     &bench_s3_cold_point,	    &bench_s3_cold_point_local,
 #endif
 #if defined PGS_WITH_S3 && defined PGS_WITH_SQLITE
+	&bench_sqlite_cached_point_read,
 	&bench_sqlite_cold_open,      &bench_sqlite_cold_open_gets, &bench_sqlite_cold_open_kv, &bench_sqlite_cold_scan,
 #endif
 };

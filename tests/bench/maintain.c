@@ -345,49 +345,19 @@ static void run_hot(const bench_env *env, bench_result *out)
 
 /* --- memory ------------------------------------------------------------------------------- */
 
-/* Watches this process's memory that is not of files (LMDB maps its own). */
-typedef struct memory_watch {
-	pthread_t thread;
-	_Atomic bool stop;
-	uint64_t peak;
-} memory_watch;
-
-static uint64_t anonymous_bytes(void)
-{
-	unsigned long size = 0, resident = 0, shared = 0;
-	FILE *f = fopen("/proc/self/statm", "r");
-	bench_check(f && fscanf(f, "%lu %lu %lu", &size, &resident, &shared) == 3, "/proc/self/statm");
-	fclose(f);
-	return (uint64_t)(resident - shared) * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-static void *watch_memory(void *ctx)
-{
-	memory_watch *w = ctx;
-	while (!w->stop) {
-		uint64_t now = anonymous_bytes();
-		w->peak = now > w->peak ? now : w->peak;
-		usleep(2000);
-	}
-	return NULL;
-}
-
 static void run_memory(const bench_env *env, bench_result *out)
 {
 	kept k;
-	memory_watch watch = {0};
+	bench_memory memory;
 	pgs_maintain_report report;
 	uint32_t count = (uint32_t)((env->quick ? 64ull << 20 : 8ull << 30) / 65536); /* half of it stays after zstd */
 	open_kept(&k, env, "memory", 65536, count);
 	for (uint32_t i = 0; i < count; i += 1024) /* files of 32 MiB in level 0 */
 		commit_pages(&k, count < 1024 ? count : 1024, scattered, i);
-	uint64_t idle = anonymous_bytes();
-	bench_check(pthread_create(&watch.thread, NULL, watch_memory, &watch) == 0, "starting a thread");
+	bench_memory_start(&memory);
 	maintain(&k, true, &report);
-	watch.stop = true;
-	pthread_join(watch.thread, NULL);
+	out->ours = bench_memory_end(&memory);
 	bench_check(env->quick || report.bytes_read >= 4ull << 30, "less was merged than was meant to be");
-	out->ours = (double)(watch.peak > idle ? watch.peak - idle : 0) / (1 << 20);
 	out->baseline = 96;
 	close_kept(&k);
 }

@@ -54,8 +54,8 @@ void bench_sqlite_open(bench_sqlite *side)
 	else
 		snprintf(name, sizeof name, "file:bench?vfs=pagestore&store=%s", bench_url(side->env, OURS, path));
 	int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI;
-	if (sqlite3_open_v2(name, &side->db, flags, NULL) != SQLITE_OK)
-		fail(side->db, name);
+	if (sqlite3_open_v2(side->uri ? side->uri : name, &side->db, flags, NULL) != SQLITE_OK)
+		fail(side->db, side->uri ? side->uri : name);
 	bench_sql(side->db, "PRAGMA page_size=4096; PRAGMA cache_size=-2000; PRAGMA synchronous=FULL");
 	if (!side->journal_mode)
 		return;

@@ -12,6 +12,7 @@
 typedef struct bench_sqlite {
 	const bench_env *env;
 	const char *journal_mode;   /* of the file; NULL: it is ours */
+	const char *uri;            /* ours: NULL = a store on a directory */
 	sqlite3 *db;
 	sqlite3_stmt *statement;    /* of the benchmark, prepared once; finalized by bench_sqlite_close() */
 	bench_random random;
@@ -33,6 +34,9 @@ typedef struct bench_sqlite_work {
 /* Measure it on ours, and on a file with that journal_mode. */
 void bench_sqlite_compare(const bench_env *env, const char *journal_mode, const bench_sqlite_work *work,
 			  bench_result *out);
+
+/* A million rows; a round selects some of them by key, each in a transaction of its own: nanoseconds of one. */
+extern const bench_sqlite_work bench_sqlite_points;
 
 /* SQL whose failure ends the program. */
 void bench_sql(sqlite3 *db, const char *text);

@@ -50,9 +50,11 @@ static double read_points(bench_sqlite *side)
 	return (bench_seconds() - since) * 1e9 / count;
 }
 
+const bench_sqlite_work bench_sqlite_points = {set_up_points, read_points};
+
 static void run_points(const bench_env *env, bench_result *out)
 {
-	bench_sqlite_compare(env, "WAL", &(bench_sqlite_work){set_up_points, read_points}, out);
+	bench_sqlite_compare(env, "WAL", &bench_sqlite_points, out);
 }
 
 /* --- all of it ---------------------------------------------------------------------------- */
