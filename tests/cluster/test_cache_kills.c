@@ -119,7 +119,7 @@ static void test_followers_and_writers__killed(void **state)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_followers_and_writers__killed),
+		cmocka_unit_test_teardown(test_followers_and_writers__killed, chain_clear),
 	};
 	if (argc > 1)
 		return chain_process(argc, argv);

@@ -17,6 +17,9 @@
 #define WAIT_MS 90000 /* for anything; and without a sign of life */
 #define GRACE_MS 5000 /* calls may fail for so long after servers are back: those that began before */
 #define TICK_MS 5
+#define CHAINS_MAX 2
+
+static chain *chains[CHAINS_MAX]; /* set up, and not torn down */
 
 /* --- what is there ------------------------------------------------------------------------ */
 
@@ -25,6 +28,7 @@ void chain_set_up(chain *c, const char *path, const char *url, const char *cache
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_store *store;
 	memset(c, 0, sizeof *c);
+	chains[chains[0] ? 1 : 0] = c;
 	snprintf(c->path, sizeof c->path, "%s", path);
 	c->url = url;
 	c->cached_url = cached_url;
@@ -45,13 +49,6 @@ void chain_set_up(chain *c, const char *path, const char *url, const char *cache
 	chain_close(&w);
 }
 
-void chain_tear_down(chain *c)
-{
-	munmap(c->shared, sizeof *c->shared);
-	unlink(c->path);
-	c->shared = NULL;
-}
-
 /* --- looking after them ------------------------------------------------------------------------ */
 
 static void kill_all(chain *c)
@@ -62,6 +59,25 @@ static void kill_all(chain *c)
 			waitpid(c->lives[i].pid, NULL, 0);
 			c->lives[i].pid = 0;
 		}
+}
+
+void chain_tear_down(chain *c)
+{
+	kill_all(c);
+	munmap(c->shared, sizeof *c->shared);
+	unlink(c->path);
+	for (size_t i = 0; i < CHAINS_MAX; i++)
+		if (chains[i] == c)
+			chains[i] = NULL;
+}
+
+int chain_clear(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < CHAINS_MAX; i++)
+		if (chains[i])
+			chain_tear_down(chains[i]);
+	return 0;
 }
 
 static void fail_of(chain *c, unsigned process, const char *what)
@@ -161,6 +177,28 @@ void chain_kill(chain *c, unsigned process)
 	c->kills++;
 }
 
+void chain_freeze(chain *c, unsigned process)
+{
+	kill(c->lives[process].pid, SIGSTOP);
+}
+
+void chain_thaw(chain *c, unsigned process)
+{
+	c->shared->processes[process].beat_ms = pgs__now_ms();
+	kill(c->lives[process].pid, SIGCONT);
+}
+
+void chain_lose(chain *c, uint64_t last)
+{
+	chain_shared *s = c->shared;
+	for (uint64_t n = last + 1; n <= s->acknowledged; n++)
+		s->commits[n].at_ns = s->commits[n].revision = 0;
+	for (unsigned i = 0; i < CHAIN_MACHINES; i++)
+		s->acknowledged_on[i] = last;
+	s->acknowledged = last;
+	s->era_began = last;
+}
+
 void chain_end(chain *c)
 {
 	uint64_t began = pgs__now_ms();
@@ -200,22 +238,24 @@ void chain_wait_looks(chain *c, uint64_t count, const char *when)
 	uint64_t began = pgs__now_ms();
 	for (unsigned i = 0; i < CHAIN_PROCESSES; i++) {
 		const chain_process_state *s = &c->shared->processes[i];
-		uint64_t local = s->looks[PGS_LOCAL] + count, bounded = s->looks[PGS_BOUNDED] + count;
-		while (c->lives[i].pid > 0 && (s->looks[PGS_LOCAL] < local || s->looks[PGS_BOUNDED] < bounded))
+		uint64_t target = s->looks[PGS_LOCAL] + count;
+		while (c->lives[i].pid > 0 && s->looks[PGS_LOCAL] < target)
 			go_on_waiting(c, began, "all to look", when);
 	}
 }
 
-/* A commit that is under way when `paused` is set ends before its process's next sign of life but two. */
+/* A commit that is under way when `paused` is set ends before its process's next look but one. */
 void chain_pause(chain *c)
 {
-	uint64_t looks[CHAIN_PROCESSES], began = pgs__now_ms();
-	c->shared->paused = true;
-	for (unsigned i = 0; i < CHAIN_PROCESSES; i++)
-		looks[i] = c->shared->processes[i].looks[PGS_LOCAL];
-	for (unsigned i = 0; i < CHAIN_PROCESSES; i++)
-		while (c->lives[i].pid > 0 && c->shared->processes[i].looks[PGS_LOCAL] < looks[i] + 2)
-			go_on_waiting(c, began, "nobody to commit", "pausing");
+	uint64_t began = pgs__now_ms();
+	for (;;) {
+		c->shared->paused = true;
+		chain_wait_looks(c, 2, "pausing");
+		if (!chain_is_bulky(c->shared->acknowledged))
+			return;
+		c->shared->paused = false;
+		go_on_waiting(c, began, "a moment without bulk", "pausing");
+	}
 }
 
 void chain_go_on(chain *c)

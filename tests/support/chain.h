@@ -15,7 +15,7 @@
  *     chain_end(&c);
  *     chain_tear_down(&c);
  *
- * Processes are this program, begun anew: main() starts with
+ * with chain_clear() for the test's teardown. Processes are this program, begun anew: main() starts with
  *
  *     if (argc > 1)
  *             return chain_process(argc, argv);
@@ -91,13 +91,19 @@ typedef struct chain {
 /* The database made, with the chain's first commit; nobody at it yet. `path`: a file of its own. Both URLs are borrowed. */
 void chain_set_up(chain *c, const char *path, const char *url, const char *cached_url, uint64_t salt);
 void chain_tear_down(chain *c);
+int chain_clear(void **state); /* a test's teardown: kills what a failed test has left */
 
 void chain_start(chain *c, unsigned process, unsigned duties);
 void chain_kill(chain *c, unsigned process); /* -9 */
-void chain_end(chain *c);                    /* all end by themselves, well */
+void chain_freeze(chain *c, unsigned process);
+void chain_thaw(chain *c, unsigned process);
+void chain_end(chain *c); /* all end by themselves, well */
+
+/* While there is no process: the store was put back to where commit `last` was the latest. */
+void chain_lose(chain *c, uint64_t last);
 
 /* Wait until every process has seen, at PGS_LOCAL, what was committed before the call; until so many commits were added;
- * until each process has looked so often at PGS_LOCAL, and at PGS_BOUNDED. */
+ * until each process has looked so often at PGS_LOCAL. */
 void chain_catch_up(chain *c, const char *when);
 void chain_wait_commits(chain *c, uint64_t count, const char *when);
 void chain_wait_looks(chain *c, uint64_t count, const char *when);
@@ -105,7 +111,7 @@ void chain_wait_looks(chain *c, uint64_t count, const char *when);
 /* Wait, looking after all of them. */
 void chain_sleep(chain *c, uint32_t ms);
 
-/* Nobody commits any more when this returns; and on again. */
+/* Nobody commits any more when this returns, and what processes look at has few pages; and on again. */
 void chain_pause(chain *c);
 void chain_go_on(chain *c);
 
@@ -140,7 +146,10 @@ typedef struct chain_worker {
 	uint64_t random;
 } chain_worker;
 
-/* Both say why not in state->failure. */
+/* Whether a snapshot of commit n has many pages, in files. */
+bool chain_is_bulky(uint64_t n);
+
+/* These say why not in state->failure. */
 bool chain_open(chain_worker *w, const char *url);
 void chain_close(chain_worker *w);
 /* Read a snapshot whole. True: it is right. False also if it could not be read now. */

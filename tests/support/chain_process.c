@@ -60,15 +60,18 @@ static bool writes(uint64_t n, uint64_t page_no)
 	return false;
 }
 
+bool chain_is_bulky(uint64_t n)
+{
+	return n % BULK_EVERY >= BULK_AT && n % BULK_EVERY < BULK_GONE_AT;
+}
+
 /* The last commit up to n that wrote the page; 0: none, or it was truncated since. */
 static uint64_t writer_of(uint64_t page_no, uint64_t n)
 {
 	if (page_no == 0)
 		return n;
-	if (page_no >= BULK_FIRST) {
-		uint64_t since = n % BULK_EVERY;
-		return since >= BULK_AT && since < BULK_GONE_AT ? n - since + BULK_AT : 0;
-	}
+	if (page_no >= BULK_FIRST)
+		return chain_is_bulky(n) ? n - n % BULK_EVERY + BULK_AT : 0;
 	while (n > 0 && !writes(n, page_no))
 		n--;
 	return n;

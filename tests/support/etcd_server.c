@@ -348,6 +348,25 @@ void etcd_thaw(etcd_server *etcd, size_t i)
 	kill(etcd->members[i].pid, SIGCONT);
 }
 
+static bool copy_data(etcd_server *etcd, const char *from, const char *to)
+{
+	char command[300];
+	etcd_kill(etcd, 0);
+	snprintf(command, sizeof command, "rm -rf '%s/%s' && cp -a '%s/%s' '%s/%s'", etcd->folder, to, etcd->folder, from,
+		etcd->folder, to);
+	return system(command) == 0 && etcd_restart(etcd, 0);
+}
+
+bool etcd_save(etcd_server *etcd)
+{
+	return copy_data(etcd, "data0", "saved");
+}
+
+bool etcd_restore(etcd_server *etcd)
+{
+	return copy_data(etcd, "saved", "data0");
+}
+
 void etcd_stop(etcd_server *etcd)
 {
 	if (!etcd)

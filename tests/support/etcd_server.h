@@ -48,6 +48,10 @@ bool etcd_restart(etcd_server *etcd, size_t which); /* until it answers */
 void etcd_freeze(etcd_server *etcd, size_t which);
 void etcd_thaw(etcd_server *etcd, size_t which);
 
+/* Keep a copy of what one that has a single member stores, and put it back later: both kill it, and start it again. */
+bool etcd_save(etcd_server *etcd);
+bool etcd_restore(etcd_server *etcd);
+
 /* The member that leads now; SIZE_MAX when none does. */
 size_t etcd_leader(const etcd_server *etcd);
 
