@@ -15,4 +15,8 @@ const char *scratch_path(const char *name);
 
 void scratch_write(const char *path, const void *data, size_t size);
 
+/* Mount a tmpfs of a size ("8m") on a folder, to be unmounted by the caller. Where that is not allowed the running test is
+ * skipped, or, with CI=true, fails. */
+void scratch_mount(const char *folder, const char *size);
+
 #endif
