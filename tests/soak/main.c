@@ -1,10 +1,11 @@
 /* pgs_soak: command line; processes that are started and killed.
  *
- *     pgs_soak [--seconds N] [--workers N] [--kill-every MS] [--retention MS] [--seed N] [--compact] [URL]
+ *     pgs_soak [--seconds N] [--workers N] [--kill-every MS] [--retention MS] [--seed N] [--compact] [--follow] [URL]
  *
  * On a database of its own, "soak", in the store at URL (default: a directory that goes with the run). Defaults: 10
  * seconds, 4 workers, a kill every 1500 ms (0: none), 3000 ms of history. --compact: nobody else uses the KV, so that
- * its history may be compacted. Exit status: 0 when all is well. */
+ * its history may be compacted. --follow: workers follow, and begin at any freshness; with cache=PATH in the URL they share
+ * that file. Exit status: 0 when all is well. */
 #include <ftw.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -107,9 +108,10 @@ static void become_worker(const soak_options *o, uint32_t worker, uint32_t life,
 	snprintf(texts[2], 32, "%" PRIu64, seconds);
 	snprintf(texts[3], 32, "%" PRIu64, o->seed);
 	snprintf(texts[4], 32, "%" PRIu64, o->retention_ms);
-	execl("/proc/self/exe", "pgs_soak", "--worker", texts[0], "--life", texts[1], "--seconds", texts[2], "--seed",
-		texts[3], "--retention", texts[4], "--folder", o->folder, o->url, o->compact ? "--compact" : (char *)NULL,
-		(char *)NULL);
+	const char *const arguments[] = {"pgs_soak", "--worker", texts[0], "--life", texts[1], "--seconds", texts[2],
+		"--seed", texts[3], "--retention", texts[4], "--folder", o->folder, o->url,
+		o->compact ? "--compact" : "--no-compact", o->follow ? "--follow" : "--no-follow", NULL};
+	execv("/proc/self/exe", (char *const *)arguments);
 	_exit(127);
 }
 
@@ -229,15 +231,17 @@ int main(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (argv[i][0] != '-') {
 			o.url = argv[i];
-		} else if (strcmp(argv[i], "--compact") == 0) {
-			o.compact = true;
+		} else if (strcmp(argv[i], "--compact") == 0 || strcmp(argv[i], "--no-compact") == 0) {
+			o.compact = argv[i][2] == 'c';
+		} else if (strcmp(argv[i], "--follow") == 0 || strcmp(argv[i], "--no-follow") == 0) {
+			o.follow = argv[i][2] == 'f';
 		} else if (i + 1 < argc && strcmp(argv[i], "--folder") == 0) {
 			o.folder = argv[++i];
 		} else if (i + 1 < argc && take_number(&o, &r, argv[i], argv[i + 1])) {
 			i++;
 		} else {
 			fprintf(stderr, "usage: pgs_soak [--seconds N] [--workers N] [--kill-every MS] [--retention MS] "
-					"[--seed N] [--compact] [URL]\n");
+					"[--seed N] [--compact] [--follow] [URL]\n");
 			return 2;
 		}
 	}

@@ -28,6 +28,7 @@ typedef struct soak_options {
 	uint64_t seed, seconds, retention_ms;
 	uint32_t workers, kill_ms; /* between two kills; 0 = none */
 	bool compact;              /* the KV is the store's alone: its history may be compacted */
+	bool follow;               /* workers follow, and begin at any freshness */
 	const char *folder;        /* for what workers write down */
 } soak_options;
 

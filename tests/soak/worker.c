@@ -21,6 +21,7 @@ typedef struct worker {
 	uint64_t sent, snapshots;
 	uint64_t past[PAST]; /* revisions that were the latest */
 	size_t past_count;
+	uint64_t committed;  /* the last revision it was told of */
 } worker;
 
 /* A transaction under way. */
@@ -46,15 +47,32 @@ static void check_result(const worker *w, const char *what, int result, const pg
 
 /* --- reading ---------------------------------------------------------------------------- */
 
+/* Of a transaction that may begin on what is known here. */
+static void choose_freshness(worker *w, pgs_txn_options *o)
+{
+	if (!w->o->follow || o->at_revision || o->at_snapshot)
+		return;
+	o->freshness = (uint32_t)rng_below(&w->rng, PGS_LOCAL + 1);
+	if (o->freshness == PGS_BOUNDED)
+		o->bound_ms = 1 + (uint32_t)rng_below(&w->rng, 500);
+	if (o->freshness == PGS_AT_LEAST)
+		o->least_revision = w->committed;
+}
+
 static bool begin(worker *w, running *r, const pgs_txn_options *options)
 {
+	pgs_txn_options o = *options;
 	pgs_error err = PGS_ERROR_INIT;
 	*r = (running){.w = w, .t = {.truncated_to = UINT64_MAX}};
-	int result = pgs_begin(&r->txn, w->db, options, &err);
+	choose_freshness(w, &o);
+	int result = pgs_begin(&r->txn, w->db, &o, &err);
 	check_result(w, "pgs_begin", result, &err);
 	if (result != PGS_OK)
 		return false;
 	r->t.base = pgs_txn_revision(r->txn);
+	if (r->t.base < w->committed && !o.at_revision && !o.at_snapshot)
+		soak_fail("a snapshot of revision %" PRIu64 " does not show the process's own commit of %" PRIu64, r->t.base,
+			w->committed);
 	r->t.serializable = options->isolation == PGS_SERIALIZABLE;
 	return true;
 }
@@ -284,6 +302,8 @@ static void commit(running *r)
 	put_record(w, &(soak_record){.is_outcome = true, .outcome = {r->t.number, revision, told}});
 	if (told == SOAK_COMMITTED)
 		w->past[w->past_count++ % PAST] = revision;
+	if (told == SOAK_COMMITTED && revision > w->committed)
+		w->committed = revision;
 }
 
 static void op_txn(worker *w)
@@ -369,6 +389,8 @@ int soak_work(const soak_options *o, uint32_t number, uint32_t life)
 		soak_fail("cannot write to %s", path);
 	if (!soak_open(o, false, &w.store, &w.db))
 		return 1;
+	if (o->follow && pgs_follow_start(w.db, NULL, NULL) != PGS_OK)
+		soak_fail("cannot follow");
 	while (pgs__now_ms() < end) {
 		uint64_t die = rng_below(&w.rng, 100);
 		if (die < 78)
