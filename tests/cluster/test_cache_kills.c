@@ -58,6 +58,7 @@ static void kill_all(chain *c, tally *t)
 	for (unsigned i = 0; i < PROCESSES; i++)
 		chain_kill(c, i);
 	start_all(c);
+	chain_catch_up(c, "after all were killed");
 	t->all++;
 }
 

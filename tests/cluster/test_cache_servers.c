@@ -119,7 +119,7 @@ static void test_history__compacted_under_followers(void **state)
 /* --- away ---------------------------------------------------------------------------------------- */
 
 /* Whoever has looked before can look on: also the one that has only what others keep in the file. */
-static void test_etcd__away(void **state)
+static void test_servers__away(void **state)
 {
 	chain *c = set_up_chain("away");
 	(void)state;
@@ -131,15 +131,16 @@ static void test_etcd__away(void **state)
 	chain_kill(c, ELSEWHERE);
 	chain_away(c);
 	etcd_kill(etcd, 0);
+	s3_kill(s3);
 	uint64_t errors = chain_errors(c);
-	chain_wait_looks(c, 50, "without etcd");
+	chain_wait_looks(c, 50, "without servers");
 	assert_true(chain_errors(c) > errors); /* those at the latest */
-	assert_true(etcd_restart(etcd, 0));
+	assert_true(etcd_restart(etcd, 0) && s3_restart(s3));
 	chain_back(c);
 	chain_go_on(c);
 	start_all(c);
-	chain_wait_commits(c, 20, "with etcd again");
-	chain_catch_up(c, "with etcd again");
+	chain_wait_commits(c, 20, "with servers again");
+	chain_catch_up(c, "with servers again");
 	end_chain(c, "away");
 }
 
@@ -243,7 +244,7 @@ static void test_etcd__put_back_to_an_earlier_state(void **state)
 static int set_up(void **state)
 {
 	etcd = etcd_start(&(etcd_setup){.members = 1});
-	s3 = s3_start(false);
+	s3 = s3_start_durable();
 	return etcd && s3 ? scratch_set_up(state) : -1;
 }
 
@@ -260,7 +261,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		CASE(test_etcd__restarted_under_followers),
 		CASE(test_history__compacted_under_followers),
-		CASE(test_etcd__away),
+		CASE(test_servers__away),
 		CASE(test_promises__that_hold_without_etcd),
 		CASE(test_etcd__put_back_to_an_earlier_state),
 	};

@@ -164,6 +164,16 @@ void chain_start(chain *c, unsigned process, unsigned duties)
 	c->starts++;
 }
 
+/* What a machine's processes have to see of each other's commits ends with the last of them: see pgs__mirror_require(). */
+static void forget_machine(chain *c, unsigned machine)
+{
+	for (unsigned i = 0; i < CHAIN_PROCESSES; i++)
+		if (c->lives[i].pid > 0 && c->lives[i].machine == machine)
+			return;
+	if (machine < CHAIN_MACHINES)
+		c->shared->acknowledged_on[machine] = 0;
+}
+
 void chain_kill(chain *c, unsigned process)
 {
 	int status;
@@ -174,6 +184,7 @@ void chain_kill(chain *c, unsigned process)
 	c->lives[process].pid = 0;
 	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || c->shared->processes[process].failure[0])
 		fail_of(c, process, "had ended before it was killed");
+	forget_machine(c, c->lives[process].machine);
 	c->kills++;
 }
 
@@ -210,8 +221,10 @@ void chain_end(chain *c)
 			if (pgs__now_ms() - began > WAIT_MS)
 				fail_of(c, i, "does not end");
 		}
-		if (c->lives[i].pid > 0)
-			expect_ended_well(c, i, status);
+		if (c->lives[i].pid <= 0)
+			continue;
+		expect_ended_well(c, i, status);
+		forget_machine(c, c->lives[i].machine);
 	}
 	c->shared->stop = false;
 }

@@ -160,11 +160,17 @@ static bool check_page(chain_worker *w, const char *how, uint64_t n, uint64_t pa
 	content(w->shared, page_no, writer_of(page_no, n), expected);
 	if (memcmp(page, expected, sizeof expected) == 0)
 		return true;
+	size_t first = 0, others = 0;
+	while (page[first] == expected[first])
+		first++;
+	for (size_t i = first + 1; i < sizeof expected; i++)
+		others += page[i] != expected[i];
 	memcpy(&h, page, sizeof h);
 	fail(w, "at %s, a snapshot of commit %llu has page %llu of commit %llu (era %llu, of chain %llu, page %llu), "
-		"not that of %llu", how, (unsigned long long)n, (unsigned long long)page_no, (unsigned long long)h.commit,
-		(unsigned long long)h.era, (unsigned long long)h.salt, (unsigned long long)h.page_no,
-		(unsigned long long)writer_of(page_no, n));
+		"not that of %llu: byte %zu is %02x, not %02x, and %zu bytes behind it differ", how, (unsigned long long)n,
+		(unsigned long long)page_no, (unsigned long long)h.commit, (unsigned long long)h.era,
+		(unsigned long long)h.salt, (unsigned long long)h.page_no, (unsigned long long)writer_of(page_no, n), first,
+		page[first], expected[first], others);
 	return false;
 }
 
@@ -376,8 +382,10 @@ int chain_process(int argc, char **argv)
 			  .duties = (unsigned)atoi(argv[3]),
 			  .machine = (unsigned)atoi(argv[4]),
 			  .random = now_ns()};
+	pgs_follow_options follow = PGS_FOLLOW_OPTIONS_INIT;
+	follow.fetch = PGS_FETCH_NONE + (uint32_t)atoi(argv[2]) % 3; /* one of each */
 	if (chain_open(&w, argv[5])) {
-		if (w.duties & CHAIN_FOLLOWS && pgs_follow_start(w.db, NULL, NULL) != PGS_OK)
+		if (w.duties & CHAIN_FOLLOWS && pgs_follow_start(w.db, &follow, NULL) != PGS_OK)
 			fail(&w, "cannot follow");
 		work(&w);
 	}
