@@ -110,6 +110,8 @@ static void look_at_disk(pgs__disk_db *disk, item *const *items, size_t count)
 {
 	pgs__page_id ids[LOOK];
 	bool there[LOOK] = {false};
+	if (count == 0)
+		return;
 	for (size_t i = 0; i < count; i++)
 		ids[i] = items[i]->page.id;
 	pgs__disk_look(disk, ids, count, there);
