@@ -52,6 +52,14 @@ void pgs__follower_free(pgs__follower *f)
 
 /* --- telling ------------------------------------------------------------------------------ */
 
+/* The mirror's readers see `at`, or what is later. Not f->mirrored: who wrote the file before may have died between that and
+ * telling them. */
+static bool mirror_shows(const pgs__follower *f)
+{
+	uint64_t sequence = f->mirrors && !f->load_due ? pgs__mirror_sequence(f->db->contents.disk) : 0;
+	return sequence && sequence >= f->at.commit_revision && sequence >= f->at.epoch;
+}
+
 /* Give `at` to whoever begins; and, where t and z were read and have been applied, since when it is the latest. */
 static void offer(pgs__follower *f)
 {
@@ -73,7 +81,7 @@ static void offer(pgs__follower *f)
 	bool threaded = f->stat.running;
 	pthread_mutex_unlock(&f->lock);
 	atomic_store_explicit(&f->db->newest->followed, threaded, memory_order_relaxed);
-	if (asked_ms && f->mirrors && !f->load_due && f->mirrored >= f->at.commit_revision && f->mirrored >= f->at.epoch)
+	if (asked_ms && mirror_shows(f))
 		pgs__mirror_confirm(f->db->contents.disk, asked_ms);
 	if (met)
 		c->asked_ms = 0;

@@ -9,6 +9,8 @@
 #include <pagestore/follow.h>
 
 #include "follow/follower.h"
+#include "local_cache/database.h"
+#include "local_cache/file.h"
 #include "local_cache/mirror.h"
 #include "support/jobs.h"
 #include "support/kv_calls.h"
@@ -417,6 +419,29 @@ static void test_mirror__loads_what_is_large(void **state)
 	assert_int_equal(s->calls[0], 0);
 }
 
+/* Its keeper dies after it wrote the file, and before it told readers: the next one finds the file up to date, and what it
+ * confirms must not count for what readers still see. */
+static void test_mirror__is_confirmed_for_what_readers_see(void **state)
+{
+	stage *s = *state;
+	pgs__shared_slot *slot = &machine.mine->file->state.words->slots[machine.mine->slot];
+	tx_one(other(s), s, 1, PAGE_THIN(1));
+	step(other(s));
+	pgs_abort(at(s->db, PGS_LOCAL, 0));
+	uint64_t before = pgs__mirror_sequence(machine.mine);
+	tx_one(other(s), s, 1, PAGE_THIN(2));
+	step(other(s));
+	assert_true(pgs__mirror_sequence(machine.mine) > before);
+	pgs__follow_end(other(s));
+	atomic_store(&slot->sequence, before);
+	atomic_store(&slot->required, 0); /* it was a commit of another machine */
+	pgs__sleep_ms(300, 0); /* what was confirmed before is older than the bound */
+	step(other(s));
+	pgs_txn *t = at(s->db, PGS_BOUNDED, 250);
+	tx_expect(t, s, 1, PAGE_THIN(2));
+	pgs_abort(t);
+}
+
 /* A KV that was restored to an earlier state: nothing of what came after it counts. */
 static void test_mirror__of_a_kv_that_was_restored(void **state)
 {
@@ -478,6 +503,7 @@ int main(int argc, char **argv)
 		TEST(test_mirror__goes_on_from_the_sequence),
 		TEST(test_mirror__is_loaded_anew_when_history_is_gone),
 		TEST(test_mirror__loads_what_is_large),
+		TEST(test_mirror__is_confirmed_for_what_readers_see),
 		TEST(test_mirror__of_a_kv_that_was_restored),
 	};
 	int failed = stage_run("follow_mirror", tests, sizeof tests / sizeof *tests, which);
