@@ -293,6 +293,55 @@ static bool search(const walk *w, const uint8_t *page, uint16_t kind, pgs_slice 
 	return node_count(page) > 0 && node_if_sound(w, page, low - 1, kind, out);
 }
 
+static pgs_slice value_of(const walk *w, const node *n)
+{
+	return (pgs_slice){n->flags & BIG ? page_at(w, u64(n->data)) + PAGE_HEAD : n->data, n->size};
+}
+
+/* The leaf where `key` is or would be, or 0; and whether it is the table's first, or last. */
+static uint64_t find_leaf(const walk *w, const pgs__lmdb_table *table, pgs_slice key, bool *is_first, bool *is_last)
+{
+	uint64_t number = table->root;
+	bool found;
+	node n, first, last;
+	*is_first = *is_last = true;
+	for (uint32_t depth = table->depth; depth > 1; depth--) {
+		const uint8_t *page = number < w->pages && page_sound(w, number, BRANCH) ? page_at(w, number) : NULL;
+		if (!page || !search(w, page, BRANCH, key, &n, &found))
+			return 0;
+		first = node_at(page, 0);
+		last = node_at(page, node_count(page) - 1);
+		number = child_of(&n);
+		*is_first &= number == child_of(&first);
+		*is_last &= number == child_of(&last);
+	}
+	return number < w->pages && page_sound(w, number, LEAF) ? number : 0;
+}
+
+/* What a damaged node hides is missed, as nodes fill their page. What a damaged branch hides is in another leaf than this
+ * one, where the gap is at the edge then. */
+int pgs__lmdb_prove_gap(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice first, pgs_slice end,
+			pgs__lmdb_check check)
+{
+	const walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
+	bool is_first, is_last, below = false, above = false;
+	if (table->depth == 0)
+		return table->root == NO_ROOT ? 0 : MDB_CORRUPTED;
+	uint64_t number = find_leaf(&w, table, first, &is_first, &is_last);
+	if (number == 0)
+		return MDB_CORRUPTED;
+	for (size_t i = 0; i < node_count(page_at(&w, number)); i++) {
+		node n = node_at(page_at(&w, number), i);
+		pgs_slice key = {n.key, n.key_size};
+		bool is_below = pgs__slice_compare(key, first) < 0, is_above = pgs__slice_compare(key, end) >= 0;
+		if (!check(key, value_of(&w, &n)) || (!is_below && !is_above))
+			return MDB_CORRUPTED;
+		below |= is_below;
+		above |= is_above;
+	}
+	return (below && (above || is_last)) || (above && is_first) ? 0 : MDB_NOTFOUND;
+}
+
 int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice key, pgs_slice *value)
 {
 	const walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
@@ -308,10 +357,8 @@ int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs
 	}
 	if (!found)
 		return MDB_NOTFOUND;
-	*value = (pgs_slice){n.data, n.size};
 	if (n.flags & BIG && !big_sound(&w, &n))
 		return MDB_CORRUPTED;
-	if (n.flags & BIG)
-		value->data = page_at(&w, u64(n.data)) + PAGE_HEAD;
+	*value = value_of(&w, &n);
 	return 0;
 }

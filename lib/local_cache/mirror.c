@@ -1,4 +1,5 @@
 /* Reading the mirror; the words about it that processes share. */
+#include "local_cache/lmdb_page.h"
 #include "local_cache/mirror_record.h"
 
 #include <string.h>
@@ -182,6 +183,37 @@ static int begin(pgs__cache_file *file, MDB_txn *txn, reading *r, bool *known)
 	return 0;
 }
 
+static bool is_record(pgs_slice key, pgs_slice value)
+{
+	pgs__mirror_record record;
+	return pgs__mirror_record_decode(pgs__val(key.data, key.size), pgs__val(value.data, value.size), &record);
+}
+
+/* Nothing was found in [first, end): *proved, if that is not because of damage that the mirror has met since it was held
+ * against its digest. */
+static int prove_absent(pgs__cache_file *file, MDB_txn *txn, reading *r, pgs_slice first, pgs_slice end, bool *proved)
+{
+	pgs__lmdb_table table;
+	int rc = pgs__lmdb_table_open(file, txn, "mirror", &table);
+	if (!rc)
+		rc = pgs__lmdb_prove_gap(file, &table, first, end, is_record);
+	*proved = rc == 0;
+	r->damaged |= rc == MDB_CORRUPTED;
+	return rc == MDB_CORRUPTED || rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int judge_absent(pgs__cache_file *file, MDB_txn *txn, reading *r, const pgs__mirror_key *key,
+			pgs__mirror_answer *answer)
+{
+	uint8_t after[PGS__CACHE_KEY_MAX + 1];
+	bool proved;
+	memcpy(after, key->bytes, key->size);
+	after[key->size] = 0;
+	int rc = prove_absent(file, txn, r, (pgs_slice){key->bytes, key->size}, (pgs_slice){after, key->size + 1}, &proved);
+	*answer = proved ? PGS__MIRROR_ABSENT : PGS__MIRROR_UNKNOWN;
+	return rc;
+}
+
 static int get_one(pgs__cache_file *file, MDB_txn *txn, reading *r, size_t index)
 {
 	pgs__mirror_key key;
@@ -193,10 +225,10 @@ static int get_one(pgs__cache_file *file, MDB_txn *txn, reading *r, size_t index
 		rc = pgs__mirror_record_get(file, txn, &key, &record);
 	r->damaged |= rc == PGS__CACHE_BAD_RECORD;
 	if (rc == MDB_NOTFOUND)
-		answer = PGS__MIRROR_ABSENT;
+		rc = judge_absent(file, txn, r, &key, &answer);
 	else if (!rc)
 		answer = answer_of(r, r->keys[index], &record);
-	else if (rc != PGS__CACHE_BAD_RECORD && rc != MDB_BAD_VALSIZE)
+	if (rc && rc != PGS__CACHE_BAD_RECORD && rc != MDB_BAD_VALSIZE)
 		return rc;
 	if (answer == PGS__MIRROR_PRESENT)
 		pair = pair_of(r->keys[index], &record);
@@ -269,6 +301,22 @@ static void end_key(pgs__mirror_key *out, const reading *r)
 	out->size = 4;
 }
 
+/* In a range in which nothing was found so far, but tombstones: there is nothing from *from to `key`; *from moves past it. */
+static int prove_empty(pgs__cache_file *file, MDB_txn *txn, reading *r, pgs__mirror_key *from, pgs_slice key)
+{
+	bool proved = true;
+	int rc = 0;
+	if (pgs__slice_compare((pgs_slice){from->bytes, from->size}, key) < 0)
+		rc = prove_absent(file, txn, r, (pgs_slice){from->bytes, from->size}, key, &proved);
+	r->unknown |= !proved || key.size >= sizeof from->bytes;
+	if (r->unknown)
+		return rc;
+	memcpy(from->bytes, key.data, key.size);
+	from->bytes[key.size] = 0;
+	from->size = key.size + 1;
+	return rc;
+}
+
 static int range_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	reading *r = ctx;
@@ -289,10 +337,14 @@ static int range_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
 	while (!rc && !r->unknown && (r->count == 0 || index < r->count) &&
 	       pgs__slice_compare(pgs__val_slice(key), (pgs_slice){end.bytes, end.size}) < 0) {
-		r->unknown = !range_one(r, key, value, &index);
-		rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
+		rc = index == 0 ? prove_empty(file, txn, r, &first, pgs__val_slice(key)) : 0;
+		r->unknown |= !range_one(r, key, value, &index);
+		if (!rc)
+			rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
 	}
 	mdb_cursor_close(cursor);
+	if ((!rc || rc == MDB_NOTFOUND) && index == 0 && !r->unknown)
+		rc = prove_empty(file, txn, r, &first, (pgs_slice){end.bytes, end.size});
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 

@@ -407,6 +407,52 @@ static void test_cache_file__flipped_bits_in_values_are_found(void **state)
 	free_image(&good);
 }
 
+/* Flip one bit in each copy of a page's key that the file has, as the mirror stores it. */
+static unsigned flip_key(uint64_t page_no)
+{
+	size_t size;
+	unsigned flips = 0;
+	pgs__key key = pgs__key_page(disk_prefix, page_no);
+	const size_t tail = key.size - PGS__PREFIX_SIZE;
+	uint8_t *data = load_file(scratch_path("cache"), &size);
+	int fd = open(scratch_path("cache"), O_WRONLY);
+	for (size_t at = 0; at + tail <= size; at++) {
+		if (memcmp(data + at, key.bytes + PGS__PREFIX_SIZE, tail) != 0)
+			continue;
+		size_t where = at + tail - 1 - roll(4);
+		uint8_t byte = data[where] ^ (uint8_t)(1u << roll(8));
+		assert_int_equal(pwrite(fd, &byte, 1, (off_t)where), 1);
+		flips++;
+	}
+	close(fd);
+	free(data);
+	return flips;
+}
+
+/* After the mirror was held against its digest: what is damaged then must not seem absent. */
+static void test_cache_file__flipped_bits_in_keys_are_no_absence(void **state)
+{
+	(void)state;
+	enum { COUNT = 300 };
+	unsigned flips = 0, known = 0;
+	for (uint64_t round = 0; round < 40; round++) {
+		disk d;
+		disk_open(&d, scratch_path("cache"), SIZE, 1);
+		disk_load(&d, COUNT, 100 + round);
+		assert_int_equal(disk_page(&d, 0, 0), 0);
+		flips += flip_key(roll(COUNT));
+		for (uint64_t i = 0; i < COUNT; i++) {
+			uint64_t content = disk_page(&d, i, 0);
+			known += content == i;
+			if (content != i && content != DISK_UNKNOWN)
+				fail_msg("page %llu has content %lld", (unsigned long long)i, (long long)content);
+		}
+		disk_close(&d);
+	}
+	print_message("%u flips; %u answers\n", flips, known);
+	assert_true(flips >= 40 && known > 0);
+}
+
 static void damage(image *bad)
 {
 	uint64_t kind = roll(5);
@@ -547,6 +593,7 @@ int main(void)
 		CASE(processes_may_be_stopped),
 		CASE(a_forked_child_goes_without),
 		CASE(flipped_bits_in_values_are_found),
+		CASE(flipped_bits_in_keys_are_no_absence),
 		CASE(damage_anywhere_never_gives_a_wrong_page),
 		CASE(a_full_disk_makes_it_small),
 		CASE(a_disk_without_room_is_refused),
