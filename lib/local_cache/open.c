@@ -295,9 +295,12 @@ static void reset_slots(pgs__shared_words *w)
 	}
 }
 
+/* What is wrong with the path itself was found before: LMDB's EINVAL and ENOENT are not the caller's mistakes. */
 static int open_error(const pgs__cache_file *f, int rc, pgs_error *err)
 {
 	int code = rc > 0 ? pgs__error_from_errno(rc) : PGS_EIO;
+	if (code == PGS_EINVAL || code == PGS_ENOTFOUND)
+		code = PGS_EIO;
 	return pgs__error(err, code, "cannot open the cache '%s': %s", f->path, mdb_strerror(rc));
 }
 

@@ -86,7 +86,7 @@ uint64_t pgs__queue_batch(const pgs__cache_file *file)
 /* Should it be damaged, the queues are found empty, and their positions go on above all that may be there. */
 static int read_positions(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q)
 {
-	MDB_cursor *cursor;
+	MDB_cursor *cursor = NULL;
 	int rc = mdb_cursor_open(txn, file->queue, &cursor);
 	for (int kind = 0; !rc && kind < PGS__QUEUE_KINDS; kind++) {
 		uint8_t past = (uint8_t)(kind + 1);
