@@ -256,7 +256,7 @@ static void test_cache_file__processes_may_be_stopped(void **state)
 		busy += pgs__disk_flush(d.cache, pgs__now_ms() + 20, NULL) == PGS_EBUSY;
 		use(&d, 5, &damaged);
 		assert_true(mirror_right(&d, &known));
-		assert_true(pgs__now_ms() - began < 3000);
+		assert_true(pgs__now_ms() - began < 20000); /* what it holds, it would hold for ever */
 		kill(pid, SIGCONT);
 	}
 	kill(pid, SIGKILL);

@@ -657,12 +657,17 @@ test_maintain() {
 test_interrupt() {
 	random 10000 >file
 	mkfifo slow
-	(exec 3>slow; cat file >&3; exec sleep 5) &
+	(exec 3>slow; cat file >&3; : >taken; exec sleep 60) &
 	writer=$!
 	# A shell ignores SIGINT in what it starts in the background; SIGTERM takes the same way.
 	"$tool" -s "$url" import interrupted slow >out 2>err &
 	importer=$!
-	sleep 1
+	waits=0
+	until [ -e taken ] || [ $waits -ge 300 ]; do # it has opened it
+		waits=$((waits + 1))
+		sleep 0.1
+	done
+	sleep 0.5
 	kill -TERM $importer
 	wait $importer 2>/dev/null
 	status=$?

@@ -32,7 +32,7 @@ typedef struct teller {
 	unsigned number; /* below BANK_TELLERS */
 	teller_kind kind;
 	unsigned long count; /* transactions to do; 0 = as long as there is time */
-	uint64_t end_ms;     /* of pgs__now_ms(); 0 = none */
+	uint64_t end_ms;     /* of pgs__now_ms(), but not before the first transaction is done; 0 = none */
 	int failure;         /* an SQLite code */
 } teller;
 

@@ -15,21 +15,27 @@
 #define WRITERS 2
 #define KILL_EVERY_MS 150
 
+static uint32_t ms_until(uint64_t end_ms)
+{
+	uint64_t now = pgs__now_ms();
+	return end_ms > now ? (uint32_t)(end_ms - now) : 0;
+}
+
 static void start_writer(bank_life *l, uint32_t number, const char *folder, const char *url, const char *acks,
 	uint64_t end_ms, bool servers)
 {
-	uint64_t now = pgs__now_ms();
 	*l = (bank_life){.number = number, .life = l->life + 1, .acks_path = acks};
-	bank_start(l, folder, url, end_ms > now ? (uint32_t)(end_ms - now) : 0, servers, PGS_SERIALIZABLE);
+	bank_start(l, folder, url, ms_until(end_ms), servers, PGS_SERIALIZABLE);
 	assert_true(l->pid > 0);
 }
 
-static void kill_process(pid_t pid)
+/* It had not given up by itself; on a busy machine its time may be up. */
+static void kill_process(pid_t pid, uint64_t end_ms)
 {
 	int status;
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_true(WIFSIGNALED(status)); /* it had not given up by itself */
+	assert_true(WIFSIGNALED(status) || (status == 0 && pgs__now_ms() >= end_ms));
 }
 
 static void expect_good_end(pid_t pid)
@@ -90,11 +96,11 @@ void followers_run(const char *url, const char *cached_url, const char *dir, con
 		uint32_t victim = (uint32_t)(random >> 40) % (FOLLOWERS + WRITERS);
 		pgs__sleep_ms(KILL_EVERY_MS, 0);
 		if (victim < FOLLOWERS) {
-			kill_process(followers[victim]);
-			followers[victim] = bank_follow(folder, cached_url, (uint32_t)(end_ms - pgs__now_ms()) + 500, servers);
+			kill_process(followers[victim], end_ms);
+			followers[victim] = bank_follow(folder, cached_url, ms_until(end_ms) + 500, servers);
 		} else {
 			uint32_t number = victim - FOLLOWERS;
-			kill_process(writers[number].pid);
+			kill_process(writers[number].pid, end_ms);
 			start_writer(&writers[number], number, folder, number ? cached_url : url, acks[number], end_ms,
 				servers);
 		}

@@ -590,7 +590,7 @@ static void test_maintenance__closing_ends_the_thread_in_a_merge(void **state)
 	uint64_t before = pgs__now_ms();
 	pgs_db_close(db); /* the thread still has it */
 	pgs_close(store);
-	assert_true(pgs__now_ms() - before < 1000);
+	assert_true(pgs__now_ms() - before < 20000); /* by itself the merge would not end */
 	assert_string_equal(logged, ""); /* nothing failed */
 	server_stop(&srv);
 	open_store(PGS_MAINTENANCE_MANUAL, NULL);

@@ -120,26 +120,28 @@ static void test_pressure__refuses_writers_past_the_limit(void **state)
 	close_all();
 }
 
+/* In milliseconds: what they all take, whatever else the machine has to do. */
+static uint64_t quickest_begin(int count, bool write)
+{
+	uint64_t quickest = UINT64_MAX;
+	for (int i = 0; i < count; i++) {
+		uint64_t before = pgs__now_ms();
+		assert_int_equal(begin(db, write, NULL), PGS_OK);
+		uint64_t took = pgs__now_ms() - before;
+		quickest = took < quickest ? took : quickest;
+	}
+	return quickest;
+}
+
 static void test_pressure__delays_writers_before_that(void **state)
 {
 	(void)state;
 	open_with(PGS_MAINTENANCE_MANUAL, PGS_PRESSURE_LIMIT, NULL);
 	put_contents(db, 0, 15);
-	uint64_t before = pgs__now_ms();
-	for (int i = 0; i < 20; i++)
-		assert_int_equal(begin(db, true, NULL), PGS_OK);
-	uint64_t below = pgs__now_ms() - before;
+	assert_true(quickest_begin(20, true) < 50);
 	put_contents(db, 15, 1 + 45);
-	before = pgs__now_ms();
-	for (int i = 0; i < 5; i++)
-		assert_int_equal(begin(db, true, NULL), PGS_OK);
-	uint64_t above = pgs__now_ms() - before;
-	assert_true(above >= 5 * 50); /* near the hard limit: almost 100 ms each */
-	assert_true(above / 5 > below / 20);
-	before = pgs__now_ms();
-	for (int i = 0; i < 20; i++)
-		assert_int_equal(begin(db, false, NULL), PGS_OK);
-	assert_true(pgs__now_ms() - before < 20 * 50); /* reading is not */
+	assert_true(quickest_begin(5, true) >= 50); /* near the hard limit: almost 100 ms each */
+	assert_true(quickest_begin(20, false) < 50); /* reading is not */
 	close_all();
 }
 
@@ -152,11 +154,15 @@ static void test_pressure__a_delay_ends_with_the_timeout(void **state)
 	put_contents(db, 0, 62);
 	o.write = true;
 	o.timeout_ms = 10;
-	uint64_t before = pgs__now_ms();
-	for (int i = 0; i < 20; i++)
+	uint64_t quickest = UINT64_MAX;
+	for (int i = 0; i < 20; i++) {
+		uint64_t before = pgs__now_ms();
 		if (pgs_begin(&t, db, &o, NULL) == PGS_OK)
 			pgs_abort(t);
-	assert_true(pgs__now_ms() - before < 20 * 60); /* not 20 times almost 100 */
+		uint64_t took = pgs__now_ms() - before;
+		quickest = took < quickest ? took : quickest;
+	}
+	assert_true(quickest < 50); /* not almost 100 */
 	close_all();
 }
 
