@@ -380,7 +380,7 @@ static void run(const sweep *s)
 {
 	world w;
 	bool thorough = getenv("PGS_TEST_LONG") != NULL;
-	size_t each = thorough ? 20 * s->each : s->each, count = 0;
+	size_t each = thorough ? 40 * s->each : s->each, count = 0;
 	failing_alloc_install();
 	build(&w);
 	for (int new_file = 1; new_file >= 0; new_file--)
@@ -416,7 +416,7 @@ static bool no_memory(int result)
 static void test_cache_faults__every_allocation(void **state)
 {
 	(void)state;
-	run(&(sweep){.name = "allocations", .begin = begin_alloc, .end = end_alloc, .may_end_with = no_memory, .each = 10});
+	run(&(sweep){.name = "allocations", .begin = begin_alloc, .end = end_alloc, .may_end_with = no_memory, .each = 6});
 }
 
 static void begin_call(world *w, const sweep *s, size_t nth)
@@ -436,7 +436,7 @@ static void fail_calls(const char *name, int error, bool lasting)
 	if (!failing_calls_install())
 		skip();
 	run(&(sweep){.name = name, .begin = begin_call, .end = end_call, .error = error, .lasting = lasting,
-		     .may_end_with = nothing, .each = 10});
+		     .may_end_with = nothing, .each = 6});
 }
 
 static void test_cache_faults__every_allocation_of_lmdb(void **state)
@@ -525,7 +525,7 @@ static void test_cache_faults__every_call_of_the_backends(void **state)
 	(void)state;
 	for (int kind = PGS_FAULT_ERROR; kind <= PGS_FAULT_STOP; kind++)
 		run(&(sweep){.name = names[kind], .begin = begin_backend, .end = end_backend, .error = kind,
-			     .may_end_with = backend_failed, .each = 10});
+			     .may_end_with = backend_failed, .each = 6});
 }
 
 int main(void)
