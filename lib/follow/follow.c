@@ -177,9 +177,11 @@ static int step(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 	while (result == PGS_OK && !pgs__follow_is_current(f) && !pgs__deadline_passed(deadline_ms))
 		result = pgs__follow_round(f, WAIT_MS, deadline_ms, err);
 	if (result == PGS_OK && pgs__follow_is_current(f)) {
+		while (result == PGS_OK && pgs__follow_mirror_loads(f) && !pgs__deadline_passed(deadline_ms))
+			result = pgs__follow_round(f, WAIT_MS, deadline_ms, err);
 		while (!pgs__deadline_passed(deadline_ms) && pgs__fetch_some(&f->fetch, deadline_ms))
 			;
-		return PGS_OK;
+		return result;
 	}
 	if (result == PGS_OK)
 		result = pgs__error(err, PGS_ETIMEOUT, "database %s: there is more to follow than there was time for",

@@ -34,6 +34,7 @@ void pgs__follow_close_watch(pgs__follower *f)
 	if (f->watch)
 		pgs__db_backend(f->db)->kv->vtable->watch_close(f->watch);
 	f->watch = NULL;
+	f->proved = false;
 }
 
 void pgs__follower_free(pgs__follower *f)
@@ -51,14 +52,6 @@ void pgs__follower_free(pgs__follower *f)
 }
 
 /* --- telling ------------------------------------------------------------------------------ */
-
-/* The mirror's readers see `at`, or what is later. Not f->mirrored: who wrote the file before may have died between that and
- * telling them. */
-static bool mirror_shows(const pgs__follower *f)
-{
-	uint64_t sequence = f->mirrors && !f->load_due ? pgs__mirror_sequence(f->db->contents.disk) : 0;
-	return sequence && sequence >= f->at.commit_revision && sequence >= f->at.epoch;
-}
 
 /* Give `at` to whoever begins; and, where t and z were read and have been applied, since when it is the latest. */
 static void offer(pgs__follower *f)
@@ -81,7 +74,7 @@ static void offer(pgs__follower *f)
 	bool threaded = f->stat.running;
 	pthread_mutex_unlock(&f->lock);
 	atomic_store_explicit(&f->db->newest->followed, threaded, memory_order_relaxed);
-	if (asked_ms && mirror_shows(f))
+	if (asked_ms && pgs__follow_mirror_has(f, f->at.commit_revision) && pgs__follow_mirror_has(f, f->at.epoch))
 		pgs__mirror_confirm(f->db->contents.disk, asked_ms);
 	if (met)
 		c->asked_ms = 0;
@@ -140,7 +133,7 @@ static int begin_as_needed(pgs__follower *f, uint64_t deadline_ms, pgs_error *er
 {
 	int result = f->at.kv_revision ? PGS_OK : begin(f, deadline_ms, err);
 	if (result == PGS_OK)
-		result = pgs__follow_mirror(f, deadline_ms);
+		result = pgs__follow_mirror(f, deadline_ms, err);
 	if (result == PGS_OK && !f->watch)
 		result = open_watch(f, err);
 	return result;
@@ -198,6 +191,8 @@ static int confirm(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 static uint32_t wait_for(const pgs__follower *f, uint32_t wait_ms)
 {
 	uint64_t now = pgs__now_ms(), next = next_question(f);
+	if (pgs__follow_mirror_loads(f))
+		return 0; /* there is something else to do */
 	if (f->claim.asked_ms || next >= now + wait_ms)
 		return wait_ms;
 	return next > now ? (uint32_t)(next - now) : 0;
@@ -262,7 +257,6 @@ int pgs__follow_round(pgs__follower *f, uint32_t wait_ms, uint64_t deadline_ms, 
 	if (result == PGS_EOLDREV || result == PGS__FOLLOW_GAP) {
 		count(f, &f->stat.restarts);
 		f->load_due = f->mirrors;
-		f->mirror_ms = 0;
 		result = begin(f, deadline_ms, err);
 		pgs__fetch_again(&f->fetch, 0, f->at.kv_revision);
 	}

@@ -5,7 +5,7 @@
  *            └── history is gone, or a commit was missed ←────────────┘
  *
  *   follower.c  the watch, confirming, starting over      apply.c    one revision's events
- *   follow.c    pagestore/follow.h: the thread             mirrored.c the machine's mirror, where there is a cache file
+ *   follow.c    pagestore/follow.h: the thread             mirror*.c  the machine's mirror, where there is a cache file
  *   fetch*.c    what readers will want (fetch.h)
  *
  *  F1 `at` is the database as of at.kv_revision, whole: every key that a snapshot is made of was delivered up to there.
@@ -48,8 +48,12 @@ typedef struct pgs__follower {
 	pgs__claim_of_now claim;
 	bool mirrors;          /* it has the mirror's lock, and keeps it; */
 	bool load_due;         /* which has to be loaded anew, */
-	uint64_t mirrored;     /* or is at this revision */
-	uint64_t mirror_ms;    /* when to try to become that */
+	struct pgs__mirror_load *load; /* is being loaded, */
+	unsigned load_failures;
+	uint64_t mirrored;     /* or is at this revision; what has been loaded is, too */
+	bool proved;           /* it is of the KV's history, as the watch has not been lost since */
+	uint64_t mirror_ms;    /* not before then: trying to become that, loading */
+	uint64_t too_large_ms; /* so long it is not tried again to load one that took too much */
 	uint64_t flush_ms, checkpoint_ms; /* when to write the file, and make it durable, next */
 	struct {
 		uint64_t commits, pages_changed, pages_kept;
@@ -107,12 +111,44 @@ void pgs__follow_note_hot(pgs__follower *f, const pgs_kv_events *batch);
 
 /* --- mirrored.c ----------------------------------------------------------------------- */
 
-/* Become the one that keeps the machine's mirror, if it is time to try; load it if it has to be. Fails only with EOLDREV:
- * history is gone. */
-int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms);
+/* Become the one that keeps the machine's mirror, if it is time to try; load some of it if it has to be. Errors: EOLDREV
+ * (history is gone, or is another one), the KV's. */
+int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms, pgs_error *err);
+
+/* Whether it is ours, and tells what was done up to the revision. */
+bool pgs__follow_mirror_has(const pgs__follower *f, uint64_t revision);
+
+/* Whether some of it is to be loaded now. */
+bool pgs__follow_mirror_loads(const pgs__follower *f);
 
 /* Apply the batch, as far as it was seen, to the mirror, if we keep it. */
 void pgs__follow_mirror_apply(pgs__follower *f, const pgs_kv_events *batch, uint64_t deadline_ms);
+
+/* Let another follower keep it. */
+void pgs__follow_mirror_leave(pgs__follower *f);
+
+/* --- mirror_load.c ----------------------------------------------------------------------- */
+
+/* Begin to load the mirror; each step is one request, or a few to begin with. The last one makes f->load NULL.
+ * Errors: EOLDREV (history is gone, or the mirror was reset: start again), the KV's, the mirror's. */
+int pgs__mirror_load_start(pgs__follower *f, pgs_error *err);
+int pgs__mirror_load_step(pgs__follower *f, uint64_t deadline_ms, pgs_error *err);
+void pgs__mirror_load_stop(pgs__follower *f); /* also where there is none */
+
+/* It has not begun: there is nothing yet that changes could be applied to. */
+bool pgs__mirror_load_waits(const pgs__follower *f);
+
+/* --- mirror_proof.c ------------------------------------------------------------------------ */
+
+typedef enum pgs__proof {
+	PGS__PROOF_SAME,  /* what the mirror has is of the KV's history */
+	PGS__PROOF_OTHER, /* it is not */
+	PGS__PROOF_NONE   /* that cannot be told */
+} pgs__proof;
+
+/* Hold it against the KV. Errors: the KV's. */
+int pgs__mirror_prove_history(const pgs__follower *f, const pgs__mirror_state *state, uint64_t deadline_ms,
+			      pgs__proof *out, pgs_error *err);
 
 /* --- mirror_changes.c ------------------------------------------------------------------- */
 
@@ -129,8 +165,5 @@ typedef struct pgs__mirror_changes {
  * freed in any case. */
 int pgs__mirror_changes_of(pgs__mirror_changes *c, const pgs_kv_events *batch);
 void pgs__mirror_changes_free(pgs__mirror_changes *c);
-
-/* Let another follower keep it. */
-void pgs__follow_mirror_leave(pgs__follower *f);
 
 #endif

@@ -110,7 +110,8 @@ int pgs__mirror_changes_of(pgs__mirror_changes *c, const pgs_kv_events *batch)
 	int result = PGS_OK;
 	for (size_t i = 0; result == PGS_OK && i < batch->count; i++) {
 		const pgs_kv_event *e = &batch->events[i];
-		if (e->pair.mod_revision <= f->seen && pgs__mirror_holds(e->pair.key))
+		bool wanted = pgs__mirror_holds(e->pair.key) || pgs__key_tail(e->pair.key, 'x', &tail);
+		if (e->pair.mod_revision <= f->seen && wanted)
 			result = add(c, &(pgs__mirror_change){.pair = e->pair, .deleted = e->deleted});
 	}
 	const size_t first = c->count;

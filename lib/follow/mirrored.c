@@ -1,34 +1,37 @@
 /* Keeping the machine's mirror of the database (local_cache/mirror.h) up to date: by the one follower of all processes
  * that has its lock.
  *
- *     lock ─→ the mirror is at S: watch from S + 1 on; what is older than this follower's beginning is for the mirror alone
- *          └→ it has nothing, or the history after S is gone: load at R, by bounded ranges; watch from R + 1 on
+ *     lock ─→ the mirror is at S, of this KV's history (mirror_proof.c): watch from S + 1 on; what is older than this
+ *          │  follower's beginning is for the mirror alone
+ *          └→ it has nothing, or the history at S is gone: load it, while following goes on (mirror_load.c)
  *
- * What is mirrored: all that a snapshot and its pointers are made of. The mirror is a cache: when it fails, it is left
- * alone for a while, and nobody but it is the worse for that.
+ * The proof is wanted again whenever the watch was lost: the KV may have been restored meanwhile.
+ *
+ * What is mirrored: all that a snapshot and its pointers are made of, and attributes. The mirror is a cache: when it fails,
+ * it is left alone for a while, and nobody but it is the worse for that. When it takes too much of the cache, it is given
+ * up, and tried again later, each time later.
  */
 #include "follow/follower.h"
 
-#include <string.h>
-
-#include "local_cache/mirror.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
 
 #define TAKE_OVER_MS 500   /* how often to try to become the one that keeps it */
 #define LEAVE_ALONE_MS 10000
-#define LOAD_PAGE 1000     /* pairs of a request */
+#define LOAD_PAUSE_MS 1000 /* after a step of loading that failed, */
+#define LOAD_FAILURES 10   /* so often in a row */
+#define TOO_LARGE_MIN_MS 60000
+#define TOO_LARGE_MAX_MS 3600000
 #define FLUSH_MS 1000
 #define CHECKPOINT_MS 60000
 
-static const char mirrored_kinds[] = "aegmoptz";
-
 void pgs__follow_mirror_leave(pgs__follower *f)
 {
+	pgs__mirror_load_stop(f);
 	if (f->mirrors)
 		pgs__mirror_follow_unlock(f->db->contents.disk);
-	f->mirrors = false;
+	f->mirrors = f->load_due = false;
 	f->mirror_ms = 0;
 }
 
@@ -41,111 +44,120 @@ static void leave_alone(pgs__follower *f, int result, const pgs_error *err)
 	f->mirror_ms = pgs__now_ms() + LEAVE_ALONE_MS;
 }
 
-/* --- loading ------------------------------------------------------------------------------ */
-
-typedef struct loading {
-	pgs__disk_db *disk;
-	const pgs__backend *backend;
-	const uint8_t *prefix;
-	uint64_t revision, deadline_ms;
-	pgs_error *err;
-} loading;
-
-/* With an array also where there are none. */
-static int load_pairs(loading *l, const pgs__key *first, const pgs__key *end, const pgs_kv_pair *pairs, size_t count)
+/* It takes too much of the cache. It is still ours, so that others do not try the same. */
+static void give_up(pgs__follower *f, const pgs_error *err, uint64_t deadline_ms)
 {
-	static const pgs_kv_pair none;
-	return pgs__mirror_load_range(l->disk, l->revision, pgs__key_slice(first), pgs__key_slice(end),
-				      count ? pairs : &none, count, l->deadline_ms, l->err);
+	uint64_t pause_ms = f->too_large_ms ? 2 * f->too_large_ms : TOO_LARGE_MIN_MS;
+	f->too_large_ms = pause_ms < TOO_LARGE_MAX_MS ? pause_ms : TOO_LARGE_MAX_MS;
+	pgs__log(f->db->store, PGS_LOG_WARN, "database %s has no mirror in the cache for now: %s: a larger cache_size helps",
+		 f->db->name, err->message);
+	pgs__mirror_load_stop(f);
+	pgs__mirror_reset(f->db->contents.disk, deadline_ms, NULL);
+	f->load_due = true;
+	f->mirror_ms = pgs__now_ms() + f->too_large_ms;
 }
 
-static int load_single(loading *l, char kind)
+/* Keeping it failed. */
+static void failed(pgs__follower *f, int result, const pgs_error *err, uint64_t deadline_ms)
 {
-	pgs__key key = pgs__key_single(l->prefix, kind), end = pgs__key_after(&key);
-	const pgs_kv_op get = pgs__op_get(pgs__key_slice(&key), l->revision);
-	pgs_kv_txn txn;
-	int result = pgs__kv_read(l->backend, &txn, &get, 1, l->deadline_ms, l->err);
-	if (result == PGS_OK)
-		result = load_pairs(l, &key, &end, txn.results[0].pairs, txn.results[0].count);
-	pgs__kv_release(l->backend, &txn, 1);
-	return result;
+	if (result == PGS_ELIMIT)
+		give_up(f, err, deadline_ms);
+	else
+		leave_alone(f, result, err);
 }
 
-/* The pairs of one result are all there are from *from to the last of them, which *from is moved past. */
-static int load_result(loading *l, const pgs_kv_result *result, pgs__key *from)
+static void start_load(pgs__follower *f, uint64_t deadline_ms)
 {
-	const pgs_slice last = result->count ? result->pairs[result->count - 1].key : (pgs_slice){0};
-	pgs__key end = {.size = (uint16_t)last.size};
-	if (!result->count)
-		return PGS_OK;
-	if (last.size >= PGS__KEY_MAX)
-		return pgs__error(l->err, PGS_ECORRUPT, "a key is too long to be a database's");
-	memcpy(end.bytes, last.data, last.size);
-	end = pgs__key_after(&end);
-	int code = load_pairs(l, from, &end, result->pairs, result->count);
-	*from = end;
-	return code;
-}
-
-static int load_kind(loading *l, char kind, const pgs__key_space *space)
-{
-	pgs__walk walk;
-	pgs__key from = pgs__key_kind(l->prefix, kind), end = pgs__key_kind_end(l->prefix, kind);
-	int result = PGS_OK;
-	pgs__walk_kind(&walk, l->prefix, kind, space, LOAD_PAGE);
-	walk.revision = l->revision;
-	while (result == PGS_OK && pgs__walk_more(&walk)) {
-		pgs__walk_page page;
-		result = pgs__walk_next(&walk, l->backend, &page, l->deadline_ms, l->err);
-		for (size_t i = 0; result == PGS_OK && i < page.used; i++)
-			result = load_result(l, &page.txn.results[i], &from);
-		pgs__kv_release(l->backend, &page.txn, 1);
-	}
-	if (result == PGS_OK)
-		result = load_pairs(l, &from, &end, NULL, 0);
-	return result;
-}
-
-/* All of it, at the revision of `at`. */
-static int load(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
-{
-	const pgs__key_space space = pgs__db_space(f->db);
-	loading l = {f->db->contents.disk, pgs__db_backend(f->db), pgs__db_prefix(f->db), f->at.kv_revision, deadline_ms, err};
-	int result = pgs__mirror_load_begin(l.disk, l.revision, deadline_ms, err);
-	for (const char *kind = mirrored_kinds; result == PGS_OK && *kind; kind++)
-		result = strchr("aop", *kind) ? load_kind(&l, *kind, &space) : load_single(&l, *kind);
-	if (result == PGS_OK)
-		result = pgs__mirror_load_end(l.disk, l.revision, deadline_ms, err);
-	if (result == PGS_OK)
-		f->mirrored = l.revision;
-	return result;
+	pgs_error err = PGS_ERROR_INIT;
+	int result = pgs__mirror_load_start(f, &err);
+	f->load_due = false;
+	f->load_failures = 0;
+	if (result != PGS_OK)
+		failed(f, result, &err, deadline_ms);
 }
 
 /* --- becoming the one that keeps it ----------------------------------------------------------- */
 
-/* What the mirror has, unless it is of a KV that has been restored since: 0 = nothing. */
-static int look(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
+/* What of it counts: *at is 0 if nothing does. What is of another history is forgotten. Fails only where the KV does. */
+static int prove(pgs__follower *f, uint64_t *at, uint64_t deadline_ms, pgs_error *err)
 {
+	pgs__proof proof = PGS__PROOF_NONE;
 	pgs__mirror_state state;
+	pgs_error local = PGS_ERROR_INIT;
 	pgs__disk_db *disk = f->db->contents.disk;
-	int result = pgs__mirror_seen(disk, f->at.kv_revision, deadline_ms, err);
-	if (result == PGS_EOLDREV)
-		result = pgs__mirror_reset(disk, deadline_ms, err);
-	if (result == PGS_OK)
-		result = pgs__mirror_state_get(disk, &state, err);
-	if (result == PGS_OK)
-		f->mirrored = state.sequence;
+	*at = 0;
+	int result = pgs__mirror_state_get(disk, &state, &local);
+	if (result == PGS_OK && !f->load)
+		state.loading = 0; /* whoever did that is gone */
+	if (result == PGS_OK && (state.sequence || state.loading)) {
+		int told = pgs__mirror_prove_history(f, &state, deadline_ms, &proof, err);
+		if (told != PGS_OK)
+			return told;
+	}
+	if (result == PGS_OK && proof == PGS__PROOF_OTHER) {
+		pgs__log(f->db->store, PGS_LOG_WARN, "the cache's mirror of database %s is of another history, as the KV was "
+			 "restored: it is loaded anew", f->db->name);
+		result = pgs__mirror_reset(disk, deadline_ms, &local);
+	}
+	if (result != PGS_OK)
+		failed(f, result, &local, deadline_ms);
+	else if (proof == PGS__PROOF_SAME)
+		*at = state.sequence ? state.sequence : state.loading;
+	return PGS_OK;
+}
+
+/* From the sequence on. */
+static void go_on(pgs__follower *f, uint64_t deadline_ms)
+{
+	pgs_error err = PGS_ERROR_INIT;
+	int result = pgs__mirror_believe(f->db->contents.disk, &err);
+	if (result != PGS_OK) {
+		failed(f, result, &err, deadline_ms);
+		return;
+	}
+	if (f->mirrored < f->seen) {
+		pgs__follow_close_watch(f); /* what it lacks is watched again */
+		f->begun = f->seen;
+		f->seen = f->mirrored;
+	}
+	f->proved = true;
+}
+
+static int take_over(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
+{
+	f->mirror_ms = pgs__now_ms() + TAKE_OVER_MS;
+	if (!pgs__mirror_follow_lock(f->db->contents.disk))
+		return PGS_OK;
+	f->mirrors = true;
+	f->mirror_ms = 0;
+	int result = prove(f, &f->mirrored, deadline_ms, err);
+	if (result != PGS_OK)
+		pgs__follow_mirror_leave(f);
+	else if (f->mirrors && f->mirrored)
+		go_on(f, deadline_ms);
+	else if (f->mirrors)
+		start_load(f, deadline_ms);
 	return result;
 }
 
-static int take_over(pgs__follower *f, bool *from_there, uint64_t deadline_ms, pgs_error *err)
+/* The watch was lost, and what the mirror goes on from may not be in the KV's history any more. */
+static bool is_doubtful(const pgs__follower *f)
 {
-	int result = look(f, deadline_ms, err);
-	*from_there = result == PGS_OK && f->mirrored != 0;
-	if (result == PGS_OK && !f->mirrored)
-		result = load(f, deadline_ms, err);
-	return result;
+	return f->mirrors && !f->load_due && !f->watch && !f->proved && !pgs__mirror_load_waits(f);
 }
+
+static int prove_again(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
+{
+	uint64_t at;
+	int result = prove(f, &at, deadline_ms, err);
+	f->proved = result == PGS_OK;
+	if (result != PGS_OK || !f->mirrors || at)
+		return result;
+	pgs__mirror_load_stop(f);
+	return pgs__error(err, PGS_EOLDREV, "what the cache's mirror goes on from is not in the KV's history");
+}
+
+/* --- keeping it -------------------------------------------------------------------------------- */
 
 /* Who keeps the mirror also sees to it that contents that wait are written, and that a crash of the machine does not cost
  * the whole file. What fails is tried again. */
@@ -162,49 +174,84 @@ static void tend(pgs__follower *f, uint64_t deadline_ms)
 	f->checkpoint_ms = now >= f->checkpoint_ms ? now + CHECKPOINT_MS : f->checkpoint_ms;
 }
 
-int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms)
+/* One step of loading. The KV, or the file, may not be there for a moment: a load that has come far waits for it. */
+static int load(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 {
-	pgs_error local = PGS_ERROR_INIT;
-	bool from_there = false;
-	int result = PGS_OK;
-	tend(f, deadline_ms);
-	if (!f->db->contents.disk || (f->mirrors && !f->load_due) || pgs__now_ms() < f->mirror_ms)
+	int result = pgs__mirror_load_step(f, deadline_ms, err);
+	if (result == PGS_OK) {
+		f->load_failures = 0;
+		f->too_large_ms = f->load ? f->too_large_ms : 0;
 		return PGS_OK;
-	f->mirror_ms = pgs__now_ms() + TAKE_OVER_MS;
-	if (f->mirrors)
-		result = load(f, deadline_ms, &local);
-	else if (pgs__mirror_follow_lock(f->db->contents.disk))
-		result = take_over(f, &from_there, deadline_ms, &local);
-	else
-		return PGS_OK;
-	f->mirrors = true;
-	f->load_due = false;
-	if (from_there && f->mirrored < f->seen) {
-		pgs__follow_close_watch(f); /* what it lacks is watched again */
-		f->begun = f->seen;
-		f->seen = f->mirrored;
 	}
-	if (result != PGS_OK)
-		leave_alone(f, result, &local);
-	return result == PGS_EOLDREV ? result : PGS_OK;
+	if (result == PGS_EOLDREV) {
+		pgs__mirror_load_stop(f);
+		return result;
+	}
+	if (result != PGS_ELIMIT && pgs__deadline_passed(deadline_ms))
+		return PGS_OK; /* it says nothing */
+	if (result == PGS_ELIMIT || ++f->load_failures >= LOAD_FAILURES)
+		failed(f, result, err, deadline_ms);
+	else
+		f->mirror_ms = pgs__now_ms() + LOAD_PAUSE_MS;
+	return PGS_OK;
+}
+
+int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
+{
+	if (!f->db->contents.disk)
+		return PGS_OK;
+	tend(f, deadline_ms);
+	if (is_doubtful(f))
+		return prove_again(f, deadline_ms, err);
+	if (pgs__now_ms() < f->mirror_ms)
+		return PGS_OK;
+	if (!f->mirrors)
+		return take_over(f, deadline_ms, err);
+	if (f->load_due)
+		start_load(f, deadline_ms);
+	return f->load ? load(f, deadline_ms, err) : PGS_OK;
+}
+
+/* Not f->mirrored: who wrote the file before may have died between that and telling readers. */
+bool pgs__follow_mirror_has(const pgs__follower *f, uint64_t revision)
+{
+	return f->mirrors && !f->load_due && !f->load && pgs__mirror_sequence(f->db->contents.disk) >= revision;
+}
+
+bool pgs__follow_mirror_loads(const pgs__follower *f)
+{
+	return (f->load || (f->mirrors && f->load_due)) && pgs__now_ms() >= f->mirror_ms;
 }
 
 /* --- applying ------------------------------------------------------------------------------------ */
+
+static int apply(pgs__follower *f, const pgs__mirror_changes *c, pgs_error *err)
+{
+	pgs__disk_db *disk = f->db->contents.disk;
+	uint64_t horizon = f->at.floor < f->seen ? f->at.floor : f->seen;
+	if (!f->load)
+		return pgs__mirror_apply(disk, f->mirrored, f->seen, horizon, c->list, c->count, c->deadline_ms, &f->mirrored,
+					 err);
+	int result = pgs__mirror_load_apply(disk, f->mirrored, f->seen, c->list, c->count, c->deadline_ms, err);
+	if (result == PGS_OK)
+		f->mirrored = f->seen;
+	return result;
+}
 
 void pgs__follow_mirror_apply(pgs__follower *f, const pgs_kv_events *batch, uint64_t deadline_ms)
 {
 	pgs_error err = PGS_ERROR_INIT;
 	pgs__mirror_changes c = {.f = f, .deadline_ms = deadline_ms, .err = &err};
-	if (!f->mirrors || f->seen <= f->mirrored)
+	if (!f->mirrors || f->load_due || f->seen <= f->mirrored || pgs__mirror_load_waits(f))
 		return;
 	int result = pgs__mirror_changes_of(&c, batch);
-	uint64_t horizon = f->at.floor < f->seen ? f->at.floor : f->seen;
 	if (result == PGS_OK)
-		result = pgs__mirror_apply(f->db->contents.disk, f->mirrored, f->seen, horizon, c.list, c.count, deadline_ms,
-					   &f->mirrored, &err);
+		result = apply(f, &c, &err);
 	pgs__mirror_changes_free(&c);
-	if (result == PGS_EOLDREV)
-		f->load_due = true; /* somebody has reset it */
-	else if (result != PGS_OK)
-		leave_alone(f, result, &err);
+	if (result == PGS_EOLDREV) { /* somebody has reset it */
+		pgs__mirror_load_stop(f);
+		f->load_due = true;
+	} else if (result != PGS_OK) {
+		failed(f, result, &err, deadline_ms);
+	}
 }

@@ -78,7 +78,7 @@ static bool is_damage(int rc)
 /* Note a result that is a failure. */
 static int note(pgs__cache_file *file, int rc)
 {
-	if (rc == 0 || rc == PGS__CACHE_NOTHING_TO_DO || rc == EBUSY)
+	if (rc == 0 || rc == PGS__CACHE_NOTHING_TO_DO || rc == EBUSY || rc == PGS__CACHE_TOO_LARGE)
 		return rc;
 	pgs__cache_count(file, PGS__COUNT_ERRORS, 1);
 	if (is_damage(rc))
@@ -95,7 +95,9 @@ int pgs__cache_file_error(pgs__cache_file *file, int rc, const char *what, pgs_e
 		return pgs__error_nomem(err, what);
 	if (rc == EBUSY)
 		return pgs__error(err, PGS_EBUSY, "%s: other processes keep the cache '%s' busy", what, path);
-	if (rc == ENOSPC || rc == MDB_MAP_FULL || rc == MDB_TXN_FULL)
+	if (rc == PGS__CACHE_TOO_LARGE)
+		return pgs__error(err, PGS_ELIMIT, "%s: it alone would take more than half of the cache '%s'", what, path);
+	if (rc == ENOSPC || rc == EDQUOT || rc == MDB_MAP_FULL || rc == MDB_TXN_FULL)
 		return pgs__error(err, PGS_ENOSPC, "%s: no room in the cache '%s': %s", what, path, mdb_strerror(rc));
 	if (rc == EOWNERDEAD)
 		return pgs__error(err, PGS_EIO, "%s: the cache '%s' was opened before a fork", what, path);

@@ -87,6 +87,7 @@ void pgs__cache_file_release(pgs__cache_file *file);
 typedef int (*pgs__cache_file_work)(pgs__cache_file *file, MDB_txn *txn, void *ctx);
 #define PGS__CACHE_NOTHING_TO_DO ECANCELED /* a write transaction that is to go, and no failure */
 #define PGS__CACHE_BAD_RECORD EILSEQ       /* what a record of ours says cannot be; LMDB is all right */
+#define PGS__CACHE_TOO_LARGE E2BIG         /* the mirror */
 
 /* In a read transaction. */
 int pgs__cache_file_read(pgs__cache_file *file, pgs__cache_file_work work, void *ctx);

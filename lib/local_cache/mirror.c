@@ -123,9 +123,18 @@ int pgs__mirror_state_get(pgs__disk_db *db, pgs__mirror_state *out, pgs_error *e
 		rc = pgs__cache_file_read(db->file, read_state, &s);
 	if (!rc)
 		*out = (pgs__mirror_state){.sequence = s.head.sequence, .horizon = s.head.horizon,
-					   .loading = s.head.loading, .highest = s.head.highest,
+					   .loading = s.head.loading, .last = s.head.last,
 					   .keys = s.head.keys, .bytes = s.head.bytes};
 	return pgs__disk_failed(db->cache, rc, "reading the mirror", err);
+}
+
+int pgs__mirror_believe(pgs__disk_db *db, pgs_error *err)
+{
+	pgs__mirror_state state;
+	int result = pgs__mirror_state_get(db, &state, err);
+	if (result == PGS_OK)
+		atomic_store_explicit(&slot_of(db)->sequence, state.sequence, memory_order_release);
+	return result;
 }
 
 /* --- pairs ----------------------------------------------------------------------------------- */

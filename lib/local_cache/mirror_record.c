@@ -34,7 +34,8 @@ int pgs__mirror_head_get(pgs__cache_file *file, MDB_txn *txn, unsigned slot, pgs
 	out->sequence = pgs__read_u64(&r);
 	out->horizon = pgs__read_u64(&r);
 	out->loading = pgs__read_u64(&r);
-	out->highest = pgs__read_u64(&r);
+	out->last.revision = pgs__read_u64(&r);
+	pgs__read_bytes(&r, out->last.uuid, sizeof out->last.uuid);
 	out->keys = pgs__read_u64(&r);
 	out->bytes = pgs__read_u64(&r);
 	out->tombstones = pgs__read_u64(&r);
@@ -50,7 +51,8 @@ int pgs__mirror_head_put(pgs__cache_file *file, MDB_txn *txn, unsigned slot, con
 	pgs__put_u64(&m.writer, in->sequence);
 	pgs__put_u64(&m.writer, in->horizon);
 	pgs__put_u64(&m.writer, in->loading);
-	pgs__put_u64(&m.writer, in->highest);
+	pgs__put_u64(&m.writer, in->last.revision);
+	pgs__put_bytes(&m.writer, in->last.uuid, sizeof in->last.uuid);
 	pgs__put_u64(&m.writer, in->keys);
 	pgs__put_u64(&m.writer, in->bytes);
 	pgs__put_u64(&m.writer, in->tombstones);

@@ -17,7 +17,8 @@
 
 typedef struct pgs__mirror_head {
 	uint32_t number; /* 0 = there is no mirror yet */
-	uint64_t sequence, horizon, loading, highest;
+	uint64_t sequence, horizon, loading;
+	pgs__mirror_proof_entry last;
 	uint64_t keys, bytes, tombstones;
 	uint64_t digest;
 } pgs__mirror_head;

@@ -5,6 +5,7 @@
 
 #include "codec/pointer.h"
 #include "local_cache/queue.h"
+#include "util/bug.h"
 #include "util/error.h"
 
 #define CHUNK 1000               /* pairs loaded in one transaction, */
@@ -22,6 +23,7 @@ typedef struct writing {
 	size_t count;
 	pgs_slice first, end;
 	pgs__mirror_head head;
+	uint64_t since;    /* what the changes are applied to is of this revision */
 	uint64_t sequence; /* of the mirror, when the transaction was done, or had nothing to do */
 	bool missing;      /* it cannot be done: something in between is missing, or another load was begun */
 } writing;
@@ -132,7 +134,7 @@ static int apply_one(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs_
 {
 	pgs__mirror_key key;
 	pgs__mirror_record old = {0}, fresh = record_of(&c->pair, c->deleted, c->unread);
-	if (c->pair.mod_revision <= w->head.sequence || c->pair.mod_revision > w->to || !pgs__mirror_holds(c->pair.key))
+	if (c->pair.mod_revision <= w->since || c->pair.mod_revision > w->to || !pgs__mirror_holds(c->pair.key))
 		return 0;
 	if (!pgs__mirror_key_of(&key, w->db, w->head.number, c->pair.key))
 		return EINVAL;
@@ -207,23 +209,54 @@ static int check_size(pgs__cache_file *file, MDB_txn *txn)
 			return rc;
 		pages += st.ms_branch_pages + st.ms_leaf_pages + st.ms_overflow_pages;
 	}
-	return pages > file->map_pages / SHARE ? EDQUOT : 0;
+	return pages > file->map_pages / SHARE ? PGS__CACHE_TOO_LARGE : 0;
+}
+
+/* The changelog entry of the last commit among the changes: what t and x/ have in one revision. */
+static void note_last(writing *w)
+{
+	const pgs__key t = pgs__key_single(w->db->prefix, 't');
+	pgs__mirror_proof_entry last = {0};
+	bool known = false;
+	pgs_slice uuid;
+	for (size_t i = 0; i < w->count; i++) {
+		const pgs_kv_pair *pair = &w->changes[i].pair;
+		if (pair->mod_revision > w->since && pair->mod_revision <= w->to && pair->mod_revision > last.revision &&
+		    !w->changes[i].deleted && pgs__slice_equal(pair->key, pgs__key_slice(&t)))
+			last.revision = pair->mod_revision;
+	}
+	for (size_t i = 0; !known && i < w->count; i++) {
+		known = w->changes[i].pair.mod_revision == last.revision && !w->changes[i].deleted &&
+			pgs__key_tail(w->changes[i].pair.key, 'x', &uuid) && uuid.size == sizeof last.uuid;
+		if (known)
+			memcpy(last.uuid, uuid.data, sizeof last.uuid);
+	}
+	if (last.revision)
+		w->head.last = known ? last : (pgs__mirror_proof_entry){0};
+}
+
+static int apply_all(pgs__cache_file *file, MDB_txn *txn, writing *w)
+{
+	int rc = pgs__mirror_clear_some(file, txn);
+	for (size_t i = 0; !rc && i < w->count; i++)
+		rc = apply_one(file, txn, w, &w->changes[i]);
+	note_last(w);
+	return rc;
 }
 
 static int apply(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	writing *w = ctx;
 	int rc = read_head(file, txn, w);
-	w->sequence = w->head.sequence;
-	w->missing = !rc && (w->head.sequence == 0 || w->from > w->head.sequence);
-	if (rc || w->missing || w->to <= w->head.sequence)
+	bool believed = atomic_load(&file->state.words->slots[w->db->slot].sequence) != 0;
+	w->since = w->sequence = w->head.sequence;
+	w->missing = !rc && (w->since == 0 || w->from > w->since || !believed);
+	if (!rc && !w->missing && w->to <= w->since)
+		publish(file, w); /* whoever got it there may have died before */
+	if (rc || w->missing || w->to <= w->since)
 		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
-	rc = pgs__mirror_clear_some(file, txn);
-	for (size_t i = 0; !rc && i < w->count; i++)
-		rc = apply_one(file, txn, w, &w->changes[i]);
+	rc = apply_all(file, txn, w);
 	w->head.sequence = w->sequence = w->to;
-	if (w->head.highest < w->to)
-		w->head.highest = w->to;
 	if (w->head.horizon < w->horizon)
 		w->head.horizon = w->horizon < w->to ? w->horizon : w->to;
 	if (!rc)
@@ -231,6 +264,14 @@ static int apply(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	if (!rc)
 		rc = check_size(file, txn);
 	return rc ? rc : pgs__mirror_head_put(file, txn, w->db->slot, &w->head);
+}
+
+static uint64_t bytes_of(const pgs__mirror_change *changes, size_t count)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < count; i++)
+		bytes += changes[i].pair.key.size + changes[i].pair.value.size;
+	return bytes;
 }
 
 /* Run a write on the mirror. A damaged record is met as the whole mirror's damage: it is given up. */
@@ -258,10 +299,7 @@ int pgs__mirror_apply(pgs__disk_db *db, uint64_t from, uint64_t to, uint64_t hor
 		      pgs_error *err)
 {
 	writing w = {.db = db, .from = from, .to = to, .horizon = horizon, .changes = changes, .count = count};
-	uint64_t bytes = 0;
-	for (size_t i = 0; i < count; i++)
-		bytes += changes[i].pair.key.size + changes[i].pair.value.size;
-	int status = run(&w, pages_for(db->file, count, bytes), deadline_ms, apply, err);
+	int status = run(&w, pages_for(db->file, count, bytes_of(changes, count)), deadline_ms, apply, err);
 	if (sequence)
 		*sequence = w.sequence;
 	return status;
@@ -279,6 +317,7 @@ static int load_begin(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 		rc = pgs__cache_meta_number(file, txn, &w->head.number);
 	w->head.sequence = 0;
 	w->head.loading = w->to;
+	w->head.last = (pgs__mirror_proof_entry){0};
 	return rc ? rc : pgs__mirror_head_put(file, txn, w->db->slot, &w->head);
 }
 
@@ -300,6 +339,15 @@ static bool is_listed(const writing *w, size_t *at, MDB_val key)
 			return order == 0;
 	}
 	return false;
+}
+
+/* The pointer at a key of the table goes. */
+static int supersede_tail(pgs__cache_file *file, MDB_txn *txn, const pgs__disk_db *db, MDB_val key, pgs_slice old)
+{
+	uint8_t whole[PGS__PREFIX_SIZE + PGS__CACHE_KEY_MAX];
+	memcpy(whole, db->prefix, PGS__PREFIX_SIZE);
+	memcpy(whole + PGS__PREFIX_SIZE, (const uint8_t *)key.mv_data + 4, key.mv_size - 4);
+	return supersede(file, txn, db, (pgs_slice){whole, PGS__PREFIX_SIZE + key.mv_size - 4}, old, NULL);
 }
 
 /* Delete what is in the range and not in the KV, tombstones too. */
@@ -328,7 +376,9 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 		}
 		if (!is_listed(w, &at, key)) {
 			account(&w->head, &r, key.mv_size, false);
-			rc = mdb_cursor_del(cursor, 0);
+			rc = r.dead ? 0 : supersede_tail(file, txn, w->db, key, r.value);
+			if (!rc)
+				rc = mdb_cursor_del(cursor, 0);
 		}
 		if (!rc)
 			rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
@@ -340,18 +390,27 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 static int load_put(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs_kv_pair *pair)
 {
 	pgs__mirror_key key;
+	pgs_slice uuid;
 	pgs__mirror_record old, fresh = record_of(pair, false, false);
+	if (pgs__key_tail(pair->key, 'x', &uuid) && uuid.size == sizeof w->head.last.uuid) {
+		w->head.last.revision = pair->mod_revision;
+		memcpy(w->head.last.uuid, uuid.data, uuid.size);
+		return 0;
+	}
 	if (!pgs__mirror_key_of(&key, w->db, w->head.number, pair->key))
 		return EINVAL;
 	int rc = pgs__mirror_record_get(file, txn, &key, &old);
 	if (rc && rc != MDB_NOTFOUND)
 		return rc;
-	if (!rc && !old.dead && old.unread == fresh.unread && old.mod_revision == fresh.mod_revision && old.version == fresh.version &&
-	    old.create_revision == fresh.create_revision && pgs__slice_equal(old.value, fresh.value))
+	if (!rc && !old.dead && old.unread == fresh.unread && old.mod_revision == fresh.mod_revision &&
+	    old.version == fresh.version && old.create_revision == fresh.create_revision &&
+	    pgs__slice_equal(old.value, fresh.value))
 		return 0;
-	if (!rc)
+	if (!rc) {
 		account(&w->head, &old, key.size, false);
-	return put_record(file, txn, w, &key, &fresh);
+		rc = old.dead ? 0 : supersede(file, txn, w->db, pair->key, old.value, &fresh.value);
+	}
+	return rc && rc != MDB_NOTFOUND ? rc : put_record(file, txn, w, &key, &fresh);
 }
 
 static int load_range(pgs__cache_file *file, MDB_txn *txn, void *ctx)
@@ -390,6 +449,30 @@ int pgs__mirror_load_range(pgs__disk_db *db, uint64_t revision, pgs_slice first,
 	return PGS_OK;
 }
 
+/* To what has been loaded; what has not, is loaded as of a later revision. */
+static int load_apply(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	writing *w = ctx;
+	int rc = read_head(file, txn, w);
+	w->since = w->head.loading;
+	w->missing = !rc && (w->since == 0 || w->since != w->from);
+	if (rc || w->missing || w->to <= w->since)
+		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
+	if (!PGS__BUG(MIRROR_LOAD_MISSES))
+		rc = apply_all(file, txn, w);
+	w->head.loading = w->to;
+	if (!rc)
+		rc = check_size(file, txn);
+	return rc ? rc : pgs__mirror_head_put(file, txn, w->db->slot, &w->head);
+}
+
+int pgs__mirror_load_apply(pgs__disk_db *db, uint64_t revision, uint64_t to, const pgs__mirror_change *changes,
+			   size_t count, uint64_t deadline_ms, pgs_error *err)
+{
+	writing w = {.db = db, .from = revision, .to = to, .changes = changes, .count = count};
+	return run(&w, pages_for(db->file, count, bytes_of(changes, count)), deadline_ms, load_apply, err);
+}
+
 static int load_end(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	writing *w = ctx;
@@ -399,8 +482,6 @@ static int load_end(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
 	w->head.loading = 0;
 	w->head.sequence = w->head.horizon = w->sequence = w->to;
-	if (w->head.highest < w->to)
-		w->head.highest = w->to;
 	return pgs__mirror_head_put(file, txn, w->db->slot, &w->head);
 }
 
@@ -410,31 +491,7 @@ int pgs__mirror_load_end(pgs__disk_db *db, uint64_t revision, uint64_t deadline_
 	return run(&w, pages_for(db->file, 0, 0), deadline_ms, load_end, err);
 }
 
-/* --- the KV's revision ------------------------------------------------------------------------------- */
-
-static int see(pgs__cache_file *file, MDB_txn *txn, void *ctx)
-{
-	writing *w = ctx;
-	int rc = read_head(file, txn, w);
-	w->sequence = w->head.highest;
-	w->missing = !rc && w->to < w->head.highest;
-	if (rc || w->to <= w->head.highest)
-		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
-	if (w->head.number == 0)
-		rc = pgs__cache_meta_number(file, txn, &w->head.number);
-	w->head.highest = w->to;
-	return rc ? rc : pgs__mirror_head_put(file, txn, w->db->slot, &w->head);
-}
-
-int pgs__mirror_seen(pgs__disk_db *db, uint64_t revision, uint64_t deadline_ms, pgs_error *err)
-{
-	writing w = {.db = db, .to = revision};
-	int status = run(&w, pages_for(db->file, 0, 0), deadline_ms, see, err);
-	if (status == PGS_EOLDREV)
-		return pgs__error(err, status, "the KV is at revision %llu, and the cache has seen it at %llu: it was "
-				  "restored or wiped", (unsigned long long)revision, (unsigned long long)w.sequence);
-	return status;
-}
+/* --- forgetting ------------------------------------------------------------------------------------------ */
 
 static int reset(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {

@@ -29,6 +29,7 @@ void disk_open(disk *d, const char *path, uint64_t size, uint8_t store)
 		status = pgs__disk_db_attach(&d->db, d->cache, disk_prefix, DISK_PAGE, &err);
 	if (status != PGS_OK)
 		fail_msg("%s: %s", path, err.message);
+	pgs__mirror_believe(d->db, NULL); /* what there is of a mirror; damage is met again */
 }
 
 void disk_close(disk *d)

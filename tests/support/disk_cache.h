@@ -8,7 +8,8 @@
 
 extern const uint8_t disk_prefix[PGS__PREFIX_SIZE];
 
-/* Open a cache of store `store`, attach the database `disk_prefix`. Fails the test when that fails. */
+/* Open a cache of store `store`, attach the database `disk_prefix`, and believe its mirror. Fails the test when that
+ * fails. */
 typedef struct disk {
 	pgs__disk_cache *cache;
 	pgs__disk_db *db;

@@ -14,6 +14,7 @@
 #include "local_cache/mirror.h"
 #include "support/jobs.h"
 #include "support/kv_calls.h"
+#include "support/planted.h"
 #include "support/testing.h"
 #include "support/txn_stage.h"
 #include "txn/txn.h"
@@ -442,54 +443,200 @@ static void test_mirror__is_confirmed_for_what_readers_see(void **state)
 	pgs_abort(t);
 }
 
-/* A KV that was restored to an earlier state: nothing of what came after it counts. */
-static void test_mirror__of_a_kv_that_was_restored(void **state)
+/* --- loading, while there are commits --------------------------------------------------------------- */
+
+#define LOADED 12000u /* pages: many requests */
+
+/* Before each request that loads, once it has begun, another commit. */
+static void commit_while_loading(stage *s, const char *operation)
+{
+	if (!s->db->follower || !s->db->follower->load || strcmp(operation, "txn") != 0 || s->calls[1] > 20)
+		return;
+	uint64_t i = s->calls[1]++, page = (i * 7919) % LOADED;
+	pgs_txn *t = tx_begin(other(s), PGS_SERIALIZABLE);
+	tx_put(t, s, page, PAGE_THIN(LOADED + i));
+	if (i % 3 == 1)
+		tx_attr(t, "attr", i % 2 ? "1" : NULL);
+	if (i == 10)
+		assert_int_equal(pgs_truncate(t, LOADED - 10), PGS_OK);
+	s->calls[2] = tx_commit(t);
+}
+
+static void many_pages(stage *s)
+{
+	for (uint64_t first = 0; first < LOADED; first += 3000)
+		tx_fill(other(s), s, first, 3000, PAGE_THIN(0));
+	const pgs_maintain_options all = {.struct_size = sizeof all, .all = true};
+	assert_int_equal(pgs_maintain(other(s), &all, NULL, NULL), PGS_OK);
+}
+
+static void test_mirror__follows_while_it_is_loaded(void **state)
+{
+	stage *s = *state;
+	many_pages(s);
+	s->before = commit_while_loading;
+	pgs_error err = PGS_ERROR_INIT;
+	uint64_t seen_at = 0;
+	for (int i = 0; i < 1000 && !pgs__mirror_sequence(machine.mine); i++) {
+		if (!s->db->follower)
+			pgs_follow_step(s->db, 1, NULL);
+		assert_int_equal(pgs__follow_round(s->db->follower, 0, pgs__now_ms() + 5000, &err), PGS_OK);
+		if (s->db->follower->load && s->calls[2] && s->db->follower->at.commit_revision == s->calls[2])
+			seen_at++; /* what was just committed is followed, before the load has ended */
+	}
+	s->before = NULL;
+	assert_true(s->calls[1] > 5);
+	assert_true(seen_at > 3);
+	assert_int_equal(s->db->follower->stat.restarts, 0);
+	step(s->db);
+	pgs__cache_forget(s->db->contents.cache, UINT64_MAX / 2);
+	pgs_txn *mine = at(s->db, PGS_LOCAL, 0), *asked = tx_read(other(s));
+	assert_int_equal(pgs_txn_revision(mine), pgs_txn_revision(asked));
+	other(s)->contents.disk = NULL;
+	for (uint64_t p = 0; p < LOADED; p += p < LOADED - 20 ? 37 : 1) {
+		uint8_t a[4096], b[4096];
+		assert_int_equal(pgs_read(mine, p, a), PGS_OK);
+		assert_int_equal(pgs_read(asked, p, b), PGS_OK);
+		assert_memory_equal(a, b, sizeof a);
+	}
+	for (uint64_t i = 0; i < s->calls[1]; i++) { /* what was committed meanwhile, above all */
+		uint8_t a[4096], b[4096];
+		assert_int_equal(pgs_read(mine, (i * 7919) % LOADED, a), PGS_OK);
+		assert_int_equal(pgs_read(asked, (i * 7919) % LOADED, b), PGS_OK);
+		assert_memory_equal(a, b, sizeof a);
+	}
+	other(s)->contents.disk = machine.others;
+	pgs_abort(mine);
+	pgs_abort(asked);
+}
+
+/* Broken off at any request, and begun again by another. */
+static void test_mirror__a_load_that_is_broken_off(void **state)
+{
+	stage *s = *state;
+	many_pages(s);
+	step(s->db);
+	for (uint64_t stop = 1; stop < 12; stop++) {
+		assert_int_equal(pgs__mirror_reset(machine.mine, pgs__now_ms() + 5000, NULL), PGS_OK);
+		pgs__follow_end(s->db);
+		pgs_follow_step(s->db, 1, NULL);
+		for (uint64_t i = 0; i < stop && s->db->follower; i++)
+			pgs__follow_round(s->db->follower, 0, pgs__now_ms() + 5000, NULL);
+		pgs__follow_end(s->db);
+		tx_one(other(s), s, stop, PAGE_THIN(77 + stop));
+	}
+	assert_int_equal(pgs__mirror_reset(machine.mine, pgs__now_ms() + 5000, NULL), PGS_OK);
+	step(s->db);
+	pgs__mirror_state now;
+	assert_int_equal(pgs__mirror_state_get(machine.mine, &now, NULL), PGS_OK);
+	assert_true(now.sequence && now.keys >= LOADED);
+	s->before = count_call;
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	tx_expect(t, s, 5, PAGE_THIN(82));
+	tx_expect(t, s, 11, PAGE_THIN(88));
+	tx_expect(t, s, 12, PAGE_THIN(12));
+	tx_expect(t, s, LOADED - 1, PAGE_THIN(LOADED - 1));
+	pgs_abort(t);
+	assert_int_equal(s->calls[0], 0);
+}
+
+/* Requests of a load that fail are made again; what was loaded stays. */
+static void test_mirror__a_load_survives_failures(void **state)
+{
+	stage *s = *state;
+	many_pages(s);
+	pgs_follow_step(s->db, 1, NULL);
+	pgs__follower *f = s->db->follower;
+	for (int i = 0; i < 200 && !pgs__mirror_sequence(machine.mine); i++) {
+		f->mirror_ms = 0; /* do not wait */
+		if (f->load && i % 2)
+			pgs_fault_at(s->fault, 1, PGS_FAULT_ERROR);
+		pgs__follow_round(f, 0, pgs__now_ms() + 5000, NULL);
+	}
+	pgs_fault_at(s->fault, 0, PGS_FAULT_NONE);
+	step(s->db);
+	assert_true(pgs__mirror_sequence(machine.mine) > 0);
+	s->before = count_call;
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	for (uint64_t p = 0; p < LOADED; p += 41)
+		tx_expect(t, s, p, PAGE_THIN(p));
+	pgs_abort(t);
+	assert_int_equal(s->calls[0], 0);
+}
+
+/* --- whose history it is ------------------------------------------------------------------------------- */
+
+/* The watch was lost, and meanwhile the KV has become another one: one that does not have what the mirror has. */
+static void test_mirror__is_proved_again_when_the_watch_was_lost(void **state)
 {
 	stage *s = *state;
 	tx_one(other(s), s, 1, PAGE_THIN(1));
 	step(other(s));
-	assert_int_equal(pgs__mirror_seen(machine.others, kv_revision(s->kv) + 1000, 0, NULL), PGS_OK);
-	pgs__follow_end(other(s));
-	step(other(s)); /* the KV is below that */
-	assert_true(other(s)->follower->mirrors);
-	assert_true(pgs__mirror_sequence(machine.mine) <= kv_revision(s->kv));
+	uint64_t sequence = pgs__mirror_sequence(machine.mine);
+	pgs__key key = pgs__key_single(pgs__db_prefix(s->db), 'e');
+	const pgs__mirror_change forged = {.pair = {.key = pgs__key_slice(&key), .value = {"?", 1}, .version = 9,
+						    .create_revision = 1, .mod_revision = sequence + 1}};
+	uint64_t now = tx_one(other(s), s, 2, PAGE_THIN(2));
+	assert_int_equal(pgs__mirror_apply(machine.mine, sequence, now, 0, &forged, 1, 0, NULL, NULL), PGS_OK);
+	pgs__follow_close_watch(other(s)->follower);
+	step(other(s));
+	assert_int_equal(other(s)->follower->stat.restarts, 1);
+	assert_true(pgs__mirror_sequence(machine.mine) >= now);
 	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
-	tx_expect(t, s, 1, PAGE_THIN(1));
+	tx_expect(t, s, 2, PAGE_THIN(2));
+	tx_expect_count(t, 3);
 	pgs_abort(t);
+}
+
+/* --- size ------------------------------------------------------------------------------------------------- */
+
+/* More than half of the cache: it is given up, leaves the room to contents, and comes back when there is less of it. */
+static void test_mirror__too_large_is_given_up_and_comes_back(void **state)
+{
+	stage *s = *state;
+	pgs__mirror_state now;
+	many_pages(s);
+	step(s->db);
+	tx_fill(other(s), s, 0, 10, T(0));
+	pgs__follower *f = s->db->follower;
+	f->db->contents.disk->file->map_pages /= 64;
+	f->load_due = true;
+	pgs_follow_step(s->db, 5000, NULL);
+	assert_true(f->mirrors && f->load_due && !f->load && f->too_large_ms);
+	assert_int_equal(pgs__mirror_sequence(machine.mine), 0);
+	assert_int_equal(pgs__mirror_state_get(machine.mine, &now, NULL), PGS_OK);
+	assert_int_equal(now.keys, 0);
+	step(s->db); /* following goes on */
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	tx_expect(t, s, 3, T(3));
+	pgs_abort(t);
+	f->mirror_ms = 0; /* the pause is over: too large still */
+	pgs_follow_step(s->db, 5000, NULL);
+	assert_true(f->load_due && f->too_large_ms > 60000);
+	t = tx_begin(other(s), PGS_SERIALIZABLE);
+	assert_int_equal(pgs_truncate(t, 100), PGS_OK);
+	tx_commit(t);
+	const pgs_maintain_options all = {.struct_size = sizeof all, .all = true};
+	assert_int_equal(pgs_maintain(other(s), &all, NULL, NULL), PGS_OK);
+	for (int i = 0; i < 100 && !pgs__mirror_sequence(machine.mine); i++) {
+		f->mirror_ms = 0;
+		step(s->db);
+	}
+	assert_true(pgs__mirror_sequence(machine.mine) > 0);
+	assert_int_equal(f->too_large_ms, 0);
+	f->db->contents.disk->file->map_pages *= 64;
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-/* With a planted bug's name: whether a test notices. */
-static uint32_t variants(int argc, char **argv, bool *planted)
-{
-	*planted = false;
-#ifdef PGS_PLANTED_BUGS
-	static const char *const names[] = {
-#define NAME_OF(name, what) [PGS__BUG_##name] = #name,
-		PGS__BUGS(NAME_OF) PGS__BUGS_OF_TESTS(NAME_OF)
-	};
-	size_t i = 0, count = sizeof names / sizeof *names;
-	while (argc > 1 && i < count && !(names[i] && strcmp(names[i], argv[1]) == 0))
-		i++;
-	if (i == count) {
-		fprintf(stderr, "no such bug: %s\n", argv[1]);
-		exit(2);
-	}
-	pgs__planted_bug = (pgs__bug_name)i;
-	*planted = i != PGS__BUG_NONE;
-	return STAGE_MEMORY;
-#else
-	(void)argc;
-	(void)argv;
-	return STAGE_ALL;
-#endif
-}
-
 int main(int argc, char **argv)
 {
-	bool planted;
-	uint32_t which = variants(argc, argv, &planted);
+#ifdef PGS_PLANTED_BUGS
+	const uint32_t variants = STAGE_MEMORY;
+#else
+	const uint32_t variants = STAGE_ALL;
+#endif
+	plant(argc, argv);
 	const struct CMUnitTest tests[] = {
 		TEST(test_mirror__begins_and_reads_without_asking),
 		TEST(test_mirror__an_older_snapshot),
@@ -504,8 +651,11 @@ int main(int argc, char **argv)
 		TEST(test_mirror__is_loaded_anew_when_history_is_gone),
 		TEST(test_mirror__loads_what_is_large),
 		TEST(test_mirror__is_confirmed_for_what_readers_see),
-		TEST(test_mirror__of_a_kv_that_was_restored),
+		TEST(test_mirror__follows_while_it_is_loaded),
+		TEST(test_mirror__a_load_that_is_broken_off),
+		TEST(test_mirror__a_load_survives_failures),
+		TEST(test_mirror__is_proved_again_when_the_watch_was_lost),
+		TEST(test_mirror__too_large_is_given_up_and_comes_back),
 	};
-	int failed = stage_run("follow_mirror", tests, sizeof tests / sizeof *tests, which);
-	return planted ? !failed : failed;
+	return planted_result(stage_run("follow_mirror", tests, sizeof tests / sizeof *tests, variants));
 }

@@ -326,21 +326,112 @@ static void test_mirror__a_load_that_was_overtaken_is_refused(void **state)
 	assert_int_equal(state_of(&d).keys, 10);
 }
 
-static void test_mirror__a_kv_that_went_back_is_noticed(void **state)
+static void test_mirror__reset_forgets(void **state)
 {
 	(void)state;
-	assert_int_equal(pgs__mirror_seen(d.db, 100, soon(), NULL), PGS_OK);
-	assert_int_equal(pgs__mirror_seen(d.db, 100, soon(), NULL), PGS_OK);
 	disk_load(&d, 10, 110);
-	assert_int_equal(pgs__mirror_seen(d.db, 109, soon(), NULL), PGS_EOLDREV);
 	assert_int_equal(pgs__mirror_reset(d.db, soon(), NULL), PGS_OK);
 	assert_int_equal(state_of(&d).sequence, 0);
-	assert_int_equal(state_of(&d).highest, 0);
+	assert_int_equal(pgs__mirror_sequence(d.db), 0);
 	assert_true(disk_page(&d, 1, 0) == DISK_UNKNOWN);
-	assert_int_equal(pgs__mirror_seen(d.db, 5, soon(), NULL), PGS_OK);
 	disk_load(&d, 5, 6); /* and what was mirrored before is not met again */
 	assert_int_equal(state_of(&d).keys, 5);
 	assert_true(disk_page(&d, 7, 6) == DISK_ABSENT);
+}
+
+/* Ranges that are read at later revisions, as what was loaded is brought there. */
+static void test_mirror__a_load_moves_on(void **state)
+{
+	(void)state;
+	disk_pair loaded[4], put, early, later[2];
+	pgs_kv_pair pairs[4];
+	pgs__key first = pgs__key_page(disk_prefix, 0), middle = pgs__key_page(disk_prefix, 4),
+		 end = pgs__key_kind_end(disk_prefix, 'p');
+	for (uint64_t i = 0; i < 4; i++) {
+		disk_pair_make(&loaded[i], i, i, 5);
+		pairs[i] = loaded[i].pair;
+	}
+	assert_int_equal(pgs__mirror_load_begin(d.db, 10, soon(), NULL), PGS_OK);
+	assert_int_equal(pgs__mirror_load_range(d.db, 10, pgs__key_slice(&first), pgs__key_slice(&middle), pairs, 4, soon(),
+						NULL), PGS_OK);
+	disk_pair_make(&put, 1, 100, 12);
+	disk_pair_make(&early, 5, 500, 12); /* of what is not loaded yet, and deleted again by 20 */
+	const pgs__mirror_change changes[] = {
+		{.pair = put.pair},
+		{.pair = {.key = pgs__key_slice(&loaded[2].key), .mod_revision = 13}, .deleted = true},
+		{.pair = early.pair}};
+	assert_int_equal(pgs__mirror_load_apply(d.db, 9, 20, changes, 3, soon(), NULL), PGS_EOLDREV);
+	assert_int_equal(pgs__mirror_load_apply(d.db, 10, 20, changes, 3, soon(), NULL), PGS_OK);
+	assert_int_equal(pgs__mirror_sequence(d.db), 0);
+	assert_true(disk_page(&d, 1, 0) == DISK_UNKNOWN);
+	disk_pair_make(&later[0], 4, 4, 15);
+	disk_pair_make(&later[1], 6, 6, 16);
+	pairs[0] = later[0].pair;
+	pairs[1] = later[1].pair;
+	assert_int_equal(pgs__mirror_load_range(d.db, 10, pgs__key_slice(&middle), pgs__key_slice(&end), pairs, 2, soon(),
+						NULL), PGS_EOLDREV);
+	assert_int_equal(pgs__mirror_load_range(d.db, 20, pgs__key_slice(&middle), pgs__key_slice(&end), pairs, 2, soon(),
+						NULL), PGS_OK);
+	assert_int_equal(pgs__mirror_load_end(d.db, 10, soon(), NULL), PGS_EOLDREV);
+	assert_int_equal(pgs__mirror_load_end(d.db, 20, soon(), NULL), PGS_OK);
+	const uint64_t expected[] = {0, 100, DISK_ABSENT, 3, 4, DISK_ABSENT, 6};
+	for (uint64_t i = 0; i < sizeof expected / sizeof *expected; i++)
+		assert_int_equal(disk_page(&d, i, 20), expected[i]);
+	assert_int_equal(disk_apply(&d, 20, 21, 0, 1000), PGS_OK);
+	reopen(); /* and the digest is that of all this */
+	assert_int_equal(state_of(&d).sequence, 21);
+	assert_int_equal(disk_page(&d, 1, 0), 100);
+}
+
+/* --- whose history it is --------------------------------------------------------------------------------- */
+
+static pgs__mirror_change commit_of(pgs__key *key, char kind, const uint8_t uuid[16], uint64_t revision)
+{
+	*key = kind == 'x' ? pgs__key_uuid(disk_prefix, 'x', uuid) : pgs__key_single(disk_prefix, kind);
+	return (pgs__mirror_change){.pair = {.key = pgs__key_slice(key), .create_revision = revision,
+					     .mod_revision = revision, .version = 1}};
+}
+
+static void test_mirror__knows_the_last_commit_s_entry(void **state)
+{
+	(void)state;
+	const uint8_t one[16] = {1}, two[16] = {2}, aborted[16] = {3};
+	pgs__key keys[5];
+	disk_load(&d, 1, 10);
+	assert_int_equal(state_of(&d).last.revision, 0);
+	const pgs__mirror_change changes[] = {
+		commit_of(&keys[0], 't', NULL, 11), commit_of(&keys[1], 'x', one, 11), commit_of(&keys[2], 't', NULL, 12),
+		commit_of(&keys[3], 'x', two, 12), commit_of(&keys[4], 'x', aborted, 13)};
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 13, 0, changes, 5, soon(), NULL, NULL), PGS_OK);
+	assert_int_equal(state_of(&d).last.revision, 12);
+	assert_memory_equal(state_of(&d).last.uuid, two, 16);
+	assert_int_equal(disk_apply(&d, 13, 14, 1, 1), PGS_OK); /* the step of a fold */
+	assert_int_equal(state_of(&d).last.revision, 12);
+	const pgs__mirror_change unnamed = commit_of(&keys[0], 't', NULL, 15);
+	assert_int_equal(pgs__mirror_apply(d.db, 14, 15, 0, &unnamed, 1, soon(), NULL, NULL), PGS_OK);
+	assert_int_equal(state_of(&d).last.revision, 0);
+}
+
+/* What was there when the file was opened is nobody's until it was held against the KV. */
+static void test_mirror__found_is_not_believed(void **state)
+{
+	(void)state;
+	disk_pair p;
+	disk_pair_make(&p, 1, 100, 11);
+	const pgs__mirror_change change = {.pair = p.pair};
+	disk_load(&d, 10, 10);
+	pgs__disk_db_detach(d.db);
+	pgs__disk_cache_close(d.cache);
+	pgs__disk_cache_options o = {.path = scratch_path("cache"), .size_bytes = SIZE};
+	memset(o.identity, 1, sizeof o.identity);
+	assert_int_equal(pgs__disk_cache_open(&d.cache, &o, NULL), PGS_OK);
+	assert_int_equal(pgs__disk_db_attach(&d.db, d.cache, disk_prefix, DISK_PAGE, NULL), PGS_OK);
+	assert_int_equal(state_of(&d).sequence, 10);
+	assert_int_equal(pgs__mirror_sequence(d.db), 0);
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 11, 0, &change, 1, soon(), NULL, NULL), PGS_EOLDREV);
+	assert_int_equal(pgs__mirror_believe(d.db, NULL), PGS_OK);
+	assert_int_equal(pgs__mirror_sequence(d.db), 10);
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 11, 0, &change, 1, soon(), NULL, NULL), PGS_OK);
 }
 
 /* --- contents nobody refers to ------------------------------------------------------------------------ */
@@ -466,7 +557,10 @@ int main(void)
 		CASE(ranges_are_complete_or_refused),
 		CASE(loading_anew_removes_what_is_gone),
 		CASE(a_load_that_was_overtaken_is_refused),
-		CASE(a_kv_that_went_back_is_noticed),
+		CASE(reset_forgets),
+		CASE(a_load_moves_on),
+		CASE(knows_the_last_commit_s_entry),
+		CASE(found_is_not_believed),
 		CASE(contents_of_replaced_pointers_go_first),
 		CASE(required_and_confirmed_only_rise_and_are_shared),
 		CASE(one_handle_follows),
