@@ -79,6 +79,9 @@ int pgs__disk_db_attach(pgs__disk_db **out, pgs__disk_cache *cache, const uint8_
 			uint32_t page_size, pgs_error *err);
 void pgs__disk_db_detach(pgs__disk_db *db); /* NULL is allowed */
 
+/* The bound on the file, in bytes. */
+uint64_t pgs__disk_size(const pgs__disk_db *db);
+
 /* --- contents ------------------------------------------------------------------------ */
 
 /* Called for each content that is there; `stored` (as pgs__decompress_page() takes it, unproved) is borrowed for the

@@ -351,6 +351,11 @@ void pgs__disk_drop(pgs__disk_db *db, const pgs__page_id *id)
 
 /* --- numbers ------------------------------------------------------------------------------------- */
 
+uint64_t pgs__disk_size(const pgs__disk_db *db)
+{
+	return db->file->state.words->size_bytes;
+}
+
 static int look(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	pgs__disk_stat *out = ctx;

@@ -1,7 +1,7 @@
 /* One attempt of a commit: the KV transaction, and what its failure means.
  *
  *     compares   of each part: x/<uuid> absent, floor <= B, the lock, and what must be as it was seen
- *     success    of each part: t, the payload, e, z
+ *     success    of each part: t, the payload, e, z; then what brings the machine's mirror up (catch_up.h)
  *     failure    of each part: what tells which compare it was
  *
  * All parts are in the one transaction: together they take effect, or none does (invariant 4). So an entry x/<uuid> of
@@ -31,7 +31,7 @@ typedef struct part {
 	pgs__key t, g, z, e, x, m;
 	pgs__writer_keys writer;
 	size_t checks;            /* compares of pages and attributes */
-	size_t first_op, first_read;
+	size_t first_op, first_read, first_answer;
 	uint64_t counter_before;
 	uint8_t floor_bound[8];
 	uint8_t extent[PGS__NUMBER_SIZE];
@@ -187,6 +187,18 @@ static int fill_part(attempt *a, part *p)
 	return result;
 }
 
+/* At the end, as far as the KV takes more operations. */
+static void fill_catch_up(attempt *a)
+{
+	size_t most = pgs__max_ops(pgs__db_backend(a->group->parts[0].t->db));
+	for (size_t i = 0; i < a->part_count; i++) {
+		part *p = &a->parts[i];
+		size_t room = most > a->success_count ? most - a->success_count : 0;
+		p->first_answer = a->success_count;
+		a->success_count += pgs__catch_up_ask(p->c, pgs__key_slice(&p->g), room, a->success + a->success_count);
+	}
+}
+
 static int make_request(attempt *a)
 {
 	pgs__commit_group *g = a->group;
@@ -201,7 +213,7 @@ static int make_request(attempt *a)
 		part *p = &a->parts[a->part_count++];
 		result = part_init(p, &g->parts[i]);
 		compares += FIXED_COMPARES + p->checks;
-		ops += FIXED_OPS + p->c->op_count;
+		ops += FIXED_OPS + p->c->op_count + PGS__CATCH_UP_OPS;
 		reads += READ_CHECKS + p->checks;
 	}
 	if (result != PGS_OK)
@@ -214,6 +226,8 @@ static int make_request(attempt *a)
 		return pgs__error_nomem(g->err, "commit");
 	for (size_t i = 0; result == PGS_OK && i < a->part_count; i++)
 		result = fill_part(a, &a->parts[i]);
+	if (result == PGS_OK)
+		fill_catch_up(a);
 	return result;
 }
 
@@ -389,10 +403,14 @@ static void part_succeeded(const part *p, const pgs_kv_txn *txn)
 {
 	pgs__commit *c = p->c;
 	const pgs_kv_pair *t = c->alone ? NULL : pgs__got(txn, p->first_op);
-	if (c->alone)
+	if (c->alone) {
 		c->previous = c->t->snapshot.commit_revision;
-	else if (t)
+		c->previous_count = c->t->snapshot.commit_count;
+	} else if (t) {
 		c->previous = t->mod_revision;
+		c->previous_count = t->version;
+	}
+	pgs__catch_up_answers(c, txn, p->first_answer);
 	c->kept = c->keeps;
 	if (!c->keeps)
 		c->lock.held = 0; /* it was deleted with it */

@@ -24,6 +24,7 @@
 
 #include <stdlib.h>
 
+#include "local_cache/mirror.h"
 #include "txn/newest.h"
 #include "txn/upload.h"
 #include "util/alloc.h"
@@ -245,6 +246,8 @@ static void land(pgs__commit *c)
 static void update_caches(pgs__commit *c)
 {
 	const pgs_txn *t = c->t;
+	if (t->db->contents.disk)
+		c->catch_up.required = pgs__mirror_required(t->db->contents.disk);
 	if (t->file_count) {
 		pgs__registration *files = pgs__calloc(t->file_count, sizeof *files);
 		for (size_t i = 0; files && i < t->file_count; i++)
@@ -355,8 +358,10 @@ static void account(pgs__commit *c, int result)
 	if (result == PGS_OK)
 		update_caches(c);
 	pgs__tip_end_commit(c->t->db);
-	if (result == PGS_OK)
-		note_load(c);
+	if (result != PGS_OK)
+		return;
+	pgs__catch_up_run(c);
+	note_load(c);
 }
 
 static int send_all(pgs__commit_group *g)

@@ -7,6 +7,7 @@
 
 #include "codec/changelog.h"
 #include "codec/seal.h"
+#include "txn/catch_up.h"
 #include "txn/lock.h"
 #include "txn/txn.h"
 
@@ -82,8 +83,11 @@ typedef struct pgs__commit {
 	bool keeps;          /* this attempt does not delete it, and reads whether others ask for it; */
 	bool kept;           /* and has succeeded */
 
+	pgs__catch_up catch_up;
+
 	uint64_t revision;   /* out */
-	uint64_t previous;   /* out: the commit before, or UINT64_MAX when not known */
+	uint64_t previous;   /* out: the commit before, or UINT64_MAX when not known; */
+	uint64_t previous_count; /* and how many there were with it */
 	uint64_t sent_ms;    /* the last attempt (monotonic) */
 } pgs__commit;
 

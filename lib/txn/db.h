@@ -63,6 +63,7 @@ struct pgs_db {
 	pgs__turn turn;
 	_Atomic uint32_t quiet;      /* commits in a row, of this process, with nobody else's since their snapshots */
 	_Atomic bool contended;      /* the last commit's first attempt failed */
+	_Atomic uint64_t log_rest_ms; /* until then there is too much in the changelog to read it along (catch_up.c) */
 	_Atomic uint64_t page_count, commits; /* as last seen: walks over keys begin by them */
 	_Atomic uint64_t orphans_looked_ms; /* when all blobs were last listed for orphans; 0 = never */
 	pgs__sightings *seen;        /* the store's */

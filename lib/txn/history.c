@@ -91,8 +91,7 @@ int pgs__history_check(pgs_db *db, uint64_t deadline_ms, pgs_error *err)
 
 /* --- at a time --------------------------------------------------------------------- */
 
-/* The changelog key that sorts before all of `time_ms` and after all before it. */
-static pgs__key key_at(const pgs_db *db, uint64_t time_ms)
+pgs__key pgs__history_key_at(const pgs_db *db, uint64_t time_ms)
 {
 	uint8_t uuid[16] = {0};
 	for (int i = 0; i < 6; i++)
@@ -105,7 +104,7 @@ static int newest_between(pgs_db *db, uint64_t from_ms, uint64_t end_ms, uint64_
 			  pgs_error *err)
 {
 	pgs__logged_list found = {0};
-	pgs__key from = key_at(db, from_ms), end = key_at(db, end_ms);
+	pgs__key from = pgs__history_key_at(db, from_ms), end = pgs__history_key_at(db, end_ms);
 	int result = pgs__history_list(db, &from, &end, &found, deadline_ms, err);
 	if (result == PGS_OK)
 		result = PGS_ENOTFOUND;

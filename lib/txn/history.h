@@ -21,6 +21,9 @@ typedef struct pgs__logged_list {
 int pgs__history_list(pgs_db *db, const pgs__key *from, const pgs__key *end, pgs__logged_list *out,
 		      uint64_t deadline_ms, pgs_error *err);
 
+/* The changelog key that sorts before all of `time_ms` (Unix) and after all before it. */
+pgs__key pgs__history_key_at(const pgs_db *db, uint64_t time_ms);
+
 /* Called with a decoded entry, borrowed for the call. */
 typedef int (*pgs__history_reader)(void *ctx, const pgs__logged *logged, const pgs__change *change);
 

@@ -16,6 +16,7 @@
 #define FILE_TABLES_SHARE 3 /* of the commit's request: whole tables of files that ride in it, */
 #define FILE_TABLES_MAX 8   /* and of so many files at the most */
 #define OTHER_OPS 8         /* of a commit, besides files and attributes */
+#define KEEP_SHARE 8        /* of the cache file: what a transaction writes to files and leaves there */
 
 struct pgs__upload {
 	pgs__task task;
@@ -189,6 +190,16 @@ void pgs__upload_stop(pgs_txn *t)
 
 /* --- all of them ------------------------------------------------------------------------------ */
 
+/* This machine need not fetch what it made. What is much goes past the cache, which is for what is used. */
+static void keep(const pgs_txn *t, const pgs__upload *u)
+{
+	pgs__disk_db *disk = t->db->contents.disk;
+	if (!disk || t->file_bytes > pgs__disk_size(disk) / KEEP_SHARE)
+		return;
+	for (size_t i = 0; i < u->count; i++)
+		pgs__disk_put(disk, &u->items[i].id, (pgs_slice){u->items[i].bytes, u->items[i].size});
+}
+
 static int upload_next(pgs_txn *t, pgs__write **writes, size_t *next, const pgs__sorted_item *items, size_t *count,
 		       uint64_t deadline_ms, pgs_error *err)
 {
@@ -207,6 +218,7 @@ static int upload_next(pgs_txn *t, pgs__write **writes, size_t *next, const pgs_
 		return result;
 	}
 	t->file_bytes += t->files[t->file_count++].size;
+	keep(t, u);
 	point_at_file(t, writes, next, u);
 	if (u->task.running)
 		t->upload = u;

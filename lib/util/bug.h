@@ -58,13 +58,17 @@
 
 /* Found by tests of their own (tests/CMakeLists.txt), not by the simulator. */
 #define PGS__BUGS_OF_TESTS(X)                                                                        \
-	X(MIRROR_MISSES_ATTRS, "the mirror is not told of changed attributes")                \
+	X(MIRROR_MISSES_ATTRS, "the mirror is not told of changed attributes")              \
 	X(MIRROR_LOAD_MISSES, "what is committed while the mirror is loaded is not applied") \
-	X(MIRROR_UNPROVED, "a mirror that is found is not held against the KV")              \
+	X(MIRROR_UNPROVED, "a mirror that is found is not held against the KV")             \
 	X(MIRROR_PROVED_BY_REVISION, "it is held against the KV by its revisions alone")    \
-	X(PARTS_BELIEVED, "tables and filters in the cache file are believed")               \
-	X(FETCH_UNBOUND, "fetching does not keep to its bound on bytes")                     \
-	X(FETCH_READS_AGAIN, "what the cache file has is fetched again")
+	X(PARTS_BELIEVED, "tables and filters in the cache file are believed")              \
+	X(FETCH_UNBOUND, "fetching does not keep to its bound on bytes")                    \
+	X(FETCH_READS_AGAIN, "what the cache file has is fetched again")                    \
+	X(CATCH_UP_IGNORES_PACKS, "a commit brings the mirror past the steps of a fold")    \
+	X(CATCH_UP_MISSES_FLOOR, "a commit brings the mirror past a floor")                 \
+	X(CATCH_UP_UNCOUNTED, "a commit takes the others' entries that it finds for all of them") \
+	X(CATCH_UP_IGNORES_EPOCH, "a commit brings the mirror past others' packs")
 
 typedef enum pgs__bug_name {
 #define PGS__BUG_NAME(name, what) PGS__BUG_##name,
