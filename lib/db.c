@@ -588,6 +588,8 @@ int pgs_db_drop(pgs_store *store, const void *name, size_t name_size, pgs_error 
 		unknown |= result == PGS_EUNKNOWN;
 	} while (result == PGS_EUNKNOWN && !pgs__deadline_passed(deadline));
 	result = after_unknown(unknown, result, "dropping", printable, err);
+	if (result == PGS_OK && store->disk)
+		pgs__disk_db_dropped(store->disk, prefix);
 	if (result == PGS_OK)
 		sweep(store, prefix, &space, printable);
 	return result;

@@ -254,6 +254,8 @@ int pgs__follow_round(pgs__follower *f, uint32_t wait_ms, uint64_t deadline_ms, 
 		result = confirm(f, deadline_ms, err);
 	if (result == PGS_OK)
 		result = watch_once(f, wait_ms, deadline_ms, err);
+	if (result == PGS_ENOTFOUND)
+		pgs__follow_mirror_dropped(f);
 	if (result == PGS_EOLDREV || result == PGS__FOLLOW_GAP) {
 		count(f, &f->stat.restarts);
 		f->load_due = f->mirrors;

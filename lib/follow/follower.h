@@ -118,6 +118,9 @@ int pgs__follow_mirror(pgs__follower *f, uint64_t deadline_ms, pgs_error *err);
 /* Whether it is ours, and tells what was done up to the revision. */
 bool pgs__follow_mirror_has(const pgs__follower *f, uint64_t revision);
 
+/* The database was dropped. */
+void pgs__follow_mirror_dropped(pgs__follower *f);
+
 /* Whether some of it is to be loaded now. */
 bool pgs__follow_mirror_loads(const pgs__follower *f);
 

@@ -223,6 +223,15 @@ bool pgs__follow_mirror_loads(const pgs__follower *f)
 	return (f->load || (f->mirrors && f->load_due)) && pgs__now_ms() >= f->mirror_ms;
 }
 
+void pgs__follow_mirror_dropped(pgs__follower *f)
+{
+	if (!f->mirrors || !f->db->store->disk)
+		return;
+	pgs__disk_db_dropped(f->db->store->disk, pgs__db_prefix(f->db));
+	pgs__follow_mirror_leave(f);
+	f->mirror_ms = pgs__now_ms() + LEAVE_ALONE_MS;
+}
+
 /* --- applying ------------------------------------------------------------------------------------ */
 
 static int apply(pgs__follower *f, const pgs__mirror_changes *c, pgs_error *err)

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "local_cache/mirror_record.h"
+#include "local_cache/queue.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -14,6 +15,7 @@
 #define ATTACH_WAIT_MS 1000
 #define CLOSE_WAIT_MS 1000
 #define ATTACH_PAGES 16
+#define DROP_WAIT_MS 100
 #define TOUCH_SECONDS ((uint64_t)24 * 3600) /* how exact it is known when a database was last attached */
 
 /* --- trouble ---------------------------------------------------------------------------- */
@@ -94,6 +96,7 @@ typedef struct record {
 typedef struct search {
 	record wanted; /* number and time are filled */
 	int slot;      /* or -1 */
+	uint32_t before; /* whose it was before; 0 = nobody's */
 	bool locked;   /* its byte was locked for us */
 } search;
 
@@ -156,6 +159,7 @@ static int choose(pgs__cache_file *file, MDB_txn *txn, search *s)
 {
 	uint64_t oldest = UINT64_MAX;
 	s->slot = -1;
+	s->before = 0;
 	for (unsigned i = 0; i < PGS__SHARED_SLOTS; i++) {
 		record r = {0};
 		int rc = record_get(file, txn, i, &r);
@@ -165,6 +169,7 @@ static int choose(pgs__cache_file *file, MDB_txn *txn, search *s)
 		if (idle && r.attached < oldest) {
 			oldest = r.attached;
 			s->slot = (int)i;
+			s->before = r.number;
 		}
 	}
 	if (s->slot < 0)
@@ -185,6 +190,8 @@ static int assign(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	s->wanted.attached = (uint64_t)time(NULL);
 	if (!rc)
 		rc = record_put(file, txn, (unsigned)s->slot, &s->wanted);
+	if (!rc && s->before)
+		rc = pgs__queue_disown(file, txn, s->before);
 	return rc ? rc : pgs__mirror_discard(file, txn, (unsigned)s->slot);
 }
 
@@ -195,6 +202,21 @@ static void slot_given(pgs__cache_file *file, void *ctx)
 	atomic_store(&slot->required, 0);
 	atomic_store(&slot->confirmed_ms, 0);
 	atomic_store(&slot->verified, 0);
+}
+
+/* It was dropped. Should it come back with the store's backup, it begins anew, with another number. */
+static int disown(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	search *s = ctx;
+	int rc = find(file, txn, s);
+	if (rc || s->slot < 0)
+		return rc ? rc : PGS__CACHE_NOTHING_TO_DO;
+	rc = pgs__queue_disown(file, txn, s->wanted.number);
+	if (!rc)
+		rc = pgs__cache_meta_number(file, txn, &s->wanted.number);
+	if (!rc)
+		rc = record_put(file, txn, (unsigned)s->slot, &s->wanted);
+	return rc ? rc : pgs__mirror_discard(file, txn, (unsigned)s->slot);
 }
 
 static int touch(pgs__cache_file *file, MDB_txn *txn, void *ctx)
@@ -288,4 +310,13 @@ void pgs__disk_db_detach(pgs__disk_db *db)
 		pthread_mutex_unlock(&file->attach_lock);
 	}
 	pgs__free(db);
+}
+
+void pgs__disk_db_dropped(pgs__disk_cache *cache, const uint8_t prefix[PGS__PREFIX_SIZE])
+{
+	search s = {.slot = -1};
+	memcpy(s.wanted.identity, cache->identity, sizeof s.wanted.identity);
+	memcpy(s.wanted.prefix, prefix, PGS__PREFIX_SIZE);
+	int rc = pgs__cache_file_write(cache->file, ATTACH_PAGES, pgs__now_ms() + DROP_WAIT_MS, disown, slot_given, &s);
+	pgs__disk_failed(cache, rc, "forgetting a database", NULL);
 }

@@ -82,6 +82,10 @@ void pgs__disk_db_detach(pgs__disk_db *db); /* NULL is allowed */
 /* The bound on the file, in bytes. */
 uint64_t pgs__disk_size(const pgs__disk_db *db);
 
+/* The database of this prefix was dropped, whether it is attached or not: its mirror is forgotten, its contents go before
+ * any others. Best effort: what nobody asks for goes sooner or later. */
+void pgs__disk_db_dropped(pgs__disk_cache *cache, const uint8_t prefix[PGS__PREFIX_SIZE]);
+
 /* --- contents ------------------------------------------------------------------------ */
 
 /* Called for each content that is there; `stored` (as pgs__decompress_page() takes it, unproved) is borrowed for the

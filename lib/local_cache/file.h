@@ -7,6 +7,7 @@
  *             'm' slot                             where the mirror stands (mirror_record.h)
  *             'q'                                  the queues (queue.h)
  *             't' mirror's number                  nothing: a mirror that was given up, to be cleared
+ *             'u' database's number                nothing: its contents are nobody's, and go first (queue.h)
  *     pages   database's number, page id           u32 time, Unix s, and bit 31: put ahead, not known to be used   content
  *     queue   queue.h
  *     mirror  mirror's number, KV key's tail       mirror_record.h

@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "local_cache/lmdb_page.h"
+#include "local_cache/mirror_record.h"
+#include "util/bug.h"
 
 #define ENTRY_SIZE (PGS__CONTENT_KEY_SIZE + 4)
 #define GHOST_NAME_SIZE (1 + PGS__CONTENT_KEY_SIZE)
@@ -205,7 +207,9 @@ typedef struct eviction {
 	MDB_txn *txn;
 	pgs__queues q;
 	MDB_cursor *cursor;
-	uint64_t spared; /* contents that went on, since one went */
+	bool disowned;     /* there may be contents of `number`, which are nobody's */
+	uint8_t number[4];
+	uint64_t spared;   /* contents that went on, since one went */
 } eviction;
 
 static int remove_content(eviction *e, const uint8_t *key)
@@ -296,8 +300,69 @@ static int take(eviction *e, pgs__queue_kind kind)
 	return !rc && kind == PGS__QUEUE_SMALL ? make_ghost(e, entry) : rc;
 }
 
+/* --- nobody's --------------------------------------------------------------------------------- */
+
+static void disowned_key(uint8_t out[5], const uint8_t number[4])
+{
+	out[0] = 'u';
+	memcpy(out + 1, number, 4);
+}
+
+int pgs__queue_disown(pgs__cache_file *file, MDB_txn *txn, uint32_t number)
+{
+	uint8_t name[5], bytes[4];
+	pgs__store_u32be(bytes, number);
+	disowned_key(name, bytes);
+	MDB_val k = pgs__val(name, sizeof name), v = pgs__val("", 0);
+	return mdb_put(txn, file->meta, &k, &v, 0);
+}
+
+/* Whose contents are nobody's, if there are any. */
+static int find_disowned(eviction *e)
+{
+	MDB_cursor *cursor;
+	MDB_val key = pgs__val("u", 1), value;
+	int rc = mdb_cursor_open(e->txn, e->file->meta, &cursor);
+	if (rc)
+		return rc;
+	rc = pgs__cache_cursor_get(e->file, cursor, &key, &value, MDB_SET_RANGE);
+	e->disowned = !rc && key.mv_size == 5 && *(const uint8_t *)key.mv_data == 'u';
+	if (e->disowned)
+		memcpy(e->number, (const uint8_t *)key.mv_data + 1, 4);
+	mdb_cursor_close(cursor);
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* The first of them goes. With the last one it is forgotten that there were any. */
+static int take_disowned(eviction *e)
+{
+	MDB_cursor *cursor;
+	uint8_t content[PGS__CONTENT_KEY_SIZE], name[5];
+	MDB_val key = pgs__val(e->number, 4), value;
+	int rc = pgs__lmdb_before_change(e->file, e->txn, e->file->pages, &key);
+	if (!rc)
+		rc = mdb_cursor_open(e->txn, e->file->pages, &cursor);
+	if (rc)
+		return rc;
+	rc = pgs__cache_cursor_get(e->file, cursor, &key, &value, MDB_SET_RANGE);
+	bool found = !rc && key.mv_size == sizeof content && memcmp(key.mv_data, e->number, 4) == 0;
+	if (found)
+		memcpy(content, key.mv_data, sizeof content);
+	mdb_cursor_close(cursor);
+	if (rc && rc != MDB_NOTFOUND)
+		return rc;
+	if (found)
+		return remove_content(e, content);
+	disowned_key(name, e->number);
+	key = pgs__val(name, sizeof name);
+	rc = mdb_del(e->txn, e->file->meta, &key, NULL);
+	return rc ? rc : find_disowned(e);
+}
+
 static int evict_one(eviction *e)
 {
+	if (e->disowned && !PGS__BUG(DISOWNED_KEPT))
+		return take_disowned(e);
 	const uint64_t *bytes = e->q.bytes, *count = e->q.count;
 	uint64_t small = bytes[PGS__QUEUE_SMALL], both = small + bytes[PGS__QUEUE_MAIN];
 	if (count[PGS__QUEUE_SUPERSEDED])
@@ -315,7 +380,13 @@ int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages)
 	if (rc || used + keep <= room)
 		return rc;
 	eviction e = {.file = file, .txn = txn};
-	rc = pgs__queues_read(file, txn, &e.q);
+	rc = pgs__mirror_clear_some(file, txn); /* of those that were given up */
+	if (!rc)
+		rc = find_disowned(&e);
+	if (!rc)
+		rc = pgs__cache_file_used(file, txn, &used);
+	if (!rc)
+		rc = pgs__queues_read(file, txn, &e.q);
 	if (!rc)
 		rc = mdb_cursor_open(txn, file->queue, &e.cursor);
 	/* What is deleted is copied first: too much of it at once would not fit either. */

@@ -4,7 +4,8 @@
  *     put ──→ small (a tenth) ──hit──→ main ──hit──┐
  *      │        └──no hit──→ ghost      ↑  └──no hit──→ out
  *      └────────was a ghost─────────────┴──────────┘
- *     superseded (a pointer turned away from it) ──→ out, before all others
+ *     nobody's (the database was dropped, or its place was given away) ──→ out, before all others
+ *     superseded (a pointer turned away from it) ──→ out, after them
  *
  * Why this one: a scan goes through the small queue and out, and the main one does not notice; queues are appended
  * to and taken from at one end, which a B+tree does best; and a hit changes no queue. Hits are counted, up to 3, in
@@ -51,6 +52,9 @@ int pgs__queue_push(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, pgs__qu
 
 /* No pointer refers to this content any more: it goes first, if it is there at all. */
 int pgs__queue_supersede(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[PGS__CONTENT_KEY_SIZE]);
+
+/* The contents of this database's number are nobody's: they go first. */
+int pgs__queue_disown(pgs__cache_file *file, MDB_txn *txn, uint32_t number);
 
 /* Evict until `pages` pages can be written, and a reserve is left, which a transaction needs to change anything. */
 int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages);

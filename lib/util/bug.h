@@ -68,7 +68,8 @@
 	X(CATCH_UP_IGNORES_PACKS, "a commit brings the mirror past the steps of a fold")    \
 	X(CATCH_UP_MISSES_FLOOR, "a commit brings the mirror past a floor")                 \
 	X(CATCH_UP_UNCOUNTED, "a commit takes the others' entries that it finds for all of them") \
-	X(CATCH_UP_IGNORES_EPOCH, "a commit brings the mirror past others' packs")
+	X(CATCH_UP_IGNORES_EPOCH, "a commit brings the mirror past others' packs")          \
+	X(DISOWNED_KEPT, "contents of dropped databases are evicted as any others")
 
 typedef enum pgs__bug_name {
 #define PGS__BUG_NAME(name, what) PGS__BUG_##name,

@@ -7,6 +7,7 @@
 #include "codec/pointer.h"
 #include "local_cache/database.h"
 #include "support/disk_cache.h"
+#include "support/planted.h"
 #include "support/scratch.h"
 #include "support/testing.h"
 #include "util/clock.h"
@@ -456,6 +457,79 @@ static void test_mirror__contents_of_replaced_pointers_go_first(void **state)
 	assert_true(disk_has(&d, 2, NULL) || disk_stat(&d).evictions > 1);
 }
 
+/* Fill until so many contents have gone. */
+static void evict(disk *by, uint64_t count)
+{
+	for (uint64_t n = 100000; disk_stat(by).evictions < count; n++) {
+		disk_put(by, n, 1000);
+		disk_flush(by);
+	}
+}
+
+static void test_mirror__contents_of_deleted_pointers_go_first(void **state)
+{
+	(void)state;
+	pgs__mirror_change changes[5];
+	disk_pair gone[5];
+	disk_load(&d, 10, 10);
+	for (uint64_t i = 0; i < 10; i++)
+		disk_put(&d, i, 1000);
+	disk_flush(&d);
+	for (uint64_t i = 0; i < 5; i++) { /* a truncation */
+		disk_pair_make(&gone[i], 5 + i, 0, 20);
+		changes[i] = (pgs__mirror_change){.pair = gone[i].pair, .deleted = true};
+	}
+	assert_int_equal(pgs__mirror_apply(d.db, 10, 20, 0, changes, 5, soon(), NULL, NULL), PGS_OK);
+	evict(&d, 5);
+	for (uint64_t i = 5; i < 10; i++)
+		assert_false(disk_has(&d, i, NULL));
+}
+
+/* What a load finds gone, or turned away from, too. */
+static void test_mirror__contents_that_a_load_turns_away_go_first(void **state)
+{
+	(void)state;
+	disk_load(&d, 10, 10);
+	for (uint64_t i = 0; i < 10; i++)
+		disk_put(&d, i, 1000);
+	disk_flush(&d);
+	disk_load(&d, 5, 30);
+	evict(&d, 5);
+	for (uint64_t i = 5; i < 10; i++)
+		assert_false(disk_has(&d, i, NULL));
+}
+
+/* Before all others, and whoever has the file open. */
+static void test_mirror__contents_of_dropped_databases_go_first(void **state)
+{
+	enum { COUNT = 200 };
+	disk other;
+	(void)state;
+	disk_open(&other, scratch_path("cache"), SIZE, 2);
+	disk_load(&other, 10, 10);
+	for (uint64_t i = 0; i < COUNT; i++)
+		disk_put(&other, i, 1000);
+	disk_flush(&other);
+	for (uint64_t i = 0; i < COUNT; i++)
+		assert_true(disk_has(&other, i, NULL)); /* hot */
+	disk_load(&d, 10, 10);
+	disk_put(&d, 3, 1000);
+	disk_flush(&d);
+	assert_int_equal(disk_apply(&d, 10, 20, 3, 500), PGS_OK); /* superseded: goes after them */
+	pgs__disk_db_dropped(other.cache, disk_prefix);
+	assert_int_equal(pgs__mirror_sequence(other.db), 0);
+	assert_int_equal(state_of(&other).keys, 0);
+	disk_close(&other);
+	while (disk_stat(&d).evictions < COUNT)
+		evict(&d, disk_stat(&d).evictions + 1);
+	assert_true(disk_stat(&d).evictions > COUNT || disk_has(&d, 3, NULL));
+	disk_open(&other, scratch_path("cache"), SIZE, 2);
+	for (uint64_t i = 0; i < COUNT; i++)
+		assert_false(disk_has(&other, i, NULL));
+	disk_close(&other);
+	assert_int_equal(state_of(&d).sequence, 20);
+}
+
 /* --- words ------------------------------------------------------------------------------------------------ */
 
 static void test_mirror__required_and_confirmed_only_rise_and_are_shared(void **state)
@@ -538,7 +612,7 @@ static void test_mirror__stores_and_databases_do_not_meet(void **state)
 	disk_close(&other);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define CASE(name) cmocka_unit_test_setup_teardown(test_mirror__##name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
@@ -562,10 +636,14 @@ int main(void)
 		CASE(knows_the_last_commit_s_entry),
 		CASE(found_is_not_believed),
 		CASE(contents_of_replaced_pointers_go_first),
+		CASE(contents_of_deleted_pointers_go_first),
+		CASE(contents_that_a_load_turns_away_go_first),
+		CASE(contents_of_dropped_databases_go_first),
 		CASE(required_and_confirmed_only_rise_and_are_shared),
 		CASE(one_handle_follows),
 		CASE(who_follows_is_known),
 		CASE(stores_and_databases_do_not_meet),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	plant(argc, argv);
+	return planted_result(cmocka_run_group_tests(tests, NULL, NULL));
 }
