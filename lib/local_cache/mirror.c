@@ -133,7 +133,7 @@ int pgs__mirror_believe(pgs__disk_db *db, pgs_error *err)
 	pgs__mirror_state state;
 	int result = pgs__mirror_state_get(db, &state, err);
 	if (result == PGS_OK)
-		atomic_store_explicit(&slot_of(db)->sequence, state.sequence, memory_order_release);
+		raise_to(&slot_of(db)->sequence, state.sequence); /* others may be applying already */
 	return result;
 }
 

@@ -299,6 +299,11 @@ int pgs__mirror_apply(pgs__disk_db *db, uint64_t from, uint64_t to, uint64_t hor
 		      pgs_error *err)
 {
 	writing w = {.db = db, .from = from, .to = to, .horizon = horizon, .changes = changes, .count = count};
+	if (pgs__cache_file_usable(db->file) && !pgs__mirror_sequence(db)) { /* and is not looked at as a whole for that */
+		if (sequence)
+			*sequence = 0;
+		return pgs__error(err, PGS_EOLDREV, "the mirror is not known to be of the KV's history");
+	}
 	int status = run(&w, pages_for(db->file, count, bytes_of(changes, count)), deadline_ms, apply, err);
 	if (sequence)
 		*sequence = w.sequence;
