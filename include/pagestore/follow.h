@@ -38,9 +38,9 @@ extern "C" {
 enum {
 	PGS_FETCH_DEFAULT = 0, /* HOT */
 	PGS_FETCH_NONE = 1, /* nothing: who reads them fetches them */
-	PGS_FETCH_HOT = 2,  /* those the page cache knew: somebody has read them */
-	PGS_FETCH_ALL = 3   /* all; and when it begins, all pages that there are: for stores with a cache file that has room
-			     * for them, or a page cache that has */
+	PGS_FETCH_HOT = 2,  /* those the page cache knew, or the machine's cache file: somebody has read them */
+	PGS_FETCH_ALL = 3   /* all; and when it begins, all pages that there are, but for those at hand: for stores with a
+			     * cache file that has room for them, or a page cache that has */
 };
 
 typedef struct pgs_follow_options {
@@ -53,7 +53,8 @@ typedef struct pgs_follow_options {
 
 #define PGS_FOLLOW_OPTIONS_INIT { sizeof(pgs_follow_options), 0, 0, 0 }
 
-/* Follow on a thread of its own, from now to pgs_follow_stop(). The thread blocks all signals, and calls the logger.
+/* Follow on a thread of its own, from now to pgs_follow_stop(), and fetch on another. They block all signals, and call
+ * the logger.
  * It begins by itself when the KV is not there yet. NULL options are the defaults. Errors: EINVAL (options), EBUSY (there
  * is a follower), ENOMEM (memory, or no thread). Since 0.1. */
 int pgs_follow_start(pgs_db *db, const pgs_follow_options *options, pgs_error *err);
@@ -64,8 +65,9 @@ void pgs_follow_stop(pgs_db *db);
 
 /* Follow on the caller's thread, for as long as it takes to have applied what was committed before the call, at most
  * timeout_ms (0: as the store's). The first call begins, with the default options; where there is history to go through
- * each goes on where the last one ended. Errors: EBUSY (another thread follows), ETIMEOUT (not there yet), ENOTFOUND
- * (database dropped), the KV's and blob store's, ECORRUPT, EVERSION, ENOMEM. Since 0.1. */
+ * each goes on where the last one ended. In what is left of the time, what changed is fetched. Errors: EBUSY (another
+ * thread follows), ETIMEOUT (not there yet), ENOTFOUND (database dropped), the KV's and blob store's, ECORRUPT, EVERSION,
+ * ENOMEM. Since 0.1. */
 int pgs_follow_step(pgs_db *db, uint32_t timeout_ms, pgs_error *err);
 
 /* What waits to be fetched, in the order in which it is. */

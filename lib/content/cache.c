@@ -710,8 +710,9 @@ static bool take_mark(pgs__cache *cache, shard *s, uint64_t page_no, const pgs__
 {
 	for (uint32_t i = *entry_bucket(cache, s, page_no); i != NONE; i = s->entries[i].next) {
 		pgs__page_ref was;
-		if (s->entries[i].page_no != page_no || s->entries[i].through != CURRENT)
-			continue;
+		uint64_t through = s->entries[i].through;
+		if (s->entries[i].page_no != page_no || (through != CURRENT && through + 1 != now->from))
+			continue; /* else it is what the page was until now, frozen maybe */
 		entry_to_ref(cache, &s->entries[i], &was);
 		uint32_t index = frame_find(cache, s, &was.id);
 		if (index == NONE || !s->frames[index].ahead)

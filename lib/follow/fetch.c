@@ -55,6 +55,8 @@ void pgs__fetch_begin(pgs__fetcher *f, const pgs_follow_options *options)
 	const pgs__disk_ahead disk = disk_stat(f->db);
 	pthread_mutex_lock(&f->lock);
 	f->options = *options;
+	if (f->options.fetch == PGS_FETCH_DEFAULT)
+		f->options.fetch = PGS_FETCH_HOT;
 	f->fill_page = options->fetch == PGS_FETCH_ALL ? 0 : UINT64_MAX;
 	f->hot_at = options->fetch == PGS_FETCH_NONE ? UINT64_MAX : 0;
 	f->again_page = UINT64_MAX;
@@ -317,6 +319,8 @@ bool pgs__fetch_some(pgs__fetcher *f, uint64_t deadline_ms)
 		pgs_cost *before = pgs__charge(&cost);
 		int result = run_turn(f, &t, deadline_ms, &got);
 		pgs__charge(before);
+		if (f->db->contents.disk && (got.pages || got.files))
+			pgs__disk_put_end(f->db->contents.disk, pgs__now_ms() + PGS__FETCH_PUT_WAIT_MS);
 		note_turn(f, &t, result, &cost, &got, began_ms);
 	}
 	pgs__pack_view_release(t.at.packs);

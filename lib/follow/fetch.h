@@ -24,6 +24,8 @@
 #include "txn/snapshot.h"
 #include "util/task.h"
 
+#define PGS__FETCH_PUT_WAIT_MS 2000 /* for others who write the cache file */
+
 typedef struct pgs__fetcher {
 	pgs_db *db;
 	pgs_follow_options options; /* set while nothing runs */

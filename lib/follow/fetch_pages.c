@@ -18,7 +18,6 @@
 #include "util/error.h"
 
 #define LOOK 64        /* contents looked for in the cache file at once */
-#define PUT_WAIT_MS 2000 /* for others who write the cache file */
 
 /* A page to fetch. */
 typedef struct item {
@@ -108,7 +107,7 @@ static int read_pointers(fetching *f, size_t unknown)
 /* Of up to LOOK items, those that the cache file has are not missing. */
 static void look_at_disk(pgs__disk_db *disk, item *const *items, size_t count)
 {
-	pgs__page_id ids[LOOK];
+	pgs__page_id ids[LOOK] = {0};
 	bool there[LOOK] = {false};
 	if (count == 0)
 		return;
@@ -164,7 +163,7 @@ static void keep_content(void *ctx, const pgs__want *want, pgs_slice stored)
 	const item *it = item_of(f, want);
 	f->fetched++;
 	if (contents->disk)
-		pgs__disk_put_ahead(contents->disk, &want->id, stored, pgs__now_ms() + PUT_WAIT_MS);
+		pgs__disk_put_ahead(contents->disk, &want->id, stored, pgs__now_ms() + PGS__FETCH_PUT_WAIT_MS);
 	if (!for_memory(f->db, want->page_no))
 		return;
 	if (it && it->resolved && it->ref.kind == PGS__POINTER_DELTA) /* a base: it is the page that is looked up */

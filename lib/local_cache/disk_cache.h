@@ -103,6 +103,9 @@ void pgs__disk_put(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored);
  * counted. Waits until the deadline for room among what waits to be written. */
 void pgs__disk_put_ahead(pgs__disk_db *db, const pgs__page_id *id, pgs_slice stored, uint64_t deadline_ms);
 
+/* Write what waits, as pgs__disk_flush(): what was put ahead is to be found. Best effort. */
+void pgs__disk_put_end(pgs__disk_db *db, uint64_t deadline_ms);
+
 /* Which contents are there, written or not: there[i] is set or left. That is no hit. PGS_OK or PGS_EIO. */
 int pgs__disk_look(pgs__disk_db *db, const pgs__page_id *ids, size_t count, bool *there);
 

@@ -290,6 +290,11 @@ void pgs__disk_put_ahead(pgs__disk_db *db, const pgs__page_id *id, pgs_slice sto
 		pgs__cache_count(db->file, PGS__COUNT_DROPPED, 1);
 }
 
+void pgs__disk_put_end(pgs__disk_db *db, uint64_t deadline_ms)
+{
+	pgs__disk_failed(db->cache, flush(db->file, deadline_ms), "writing pages", NULL);
+}
+
 int pgs__disk_look(pgs__disk_db *db, const pgs__page_id *ids, size_t n, bool *there)
 {
 	pgs__cache_file *file = db->file;
