@@ -54,6 +54,7 @@ extern const bench bench_etcd_begin, bench_etcd_begin_requests;
 extern const bench bench_etcd_read_many, bench_etcd_read_many_requests, bench_etcd_idle;
 extern const bench bench_follow_lag;                               /* etcd_follow.c */
 extern const bench bench_follow_apply, bench_follow_apply_cached;  /* etcd_apply.c */
+extern const bench bench_cache_warm_restart;                       /* warm_restart.c */
 extern const bench bench_follow_memory;                            /* etcd_follow_memory.c */
 extern const bench bench_etcd_big_table_commit, bench_etcd_big_table_put;
 /* sqlite_….c */

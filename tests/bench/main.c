@@ -41,6 +41,7 @@ static const bench *const large[] = {
 #ifdef PGS_WITH_S3
 	&bench_s3_bulk,		      &bench_s3_cold_scan,	    &bench_s3_cold_scan_unzstd,
 	&bench_s3_cold_scan_gets,     &bench_s3_cold_point,	    &bench_s3_cold_point_local,
+	&bench_cache_warm_restart,
 #endif
 #if defined PGS_WITH_S3 && defined PGS_WITH_SQLITE
 	&bench_sqlite_cached_point_read,
