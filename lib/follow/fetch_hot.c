@@ -73,7 +73,7 @@ static void look_up(hot *h)
 void pgs__follow_note_hot(pgs__follower *f, const pgs_kv_events *batch)
 {
 	hot h = {.f = f};
-	if (!f->mirrors || f->load_due || f->fetch.options.fetch != PGS_FETCH_HOT)
+	if (!f->mirrors || f->load_due || f->load || f->fetch.options.fetch != PGS_FETCH_HOT)
 		return;
 	for (size_t i = 0; i < batch->count; i++) {
 		const pgs_kv_event *e = &batch->events[i];

@@ -12,10 +12,10 @@
 
 #include "content/parts.h"
 #include "follow/follower.h"
+#include "support/planted.h"
 #include "support/testing.h"
 #include "support/txn_stage.h"
 #include "txn/txn.h"
-#include "util/bug.h"
 #include "util/clock.h"
 
 #define T(n) PAGE_NOISE(n)
@@ -667,35 +667,9 @@ static void test_fetch__goes_on_after_failures(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-/* With a planted bug's name: whether a test notices. */
-static uint32_t variants(int argc, char **argv, bool *planted)
-{
-	*planted = false;
-#ifdef PGS_PLANTED_BUGS
-	static const char *const names[] = {
-#define NAME_OF(name, what) [PGS__BUG_##name] = #name,
-		PGS__BUGS(NAME_OF) PGS__BUGS_OF_TESTS(NAME_OF)
-	};
-	size_t i = 0, count = sizeof names / sizeof *names;
-	while (argc > 1 && i < count && !(names[i] && strcmp(names[i], argv[1]) == 0))
-		i++;
-	if (i == count) {
-		fprintf(stderr, "no such bug: %s\n", argv[1]);
-		exit(2);
-	}
-	pgs__planted_bug = (pgs__bug_name)i;
-	*planted = i != PGS__BUG_NONE;
-#else
-	(void)argc;
-	(void)argv;
-#endif
-	return STAGE_MEMORY;
-}
-
 int main(int argc, char **argv)
 {
-	bool planted;
-	uint32_t which = variants(argc, argv, &planted);
+	plant(argc, argv);
 	const struct CMUnitTest tests[] = {
 		TEST(test_queue__is_in_order_and_has_each_page_once),
 		TEST(test_fetch__goes_by_priority),
@@ -716,6 +690,5 @@ int main(int argc, char **argv)
 		TEST(test_fetch__the_watch_does_not_wait_for_it),
 		TEST(test_fetch__goes_on_after_failures),
 	};
-	int failed = stage_run("fetch", tests, sizeof tests / sizeof *tests, which);
-	return planted ? !failed : failed;
+	return planted_result(stage_run("fetch", tests, sizeof tests / sizeof *tests, STAGE_MEMORY));
 }
