@@ -368,8 +368,10 @@ void pgs__env_announce(pgs__env *env)
 
 void pgs__env_destroy(pgs__env *env)
 {
-	/* In a forked child LMDB must not be touched (L2): only our own memory goes, and the inherited map stays. */
-	if (env->mdb && env->forks == pgs__env_forks()) {
+	/* In a forked child LMDB must not be touched (L2): only our own memory goes, and the inherited map stays. Nor must
+	 * conditions, at which a thread of the parent may have waited: destroying them would wait for it. */
+	const bool forked = env->forks != pgs__env_forks();
+	if (env->mdb && !forked) {
 		for (pgs__view *view; (view = pool_take(env));)
 			view_free(view);
 		mdb_env_close(env->mdb);
@@ -380,8 +382,10 @@ void pgs__env_destroy(pgs__env *env)
 	pthread_mutex_destroy(&env->pool_lock);
 	pthread_mutex_destroy(&env->queue_lock);
 	pthread_mutex_destroy(&env->wake_lock);
-	pthread_cond_destroy(&env->turn);
-	pthread_cond_destroy(&env->wake);
+	if (!forked) {
+		pthread_cond_destroy(&env->turn);
+		pthread_cond_destroy(&env->wake);
+	}
 	pgs__free(env->path);
 	pgs__free(env);
 }

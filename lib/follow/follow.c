@@ -103,13 +103,22 @@ static int start(pgs__follower *f, const pgs_follow_options *o, pgs_error *err)
 	return pgs__error(err, PGS_ENOMEM, "cannot start the follower's thread: the system gives no thread");
 }
 
+/* After fork() the threads are the parent's. Here their conditions look as if they still waited, and would be waited for
+ * by whoever destroys them: they are made new. */
+static void forget_threads(pgs__follower *f)
+{
+	f->thread.running = f->fetch.thread.running = false;
+	pthread_cond_init(&f->wake, NULL);
+	pthread_cond_init(&f->fetch.wake, NULL);
+}
+
 /* Under f->control. */
 static void end(pgs__follower *f)
 {
 	if (!f->thread.running)
 		return;
 	if (f->pid != getpid()) {
-		f->thread.running = f->fetch.thread.running = false;
+		forget_threads(f);
 		return;
 	}
 	pthread_mutex_lock(&f->lock);

@@ -1,6 +1,9 @@
 /* lib/txn/newest.c and lib/follow/: beginning without asking, and following what others commit. */
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <pagestore/backends.h>
 #include <pagestore/follow.h>
@@ -8,6 +11,7 @@
 #include "follow/follower.h"
 #include "support/jobs.h"
 #include "support/kv_calls.h"
+#include "support/scratch.h"
 #include "support/testing.h"
 #include "support/txn_stage.h"
 #include "txn/txn.h"
@@ -609,6 +613,33 @@ static void test_follow__options_that_do_not_fit(void **state)
 	pgs_follow_stop(s->db); /* there is none */
 }
 
+/* The child has no follower, and can close what it has a copy of. (Whether its threads wait just then is a matter of
+ * time: they mostly do.) */
+static void test_follow__a_fork_leaves_it_behind(void **state)
+{
+	(void)state;
+	char url[100];
+	pgs_store *store;
+	pgs_db *db;
+	int status = -1;
+	snprintf(url, sizeof url, "dir:%s?sync=off", scratch_path("store"));
+	assert_int_equal(pgs_open(&store, url, NULL, NULL), PGS_OK);
+	assert_int_equal(pgs_db_create(&db, store, "db", 2, NULL, NULL), PGS_OK);
+	assert_int_equal(pgs_follow_start(db, NULL, NULL), PGS_OK);
+	pgs__sleep_ms(100, pgs__now_ms() + 100);
+	pid_t child = fork();
+	if (child == 0) {
+		alarm(20);
+		pgs_db_close(db);
+		pgs_close(store);
+		_exit(0);
+	}
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	pgs_db_close(db);
+	pgs_close(store);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, stage_setup, stage_teardown)
 
 int main(void)
@@ -637,6 +668,7 @@ int main(void)
 		TEST(test_follow__a_bound_is_kept_up_with),
 		TEST(test_follow__fetches_all),
 		TEST(test_follow__options_that_do_not_fit),
+		cmocka_unit_test_setup_teardown(test_follow__a_fork_leaves_it_behind, scratch_set_up, scratch_tear_down),
 	};
 	return stage_run("follow", tests, sizeof tests / sizeof *tests, STAGE_ALL);
 }
