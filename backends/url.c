@@ -156,7 +156,8 @@ static int parse_option(pgs_slice option, dir_options *out, unsigned *seen, cons
 	pgs_slice value = {equals ? equals + 1 : NULL, equals ? option.size - key.size - 1 : 0};
 	unsigned bit = is(key, "sync") ? 1 : is(key, "map") ? 2 : is(key, "blob") ? 4 : 0;
 	if (!bit)
-		return pgs__error(err, PGS_EINVAL, "'%s' has the unknown option '%.*s': sync, map and blob are allowed",
+		return pgs__error(err, PGS_EINVAL, "'%s' has the unknown option '%.*s': sync, map, blob, cache "
+				  "and cache_size are allowed",
 			url, (int)key.size, (const char *)key.data);
 	if (*seen & bit)
 		return pgs__error(err, PGS_EINVAL, "'%s' has the option '%.*s' twice", url, (int)key.size,
@@ -261,7 +262,8 @@ static int open_any(const char *url, const pgs__open_how *how, pgs_kv **kv, pgs_
 	if (!strcmp(url, "mem:"))
 		return open_memory(how->must_exist || how->read_only, url, kv, blob, err);
 	if (begins(url, "mem:"))
-		return pgs__error(err, PGS_EINVAL, "'%s' has something behind mem:, where nothing is allowed", url);
+		return pgs__error(err, PGS_EINVAL, "'%s' has something behind mem:, where nothing but cache= and "
+				  "cache_size= is allowed", url);
 	if (begins(url, "dir:"))
 		return open_directory(url, how, kv, blob, err);
 	if (begins(url, "etcd:"))

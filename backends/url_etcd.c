@@ -94,7 +94,7 @@ static int parse_option(etcd_url *url, pgs_slice option, pgs_error *err)
 		which++;
 	if (which == NAME_COUNT)
 		return pgs__error(err, PGS_EINVAL,
-			"etcd: the URL has an option that is not known: blob, user, password_file, tls, ca, cert, key, "
+			"etcd: the URL has an option that is not known: cache, cache_size, blob, user, password_file, tls, ca, cert, key, "
 			"max_txn_ops, max_request_bytes and quota are");
 	if (url->seen & 1u << which)
 		return pgs__error(err, PGS_EINVAL, "etcd: the URL has the option '%s' twice", names[which]);

@@ -7,9 +7,13 @@
 #include "report.h"
 
 /* What to do, where the reason alone does not say it; NULL: the advice for its class does. */
-static const char *hint_for(const cli *c, int rc, cli_access access)
+static const char *hint_for(const cli *c, const pgs_error *err, cli_access access)
 {
-	switch (rc) {
+	const char *message = err->message;
+	if (strstr(message, "the cache") || strstr(message, "cache=") || strstr(message, "cache_size=")) /* not of the store */
+		return "cache=PATH names a file of this machine's, and cache_size=BYTES what it may grow to (4M at least):\n"
+		       "  ...?cache=/var/cache/shop/pages&cache_size=10G";
+	switch (err->code) {
 	case PGS_ENOTFOUND:
 		return access == CLI_MAKE ? NULL : "`pagestore -s URL create DB` and `import DB FILE` make a new store.";
 	case PGS_EINVAL:
@@ -49,7 +53,7 @@ int cli_open_store(cli *c, cli_access access)
 	int rc = pgs_open(&c->store, c->url, &options, &err);
 	if (rc == PGS_OK)
 		return CLI_OK;
-	return cli_fail_pgs(&err, hint_for(c, rc, access), "%s: cannot open the store", c->command->name);
+	return cli_fail_pgs(&err, hint_for(c, &err, access), "%s: cannot open the store", c->command->name);
 }
 
 int cli_open_db(cli *c, cli_access access)

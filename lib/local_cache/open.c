@@ -213,7 +213,7 @@ static int open_env(pgs__cache_file *f, void *ctx)
 	if (!rc)
 		rc = mdb_env_set_mapsize(f->mdb, (size_t)f->state.words->size_bytes);
 	if (!rc)
-		rc = mdb_env_open(f->mdb, f->path, flags, 0666);
+		rc = mdb_env_open(f->mdb, f->path, flags, PGS__CACHE_MODE);
 	if (!rc)
 		rc = mdb_env_stat(f->mdb, &main_table);
 	if (rc)
@@ -267,11 +267,12 @@ static int check_not_foreign(const paths *p, bool has_state, pgs_error *err)
 	if (stat(p->data, &st) != 0)
 		return PGS_OK;
 	if (!S_ISREG(st.st_mode))
-		return pgs__error(err, PGS_EINVAL, "the cache's path '%s' is not a file's", p->data);
+		return pgs__error(err, PGS_EINVAL, "the cache's path '%s' is that of a %s: name a file, which is made if it is "
+				  "missing", p->data, S_ISDIR(st.st_mode) ? "directory" : "device");
 	if (st.st_size == 0 || has_state)
 		return PGS_OK;
-	return pgs__error(err, PGS_EINVAL, "'%s' is there and is not a cache of ours, or lost its '%s': remove it, or "
-			  "name another path", p->data, p->state);
+	return pgs__error(err, PGS_EINVAL, "the cache's path '%s' is that of a file that is no cache of ours, or has lost its "
+			  "'%s': remove it, or name another path", p->data, p->state);
 }
 
 /* Make it new. */
@@ -301,7 +302,9 @@ static int open_error(const pgs__cache_file *f, int rc, pgs_error *err)
 	int code = rc > 0 ? pgs__error_from_errno(rc) : PGS_EIO;
 	if (code == PGS_EINVAL || code == PGS_ENOTFOUND)
 		code = PGS_EIO;
-	return pgs__error(err, code, "cannot open the cache '%s': %s", f->path, mdb_strerror(rc));
+	return pgs__error(err, code, "cannot open the cache '%s' of %llu bytes: %s%s", f->path,
+			  (unsigned long long)f->state.words->size_bytes, mdb_strerror(rc),
+			  rc == ENOMEM ? ": name a smaller cache_size=" : "");
 }
 
 static bool is_resource(int rc)
@@ -315,6 +318,8 @@ static int open_alone(pgs__cache_file *f, const paths *p, uint64_t size_bytes, b
 	bool empty, alone = true;
 	bool good = pgs__shared_map(&f->state, &empty);
 	int status = check_not_foreign(p, !empty, err);
+	if (status != PGS_OK && empty)
+		unlink(p->state); /* it was made just now, beside something that is not ours */
 	if (status != PGS_OK)
 		return status;
 	*started_over = !empty && (!good || !condition_good(f->state.words));
@@ -463,7 +468,7 @@ int pgs__cache_file_open(pgs__cache_file **out, const pgs__disk_cache_options *o
 	if (!o->path || !*o->path)
 		return pgs__error(err, PGS_EINVAL, "a cache needs a path");
 	if (size < PGS__DISK_CACHE_SIZE_MIN || size > SIZE_MAX / 2)
-		return pgs__error(err, PGS_EINVAL, "a cache of %llu bytes: at least %llu are needed",
+		return pgs__error(err, PGS_EINVAL, "the cache '%s' cannot have %llu bytes: cache_size= is %llu at least", o->path,
 				  (unsigned long long)size, (unsigned long long)PGS__DISK_CACHE_SIZE_MIN);
 	size -= size % (64u << 10); /* of any machine's pages */
 	pthread_once(&fork_once, watch_forks);

@@ -25,10 +25,27 @@ _Static_assert(sizeof(_Atomic uint64_t) == 8 && sizeof(_Atomic uint16_t) == HIT_
 
 static const uint8_t magic[8] = {'P', 'G', 'S', 'L', 'C', 'S', '0', '1'};
 
+static const char *advice(int code)
+{
+	switch (code) {
+	case ENOENT:
+	case ENOTDIR:
+		return ": make its directory, or name another file with cache=";
+	case EACCES:
+	case EPERM:
+	case EROFS:
+		return ": this process has to read and write it, and to make files beside it; or name another with cache=";
+	case ENAMETOOLONG:
+		return ": name a shorter one with cache=";
+	default:
+		return "";
+	}
+}
+
 int pgs__shared_open(pgs__shared *state, const char *path, pgs_error *err)
 {
 	struct stat st;
-	*state = (pgs__shared){.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666)};
+	*state = (pgs__shared){.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, PGS__CACHE_MODE)};
 	if (state->fd >= 0 && fstat(state->fd, &st) == 0) {
 		state->device = st.st_dev;
 		state->inode = st.st_ino;
@@ -37,7 +54,7 @@ int pgs__shared_open(pgs__shared *state, const char *path, pgs_error *err)
 	int code = errno;
 	pgs__shared_close(state);
 	return pgs__error(err, code == EISDIR ? PGS_EINVAL : pgs__error_from_errno(code),
-			  "cannot open the cache's state '%s': %s", path, strerror(code));
+			  "cannot open the cache's state '%s': %s%s", path, strerror(code), advice(code));
 }
 
 static bool map(pgs__shared *state, size_t size)

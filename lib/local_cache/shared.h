@@ -18,6 +18,7 @@
 #include <pagestore/error.h>
 
 #define PGS__SHARED_SLOTS 64
+#define PGS__CACHE_MODE 0600 /* of all three files: what is in them is as secret as the store's contents */
 
 /* Anything but CLEAN is not to be trusted after a crash of the machine (D4); BROKEN, ever (D5). */
 #define PGS__SHARED_CLEAN 0x6e61656c63736770u

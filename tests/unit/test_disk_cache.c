@@ -50,6 +50,27 @@ static void test_disk_cache__what_is_wrong_is_said(void **state)
 	scratch_write(scratch_path("letter"), "Dear Sir", 8);
 	assert_int_equal(open_fails(scratch_path("letter"), SIZE, &err), PGS_EINVAL);
 	assert_int_equal(file_size(scratch_path("letter")), 8); /* not ours: left alone */
+	assert_int_not_equal(access(scratch_path("letter-state"), F_OK), 0); /* and nothing is left beside it */
+	assert_int_not_equal(access(scratch_path("folder-state"), F_OK), 0);
+	assert_int_equal(open_fails(scratch_path("letter/c"), SIZE, &err), PGS_ENOTFOUND);
+	assert_non_null(strstr(err.message, "make its directory"));
+}
+
+/* What is in it is for its owner's eyes, whatever the umask. */
+static void test_disk_cache__is_its_owner_s_alone(void **state)
+{
+	static const char *const names[] = {"cache", "cache-lock", "cache-state"};
+	(void)state;
+	struct stat st;
+	mode_t mask = umask(0);
+	disk d;
+	disk_open(&d, scratch_path("cache"), SIZE, 1);
+	umask(mask);
+	for (size_t i = 0; i < 3; i++) {
+		assert_int_equal(stat(scratch_path(names[i]), &st), 0);
+		assert_int_equal(st.st_mode & 0777, 0600);
+	}
+	disk_close(&d);
 }
 
 static void test_disk_cache__contents_outlive_the_process_s_handle(void **state)
@@ -836,6 +857,7 @@ int main(void)
 #define CASE(name) cmocka_unit_test_setup_teardown(test_disk_cache__##name, scratch_set_up, scratch_tear_down)
 	const struct CMUnitTest tests[] = {
 		CASE(what_is_wrong_is_said),
+		CASE(is_its_owner_s_alone),
 		CASE(contents_outlive_the_process_s_handle),
 		CASE(stores_do_not_meet),
 		CASE(a_crash_of_the_machine_starts_it_over),
