@@ -56,15 +56,17 @@ enum {
 
 /* How fresh the snapshot of pgs_begin() is. All but PGS_LATEST may begin without asking the KV, on the newest snapshot
  * that the process has: from a transaction begun on the latest revision, from a commit of its own, or from following
- * (pagestore/follow.h). It always shows every commit of this process that has returned. Where what the process has is
- * not fresh enough, or it has nothing yet, the latest revision is asked for as by PGS_LATEST, which takes one request.
+ * (pagestore/follow.h), or from the machine's cache file, if a follower of any process keeps it up to date. It always shows
+ * every commit of this process that has returned, and with a cache file those of the machine's other processes that use
+ * it. Where what the process has is not fresh enough, or it has nothing yet, the latest revision is asked for as by
+ * PGS_LATEST, which takes one request, and fails by the transaction's deadline when the KV cannot be reached.
  * A writer may begin at any: what it read is checked when it commits, so that an older snapshot means more conflicts,
  * and nothing worse. */
 enum {
 	PGS_LATEST = 0,   /* the latest revision: it shows all that was committed before the call, by anybody */
 	PGS_AT_LEAST = 1, /* least_revision, say one that another process has committed, or a later one */
 	PGS_BOUNDED = 2,  /* what was committed more than bound_ms before the call is seen */
-	PGS_LOCAL = 3     /* whatever the process has, however old */
+	PGS_LOCAL = 3     /* whatever the process has, however old; without a follower anywhere it stands still */
 };
 
 typedef struct pgs_txn_options {
