@@ -6,7 +6,7 @@
 # Starts three etcd servers and an S3 server on this machine, has two processes move
 # money between accounts while a third counts it, kills the etcd that leads with
 # kill -9 meanwhile, brings it back, and shows that no transfer was lost or made
-# twice, and what was asked of the servers.
+# twice, how a cache file on this machine saves requests, and what was asked of the servers.
 #
 # Installs what is missing (Debian and its kin: with apt-get, as root or through
 # sudo; the S3 server, s3rver, with npm in ~/.cache/pagestore/s3rver), and builds in
@@ -252,6 +252,22 @@ show_results() {
 	[ "$commits" -eq $((transfers + 1)) ] || fail "that does not go together"
 }
 
+# What S3 is asked for all of the bank's pages.
+export_bank() {
+	printf '$ pagestore export bank - --stats\n'
+	"$bin/pagestore" export bank - --stats 2>"$work/stats" >"$work/bank"
+	sed -n '1p;/^  s3 *get/p' "$work/stats"
+}
+
+show_cache() {
+	export_bank
+	PAGESTORE_URL="$PAGESTORE_URL&cache=$work/cache&cache_size=64M"
+	# shellcheck disable=SC2016 # as one would type it
+	printf '$ PAGESTORE_URL="$PAGESTORE_URL&cache=%s&cache_size=64M"\n$ pagestore follow bank --once --fetch all\n' "$work/cache"
+	"$bin/pagestore" follow bank --once --fetch all
+	export_bank
+}
+
 main() {
 	step "Three etcd servers and an S3 server"
 	start_cluster
@@ -267,6 +283,8 @@ main() {
 	printf '$ pagestore verify bank\n'
 	"$bin/pagestore" verify bank
 	"$bin/teller" "$PAGESTORE_URL" audit afterwards 0
+	step "A copy on this machine: S3 is asked who it is, and for no page"
+	show_cache
 	step "What writer1 asked of the servers"
 	sed 1d "$work/writer1.out"
 	printf '\nThe servers are stopped, and all of this is gone.\n'

@@ -44,6 +44,7 @@ check "it counts the commits" 'grep -q "transfers were confirmed; the database h
 check "it moves contents into the bucket" 'grep -q "^moved out of the KV  100 contents" "$work/out"'
 check "it finds no damage" 'grep -q "no damage" "$work/out"'
 check "it shows what was asked" 'grep -q "^  etcd  txn  *[0-9]" "$work/out" && grep -q "^  s3 " "$work/out"'
+check "it reads pages from the cache file" 'awk "/^  s3 *get/ { n++; first = n == 1 ? \$3 : first; last = n == 2 ? \$3 : last } END { exit !(n >= 2 && first > 1 && last == 1) }" "$work/out"'
 check "it leaves no process" '[ "$(left_over)" -eq 0 ]'
 check "it leaves no file" '[ "$(echo "$work"/*)" = "$work/err $work/out" ]'
 
