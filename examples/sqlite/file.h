@@ -8,6 +8,7 @@
  *   prefetch.c pages that will be read next        btree.c    … which the b-tree names
  *   errors.c   why something failed                super.c    transactions that change several databases
  *   held.c     pages that stay pinned              uri.c      what a URI's parameters say
+ *   files.c    which files are open
  */
 #ifndef SQ_FILE_H
 #define SQ_FILE_H
@@ -270,15 +271,12 @@ bool sq_reader_renew(sq_file *file);
 /* End what was kept. */
 void sq_reader_drop(sq_file *file);
 
-/* locks.c */
-int sq_lock(sqlite3_file *file, int level);
-int sq_unlock(sqlite3_file *file, int level);
-void sq_end(sq_file *file);
-/* Whether a statement of the file's connection is at work whose text begins with `word`. */
-bool sq_is_running(const sq_file *file, const char *word);
+/* files.c */
 void sq_files_add(sq_file *file);
 void sq_files_remove(sq_file *file);
 void sq_files_connect(sq_file *file, sqlite3 **connection);
+/* NULL: SQLite has not told yet. */
+sqlite3 *sq_connection_of(const sq_file *file);
 /* The files of a file's connection: the first one (after = NULL), or the one after another; NULL: no more. */
 sq_file *sq_files_next(const sq_file *of, const sq_file *after);
 /* The file of this VFS whose journal SQLite knows by this name, and at this address; NULL: there is none. */
@@ -287,6 +285,13 @@ const sq_file *sq_files_find_journal(const char *name);
 int sq_schema_of(const sq_file *file);
 /* Whether the connection writes, or may be writing, to a file of another VFS, too. */
 bool sq_writes_foreign_file(const sq_file *file);
+
+/* locks.c */
+int sq_lock(sqlite3_file *file, int level);
+int sq_unlock(sqlite3_file *file, int level);
+void sq_end(sq_file *file);
+/* Whether a statement of the file's connection is at work whose text begins with `word`. */
+bool sq_is_running(const sq_file *file, const char *word);
 int sq_fork_writer(sq_file *file, pgs_txn **out);
 /* Why something is refused: for PRAGMA pagestore_conflict, and the log. */
 int sq_refuse(sq_file *file, int code, const char *why);

@@ -27,11 +27,6 @@ enum { TURN_WAIT_MS = 5, LOCK_WAIT_US = 25000, LOCK_LOOK_US = 1000 };
 
 /* --- what the connection does ------------------------------------------------------------------------- */
 
-static sqlite3 *connection_of(const sq_file *f)
-{
-	return f->connection ? *f->connection : NULL;
-}
-
 static bool begins_with(const char *sql, const char *word)
 {
 	while (*sql == ' ' || *sql == '\t' || *sql == '\n' || *sql == '\r' || *sql == ';')
@@ -41,7 +36,7 @@ static bool begins_with(const char *sql, const char *word)
 
 bool sq_is_running(const sq_file *f, const char *word)
 {
-	sqlite3 *db = connection_of(f);
+	sqlite3 *db = sq_connection_of(f);
 	for (sqlite3_stmt *s = db ? sqlite3_next_stmt(db, NULL) : NULL; s; s = sqlite3_next_stmt(db, s))
 		if (sqlite3_stmt_busy(s) && sqlite3_sql(s) && begins_with(sqlite3_sql(s), word))
 			return true;
@@ -64,105 +59,13 @@ static bool is_writing(sqlite3_stmt *s)
 /* VACUUM says BEGIN itself, and cannot be part of a transaction. */
 static bool needs_turn(const sq_file *f)
 {
-	sqlite3 *db = connection_of(f);
+	sqlite3 *db = sq_connection_of(f);
 	if (!db || f->read_only)
 		return false;
 	for (sqlite3_stmt *s = sqlite3_next_stmt(db, NULL); s; s = sqlite3_next_stmt(db, s))
 		if (is_writing(s) && (sqlite3_get_autocommit(db) || is_vacuum(sqlite3_sql(s))))
 			return true;
 	return false;
-}
-
-/* --- which files are open --------------------------------------------------------------------------------- */
-
-static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
-static sq_file *files;
-
-void sq_files_add(sq_file *f)
-{
-	pthread_mutex_lock(&files_lock);
-	f->next = files;
-	files = f;
-	pthread_mutex_unlock(&files_lock);
-}
-
-void sq_files_remove(sq_file *f)
-{
-	pthread_mutex_lock(&files_lock);
-	sq_file **link = &files;
-	while (*link && *link != f)
-		link = &(*link)->next;
-	if (*link)
-		*link = f->next;
-	pthread_mutex_unlock(&files_lock);
-}
-
-void sq_files_connect(sq_file *f, sqlite3 **connection)
-{
-	pthread_mutex_lock(&files_lock);
-	f->connection = connection;
-	pthread_mutex_unlock(&files_lock);
-}
-
-/* Only a connection's own thread opens, changes and closes its files: what is found stays. */
-sq_file *sq_files_next(const sq_file *of, const sq_file *after)
-{
-	sqlite3 *db = connection_of(of);
-	pthread_mutex_lock(&files_lock);
-	sq_file *f = after ? after->next : files;
-	while (f && !(db && f->connection && *f->connection == db))
-		f = f->next;
-	pthread_mutex_unlock(&files_lock);
-	return f;
-}
-
-const sq_file *sq_files_find_journal(const char *name)
-{
-	pthread_mutex_lock(&files_lock);
-	const sq_file *f = files;
-	while (f && sqlite3_filename_journal(f->name) != name)
-		f = f->next;
-	pthread_mutex_unlock(&files_lock);
-	return f;
-}
-
-/* sqlite3_db_name() is there since 3.39. */
-static const char *schema_name(sqlite3 *db, int i)
-{
-	if (sqlite3_libversion_number() >= 3039000)
-		return sqlite3_db_name(db, i);
-	return i == 0 ? "main" : NULL;
-}
-
-static sqlite3_file *schema_file(sqlite3 *db, const char *name)
-{
-	sqlite3_file *file = NULL;
-	sqlite3_file_control(db, name, SQLITE_FCNTL_FILE_POINTER, &file);
-	return file;
-}
-
-int sq_schema_of(const sq_file *f)
-{
-	sqlite3 *db = connection_of(f);
-	const char *name;
-	for (int i = 0; db && (name = schema_name(db, i)); i++)
-		if (schema_file(db, name) == &f->base)
-			return i;
-	return -1;
-}
-
-bool sq_writes_foreign_file(const sq_file *f)
-{
-	sqlite3 *db = connection_of(f);
-	const char *name;
-	for (int i = 0; db && (name = schema_name(db, i)); i++) {
-		const sqlite3_file *file = schema_file(db, name);
-		const char *path = sqlite3_db_filename(db, name); /* "": temporary, or in memory */
-		if (file && file->pMethods != &sq_file_methods && path && *path &&
-			sqlite3_txn_state(db, name) == SQLITE_TXN_WRITE)
-			return true;
-	}
-	return sqlite3_libversion_number() < 3039000;
 }
 
 /* --- snapshots ---------------------------------------------------------------------------------------------- */
@@ -237,7 +140,7 @@ static void raise_counter(sq_file *f)
 /* A transaction begun with BEGIN, which may write, and others may be at work, too. */
 static bool wants_empty_cache(const sq_file *f)
 {
-	sqlite3 *db = connection_of(f);
+	sqlite3 *db = sq_connection_of(f);
 	return db && !f->read_only && !sqlite3_get_autocommit(db) && (f->others || sq_database_is_shared(f->database));
 }
 
@@ -492,7 +395,7 @@ int sq_create(sq_file *f, uint32_t page_size)
  * autocommit mode first, and asks for this lock of all files before it touches any. */
 static int lock_exclusive(sq_file *f)
 {
-	sqlite3 *db = connection_of(f);
+	sqlite3 *db = sq_connection_of(f);
 	if (!db || !sqlite3_get_autocommit(db) || f->state != SQ_WRITING)
 		return SQLITE_OK;
 	return sq_turns_take(f) ? SQLITE_OK : SQLITE_BUSY;
