@@ -34,90 +34,96 @@ static unsigned long rounds(unsigned long usual)
 static const char *const pads[] = {"''", "'short'", "printf('%.200c', 'x')", "printf('%.3000c', 'y')", "zeroblob(9000)",
 	"zeroblob(60000)"};
 
+/* What a statement is made of. */
+typedef struct draw {
+	unsigned id, other; /* below 400 */
+	const char *pad;
+} draw;
+
+static void change_rows(char *sql, size_t size, unsigned die, draw d)
+{
+	if (die < 4)
+		snprintf(sql, size, "insert into t(id, n, pad) values (%u, %u, %s)", d.id, d.other, d.pad);
+	else if (die < 5)
+		snprintf(sql, size, "insert or replace into t(id, n, pad) select id + %u, n, %s from t where id < %u",
+			 1 + d.id % 40, d.pad, d.other % 100);
+	else if (die < 7)
+		snprintf(sql, size, "update t set pad = %s, n = n + 1 where id between %u and %u", d.pad, d.id,
+			 d.id + d.other % 20);
+	else if (die < 8) /* unique: fails halfway */
+		snprintf(sql, size, "update t set u = id / %u where id > %u", 1 + d.other % 3, d.id);
+	else
+		snprintf(sql, size, "delete from t where id between %u and %u", d.id, d.id + d.other % 40);
+}
+
+static void bound_transaction(char *sql, size_t size, unsigned die, draw d)
+{
+	static const char *const bounds[] = {"begin", "begin", "commit", "commit", "rollback"};
+	static const char *const points[] = {"savepoint", "savepoint", "rollback to", "rollback to", "release"};
+	if (die < 5)
+		snprintf(sql, size, "%s", bounds[die]);
+	else
+		snprintf(sql, size, "%s s%u", points[die - 5], d.id % 3);
+}
+
+static void change_schema(char *sql, size_t size, unsigned die, draw d)
+{
+	switch (die) {
+	case 0:
+		snprintf(sql, size, "create table if not exists v%u(a, b); insert into v%u select id, pad from t limit %u",
+			 d.id % 4, d.id % 4, d.other % 50);
+		return;
+	case 1:
+		snprintf(sql, size, "drop table if exists v%u", d.id % 4);
+		return;
+	case 2:
+		snprintf(sql, size, "%s", d.id % 2 ? "vacuum" : "pragma incremental_vacuum(7)");
+		return;
+	case 3: /* pages of another size are put together from parts */
+		snprintf(sql, size, "pragma page_size = %u; pragma auto_vacuum = %u; vacuum", 512u << d.id % 8, d.other % 3);
+		return;
+	case 4:
+		snprintf(sql, size, "%s", d.id % 2 ? "create index v_index on t(length(pad), u)"
+						   : "drop index if exists v_index");
+		return;
+	case 5:
+		snprintf(sql, size, "alter table t add column c%u default %u", d.id % 5, d.other);
+		return;
+	default:
+		snprintf(sql, size, "pragma user_version = %u; reindex; analyze", d.id);
+	}
+}
+
+/* Two databases in one transaction, if there is one. */
+static void change_other_database(char *sql, size_t size, unsigned die, draw d)
+{
+	if (die == 0)
+		snprintf(sql, size, "insert or replace into other.o select id, pad from t where id between %u and %u", d.id,
+			 d.id + d.other % 30);
+	else if (die == 1)
+		snprintf(sql, size, "delete from other.o where a between %u and %u", d.id, d.id + d.other % 90);
+	else
+		snprintf(sql, size, "update t set n = n + (select count(*) from other.o) where id between %u and %u", d.id,
+			 d.id + 9);
+}
+
 /* A statement, some of which fail: halfway, or because of where they stand. */
 static void make_statement(char *sql, size_t size)
 {
-	unsigned id = below(400), other = below(400);
-	const char *pad = pads[below(6)];
-	switch (below(31)) {
-	case 0:
-	case 1:
-	case 2:
-	case 3:
-		snprintf(sql, size, "insert into t(id, n, pad) values (%u, %u, %s)", id, other, pad);
-		return;
-	case 4:
-		snprintf(sql, size, "insert or replace into t(id, n, pad) select id + %u, n, %s from t where id < %u",
-			 1 + id % 40, pad, other % 100);
-		return;
-	case 5:
-	case 6:
-		snprintf(sql, size, "update t set pad = %s, n = n + 1 where id between %u and %u", pad, id, id + other % 20);
-		return;
-	case 7:
-		snprintf(sql, size, "update t set u = id / %u where id > %u", 1 + other % 3, id); /* unique: fails halfway */
-		return;
-	case 8:
-	case 9:
-		snprintf(sql, size, "delete from t where id between %u and %u", id, id + other % 40);
-		return;
-	case 10:
-	case 11:
-		snprintf(sql, size, "begin");
-		return;
-	case 12:
-	case 13:
-		snprintf(sql, size, "commit");
-		return;
-	case 14:
-		snprintf(sql, size, "rollback");
-		return;
-	case 15:
-	case 16:
-		snprintf(sql, size, "savepoint s%u", id % 3);
-		return;
-	case 17:
-	case 18:
-		snprintf(sql, size, "rollback to s%u", id % 3);
-		return;
-	case 19:
-		snprintf(sql, size, "release s%u", id % 3);
-		return;
-	case 20:
-		snprintf(sql, size, "create table if not exists v%u(a, b); insert into v%u select id, pad from t limit %u",
-			 id % 4, id % 4, other % 50);
-		return;
-	case 21:
-		snprintf(sql, size, "drop table if exists v%u", id % 4);
-		return;
-	case 22:
-		snprintf(sql, size, "%s", id % 2 ? "vacuum" : "pragma incremental_vacuum(7)");
-		return;
-	case 23: /* pages of another size are put together from parts */
-		snprintf(sql, size, "pragma page_size = %u; pragma auto_vacuum = %u; vacuum", 512u << id % 8, other % 3);
-		return;
-	case 24:
-		snprintf(sql, size, "%s", id % 2 ? "create index v_index on t(length(pad), u)" : "drop index if exists v_index");
-		return;
-	case 25:
-		snprintf(sql, size, "alter table t add column c%u default %u", id % 5, other);
-		return;
-	case 26:
-		snprintf(sql, size, "pragma user_version = %u; reindex; analyze", id);
-		return;
-	case 27: /* two databases in one transaction, if there is one */
-		snprintf(sql, size, "insert or replace into other.o select id, pad from t where id between %u and %u", id,
-			 id + other % 30);
-		return;
-	case 28:
-		snprintf(sql, size, "delete from other.o where a between %u and %u", id, id + other % 90);
-		return;
-	case 29:
-		snprintf(sql, size, "update t set n = n + (select count(*) from other.o) where id between %u and %u", id, id + 9);
-		return;
-	default:
-		snprintf(sql, size, "update t set n = (select count(*) from t) where n %% 7 = %u", id % 7);
-	}
+	draw d = {.id = below(400)};
+	d.other = below(400);
+	d.pad = pads[below(6)];
+	unsigned die = below(31);
+	if (die < 10)
+		change_rows(sql, size, die, d);
+	else if (die < 20)
+		bound_transaction(sql, size, die - 10, d);
+	else if (die < 27)
+		change_schema(sql, size, die - 20, d);
+	else if (die < 30)
+		change_other_database(sql, size, die - 27, d);
+	else
+		snprintf(sql, size, "update t set n = (select count(*) from t) where n %% 7 = %u", d.id % 7);
 }
 
 static const char digest[] = "select count(*), sum(id), sum(n), sum(length(pad)), sum(u) from t;"
