@@ -18,18 +18,21 @@ typedef struct remote {
 	pgs_blob *inner;
 } remote;
 
+#define MEETING_MS 100
+
 /* Of all remote stores: there is one at a time. */
 static _Atomic bool hold_puts;       /* they wait as long as this is so, or until the deadline or their source's end */
 static _Atomic int failing_puts;     /* so many fail */
 static _Atomic int failing_gets_one_in; /* 0: none */
 static _Atomic unsigned put_calls, get_calls, running_gets, most_gets;
 static _Atomic uint64_t get_bytes;
+static _Atomic bool gets_meet; /* until two have been under way at once, each waits a while for another */
 static pthread_t main_thread;
 static _Atomic unsigned puts_of_main;
 
 static void reset(void)
 {
-	hold_puts = false;
+	hold_puts = gets_meet = false;
 	failing_puts = failing_gets_one_in = 0;
 	put_calls = get_calls = most_gets = puts_of_main = 0;
 	get_bytes = 0;
@@ -72,6 +75,8 @@ static int remote_get(pgs_blob *blob, pgs_blob_range *ranges, size_t count, uint
 	for (size_t i = 0; i < count; i++)
 		get_bytes += ranges[i].size;
 	pgs__sleep_ms(1, 0);
+	for (int i = 0; i < MEETING_MS && gets_meet && most_gets < 2; i++)
+		pgs__sleep_ms(1, 0);
 	int result = inner_of(blob)->vtable->get(inner_of(blob), ranges, count, deadline_ms, err);
 	unsigned number = ++get_calls;
 	running_gets--;
@@ -406,6 +411,7 @@ static void test_ahead__windows_are_read_beside_the_reader(void **state)
 	(void)state;
 	world w;
 	fill_large(&w);
+	gets_meet = true;
 	pgs_txn *t = begin_write(w.db);
 	read_range(t, 0, LARGE, first_seed);
 	read_range(t, LARGE / 2, LARGE, first_seed);
@@ -421,6 +427,7 @@ static void test_ahead__pins_are_read_ahead_too(void **state)
 	(void)state;
 	world w;
 	fill_large(&w);
+	gets_meet = true;
 	pgs_txn *t = begin_write(w.db);
 	for (uint64_t i = 0; i < LARGE; i++) {
 		uint8_t want[TEST_PAGE_SIZE];
@@ -456,6 +463,7 @@ static void test_ahead__does_not_join_the_read_set(void **state)
 	world w;
 	pgs_error err = PGS_ERROR_INIT;
 	fill_large(&w);
+	gets_meet = true;
 	pgs_txn *t = begin_write(w.db);
 	read_range(t, 0, 6 * PAGES_PER_MIB + 10, first_seed);
 	assert_true(most_gets > 1);
@@ -797,6 +805,7 @@ static void test_ahead__goes_on_over_pages_left_out(void **state)
 	(void)state;
 	world w;
 	fill_large(&w);
+	gets_meet = true;
 	pgs_txn *t = begin_write(w.db);
 	for (uint64_t i = 0; i < LARGE; i++)
 		if (i % 64 != 0 && i % 512 != 1)
