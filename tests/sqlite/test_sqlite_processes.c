@@ -6,6 +6,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include <pagestore.h>
+
 #include "sqlite/bank.h"
 #include "sqlite/sql.h"
 #include "support/scratch.h"
@@ -161,6 +163,40 @@ static void test_sqlite_processes__turns_never_conflict(void **state)
 	bank_board_free(board);
 }
 
+static bool store_takes_writes(void)
+{
+	pgs_store_options o = PGS_STORE_OPTIONS_INIT;
+	pgs_store *store;
+	pgs_db *db = NULL;
+	char url[200];
+	snprintf(url, sizeof url, "dir:%s?sync=off", scratch_path("store"));
+	o.timeout_ms = 1000;
+	if (pgs_open(&store, url, &o, NULL) != PGS_OK)
+		return false;
+	int result = pgs_db_create(&db, store, "probe", 5, NULL, NULL);
+	pgs_db_close(db);
+	if (result == PGS_OK || result == PGS_EEXIST)
+		result = pgs_db_drop(store, "probe", 5, NULL);
+	pgs_close(store);
+	return result == PGS_OK;
+}
+
+/* Stopped in the middle of a write to the store's files it would keep everybody out until it goes on, whatever it has of
+ * turns: then it is stopped again. */
+static void stop_between_writes(pid_t pid)
+{
+	int status;
+	for (;;) {
+		assert_int_equal(kill(pid, SIGSTOP), 0);
+		assert_int_equal(waitpid(pid, &status, WUNTRACED), pid);
+		assert_true(WIFSTOPPED(status));
+		if (store_takes_writes())
+			return;
+		assert_int_equal(kill(pid, SIGCONT), 0);
+		pgs__sleep_ms(1, 0);
+	}
+}
+
 /* One that goes from turn to turn keeps the lock in between. Killed, it keeps nobody out; nor does it when it is gone for
  * longer than its lease, and comes back. */
 static void test_sqlite_processes__end_while_they_keep_the_turn(void **state)
@@ -178,7 +214,7 @@ static void test_sqlite_processes__end_while_they_keep_the_turn(void **state)
 			wait_for_work(board, 0, atomic_load(&board->done[0]));
 		sqlite3 *db = sql_open_uri(uri);
 		if (stop) {
-			assert_int_equal(kill(pid, SIGSTOP), 0);
+			stop_between_writes(pid);
 			sqlite3_busy_timeout(db, 20000);
 			sql_do(db, sql);
 			unsigned long before = atomic_load(&board->done[0]);
