@@ -16,6 +16,7 @@
 
 #include "content/fetch.h"
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 #include "util/random.h"
@@ -33,7 +34,8 @@ int pgs__content_open(pgs__contents *contents, pgs__workbench *bench, pgs_slice 
 				       "page %llu: its content at %s does not decompress",
 				       (unsigned long long)want->page_no, place);
 	pgs__page_id id = pgs__page_id_of(contents->secret, want->page_no, want->page, contents->page_size);
-	if (!pgs__page_id_equal(&id, &want->id))
+	bool trusted = PGS__BUG(CACHE_UNVERIFIED) && strcmp(place, "the cache") == 0;
+	if (!pgs__page_id_equal(&id, &want->id) && !trusted)
 		return pgs__error_page(err, PGS_ECORRUPT, want->page_no,
 				       "page %llu: its content at %s does not match its id",
 				       (unsigned long long)want->page_no, place);

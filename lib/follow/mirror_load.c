@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/error.h"
 
 #define LOAD_PAGE 1000 /* pairs of a request */
@@ -41,7 +42,7 @@ static int keep(const step *s, const pgs__key *first, const pgs__key *end, const
 {
 	static const pgs_kv_pair none;
 	return pgs__mirror_load_range(s->f->db->contents.disk, s->f->mirrored, pgs__key_slice(first), pgs__key_slice(end),
-				      count ? pairs : &none, count, s->deadline_ms, s->err);
+				      count ? pairs : &none, count && PGS__BUG(MIRROR_LOAD_CUTS) ? count - 1 : count, s->deadline_ms, s->err);
 }
 
 /* --- beginning ---------------------------------------------------------------------------- */
@@ -161,13 +162,19 @@ static int load_page(const step *s)
 	for (size_t i = 0; result == PGS_OK && i < page.used; i++)
 		result = take_result(s, &page.txn.results[i]);
 	pgs__kv_release(backend, &page.txn, 1);
-	if (result == PGS_OK && !pgs__walk_more(&l->walk)) {
+	if (result != PGS_OK) {
 		l->walking = false;
-		result = keep(s, &l->from, &l->end, NULL, 0);
-		if (result == PGS_OK && *++l->kind)
-			begin_kind(s);
+		return result;
 	}
-	l->walking = l->walking && result == PGS_OK;
+	/* What comes next is read later: what is put before it until then must not be taken for what the KV does not have. */
+	bool more = pgs__walk_more(&l->walk);
+	const pgs__key *to = more ? &l->walk.from : &l->end;
+	result = keep(s, &l->from, to, NULL, 0);
+	if (result == PGS_OK)
+		l->from = *to;
+	if (result == PGS_OK && !more && *++l->kind)
+		begin_kind(s);
+	l->walking = more && result == PGS_OK;
 	return result;
 }
 

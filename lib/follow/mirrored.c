@@ -14,6 +14,7 @@
 #include "follow/follower.h"
 
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
 
@@ -115,7 +116,7 @@ static void go_on(pgs__follower *f, uint64_t deadline_ms)
 		failed(f, result, &err, deadline_ms);
 		return;
 	}
-	if (f->mirrored < f->seen) {
+	if (f->mirrored < f->seen && !PGS__BUG(TAKE_OVER_SKIPS)) {
 		pgs__follow_close_watch(f); /* what it lacks is watched again */
 		f->begun = f->seen;
 		f->seen = f->mirrored;

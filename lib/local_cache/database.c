@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "local_cache/mirror_record.h"
 #include "local_cache/queue.h"
@@ -187,7 +186,7 @@ static int assign(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	rc = choose(file, txn, s);
 	if (!rc)
 		rc = pgs__cache_meta_number(file, txn, &s->wanted.number);
-	s->wanted.attached = (uint64_t)time(NULL);
+	s->wanted.attached = (uint64_t)(pgs__unix_ms() / 1000);
 	if (!rc)
 		rc = record_put(file, txn, (unsigned)s->slot, &s->wanted);
 	if (!rc && s->before)
@@ -222,7 +221,7 @@ static int disown(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 static int touch(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	search *s = ctx;
-	s->wanted.attached = (uint64_t)time(NULL);
+	s->wanted.attached = (uint64_t)(pgs__unix_ms() / 1000);
 	return record_put(file, txn, (unsigned)s->slot, &s->wanted);
 }
 
@@ -258,7 +257,7 @@ static int attach(pgs__cache_file *file, search *s, uint64_t deadline_ms)
 				pgs__shared_unlock(&file->state, PGS__LOCK_ATTACHED + s->slot);
 			rc = rc == PGS__CACHE_NOTHING_TO_DO ? 0 : rc;
 		}
-		if (held && s->wanted.attached + TOUCH_SECONDS < (uint64_t)time(NULL))
+		if (held && s->wanted.attached + TOUCH_SECONDS < (uint64_t)(pgs__unix_ms() / 1000))
 			pgs__cache_file_write(file, ATTACH_PAGES, deadline_ms, touch, NULL, s);
 		if (rc || held)
 			return rc;

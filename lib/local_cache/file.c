@@ -11,6 +11,7 @@
 #include "local_cache/queue.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/hooks.h"
 
 #define VALUE_MAX ((size_t)4 << 20) /* of anything */
 #define DISK_FULL_MS 60000 /* so long it is not tried whether there is room again */
@@ -169,6 +170,7 @@ static int run_read(pgs__cache_file *file, void *ctx)
 int pgs__cache_file_read(pgs__cache_file *file, pgs__cache_file_work work, void *ctx)
 {
 	reading r = {work, ctx};
+	pgs__step();
 	if (!pgs__cache_file_usable(file))
 		return unusable(file);
 	return note(file, pgs__cache_file_guard(file, run_read, &r));
@@ -306,10 +308,12 @@ int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadli
 		    pgs__cache_file_committed committed, void *ctx)
 {
 	writing w = {work, ctx, pages};
+	pgs__step();
 	if (!pgs__cache_file_usable(file))
 		return unusable(file);
 	if (!lock_writers(file, deadline_ms))
 		return EBUSY;
+	pgs__step();
 	int rc = pgs__cache_file_usable(file) ? make_dirty(file) : unusable(file);
 	if (!rc) {
 		have_space(file, pages);
@@ -320,7 +324,9 @@ int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadli
 		if (!rc)
 			rc = pgs__cache_file_guard(file, run_write, &w);
 	}
-	if (!rc && committed)
+	if (!rc)
+		pgs__step();
+	if (!rc && committed && !file->forked)
 		committed(file, ctx);
 	unlock_writers(file);
 	return note(file, rc);

@@ -6,8 +6,10 @@
 #include <unistd.h>
 
 #include "codec/pointer.h"
+#include "util/bug.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/hooks.h"
 
 #define GIVE_UP_WAIT_MS 20
 
@@ -34,34 +36,40 @@ static void raise_to(_Atomic uint64_t *word, uint64_t value)
 
 uint64_t pgs__mirror_sequence(const pgs__disk_db *db)
 {
+	pgs__step();
 	return pgs__cache_file_usable(db->file) ? atomic_load_explicit(&slot_of(db)->sequence, memory_order_acquire) : 0;
 }
 
 void pgs__mirror_confirm(pgs__disk_db *db, uint64_t at_ms)
 {
+	pgs__step();
 	if (pgs__cache_file_usable(db->file))
 		raise_to(&slot_of(db)->confirmed_ms, at_ms);
 }
 
 uint64_t pgs__mirror_confirmed(const pgs__disk_db *db)
 {
+	pgs__step();
 	return pgs__cache_file_usable(db->file) ? atomic_load(&slot_of(db)->confirmed_ms) : 0;
 }
 
 /* Also when the file has failed: those who have not noticed yet still read it. */
 void pgs__mirror_require(pgs__disk_db *db, uint64_t revision)
 {
+	pgs__step();
 	raise_to(&slot_of(db)->required, revision);
 }
 
 uint64_t pgs__mirror_required(const pgs__disk_db *db)
 {
+	pgs__step();
 	return atomic_load(&slot_of(db)->required);
 }
 
 bool pgs__mirror_follow_lock(pgs__disk_db *db)
 {
 	pgs__cache_file *f = db->file;
+	pgs__step();
 	if (!pgs__cache_file_usable(f))
 		return false;
 	pthread_mutex_lock(&f->attach_lock);
@@ -168,7 +176,7 @@ static pgs__mirror_answer answer_of(const reading *r, pgs_slice kv_key, const pg
 		return PGS__MIRROR_UNKNOWN;
 	if (record->dead)
 		return record->mod_revision <= r->at ? PGS__MIRROR_ABSENT : PGS__MIRROR_UNKNOWN;
-	if (record->mod_revision <= r->at || folded_before(r, kv_key, record->value))
+	if (record->mod_revision <= r->at || PGS__BUG(MIRROR_OVERWRITES) || folded_before(r, kv_key, record->value))
 		return PGS__MIRROR_PRESENT;
 	return PGS__MIRROR_UNKNOWN;
 }
@@ -188,7 +196,8 @@ static int begin(pgs__cache_file *file, MDB_txn *txn, reading *r, bool *known)
 		return r->damaged ? 0 : rc;
 	if (r->at == 0)
 		r->at = r->head.sequence;
-	*known = r->head.sequence != 0 && r->at <= r->head.sequence && r->at >= r->head.horizon;
+	*known = r->head.sequence != 0 && (r->at <= r->head.sequence || PGS__BUG(MIRROR_AHEAD)) &&
+		 (r->at >= r->head.horizon || PGS__BUG(MIRROR_IGNORES_HORIZON));
 	return 0;
 }
 

@@ -136,6 +136,8 @@ static int apply_one(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs_
 	pgs__mirror_record old = {0}, fresh = record_of(&c->pair, c->deleted, c->unread);
 	if (c->pair.mod_revision <= w->since || c->pair.mod_revision > w->to || !pgs__mirror_holds(c->pair.key))
 		return 0;
+	if (c->deleted && PGS__BUG(MIRROR_KEEPS_DELETED))
+		return 0;
 	if (!pgs__mirror_key_of(&key, w->db, w->head.number, c->pair.key))
 		return EINVAL;
 	int rc = pgs__mirror_record_get(file, txn, &key, &old);
@@ -148,6 +150,8 @@ static int apply_one(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs_
 				: 0;
 	if (!rc && there)
 		account(&w->head, &old, key.size, false);
+	if (!rc && c->deleted && PGS__BUG(MIRROR_NO_TOMBSTONES))
+		return there ? mdb_del(txn, file->mirror, &(MDB_val){key.size, key.bytes}, NULL) : 0;
 	if (!rc)
 		rc = put_record(file, txn, w, &key, &fresh);
 	return !rc && c->deleted ? put_dead(file, txn, fresh.mod_revision, &key) : rc;
@@ -238,7 +242,7 @@ static void note_last(writing *w)
 static int apply_all(pgs__cache_file *file, MDB_txn *txn, writing *w)
 {
 	int rc = pgs__mirror_clear_some(file, txn);
-	for (size_t i = 0; !rc && i < w->count; i++)
+	for (size_t i = 0; !rc && i < (PGS__BUG(MIRROR_HALF_APPLIED) ? w->count / 2 : w->count); i++)
 		rc = apply_one(file, txn, w, &w->changes[i]);
 	note_last(w);
 	return rc;
@@ -379,7 +383,7 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 			rc = PGS__CACHE_BAD_RECORD;
 			break;
 		}
-		if (!is_listed(w, &at, key)) {
+		if (!is_listed(w, &at, key) && !PGS__BUG(MIRROR_LOAD_KEEPS)) {
 			account(&w->head, &r, key.mv_size, false);
 			rc = r.dead ? 0 : supersede_tail(file, txn, w->db, key, r.value);
 			if (!rc)

@@ -26,6 +26,7 @@
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/hooks.h"
 
 #define READERS_MAX 1024
 #define TABLES 5
@@ -193,11 +194,14 @@ static int find_map(pgs__cache_file *f)
 	return number < f->map_pages ? rc : MDB_CORRUPTED;
 }
 
-/* Without WRITEMAP, a full disk is an error of a write, and not a signal. No read-ahead: what lies together was not
+/* The simulator's processes are one, in which LMDB cannot lock a file against itself: nor need it there, where nobody else
+ * runs while there is a transaction.
+ *
+ * Without WRITEMAP, a full disk is an error of a write, and not a signal. No read-ahead: what lies together was not
  * written together. */
 static int open_env(pgs__cache_file *f, void *ctx)
 {
-	const unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | MDB_NORDAHEAD;
+	const unsigned flags = MDB_NOSUBDIR | MDB_NOTLS | MDB_NOSYNC | MDB_NORDAHEAD | (pgs__hooks ? MDB_NOLOCK : 0);
 	const bool *alone = ctx;
 	MDB_stat main_table;
 	MDB_txn *txn;
@@ -237,7 +241,7 @@ static int open_env(pgs__cache_file *f, void *ctx)
 
 static void close_env(pgs__cache_file *f)
 {
-	if (!f->mdb || f->forked || atomic_load(&f->trapped))
+	if (!f->mdb || (f->forked && !pgs__hooks) || atomic_load(&f->trapped))
 		return; /* of another process, or left in the middle: its memory is all that is lost */
 	for (unsigned i = 0; i < f->pool_size; i++)
 		mdb_txn_abort(f->pool[i]);
@@ -430,7 +434,7 @@ static int open_once(pgs__cache_file *f, const paths *p, uint64_t size_bytes, bo
 static pgs__cache_file *find_open(const char *state_path)
 {
 	struct stat st;
-	if (stat(state_path, &st) != 0)
+	if (pgs__hooks || stat(state_path, &st) != 0) /* each of the simulator's processes opens it for itself */
 		return NULL;
 	for (pgs__cache_file *f = registry; f; f = f->next)
 		if (f->state.device == st.st_dev && f->state.inode == st.st_ino && !f->forked)

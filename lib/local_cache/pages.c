@@ -5,7 +5,6 @@
 
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "util/alloc.h"
@@ -160,7 +159,7 @@ static int put_some(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	putting *p = ctx;
 	pgs__queues q;
 	waiting_content c;
-	uint32_t now = (uint32_t)time(NULL);
+	uint32_t now = (uint32_t)(pgs__unix_ms() / 1000);
 	int rc = pgs__queues_read(file, txn, &q);
 	p->puts = p->bytes = 0;
 	for (size_t at = p->from; !rc && at < p->to && next_waiting(p->all, &at, &c);) {

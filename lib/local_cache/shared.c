@@ -9,6 +9,7 @@
 
 #include "util/clock.h"
 #include "util/error.h"
+#include "util/hooks.h"
 #include "util/process.h"
 #include "util/random.h"
 
@@ -135,12 +136,13 @@ void pgs__shared_close(pgs__shared *state)
 	state->fd = -1;
 }
 
+/* The simulator's processes are one: each has its descriptor, to which locks belong there. */
 static bool try_lock(pgs__shared *state, off_t byte, short type)
 {
 	struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
 	int result;
 	do
-		result = fcntl(state->fd, F_SETLK, &lock);
+		result = fcntl(state->fd, pgs__hooks ? F_OFD_SETLK : F_SETLK, &lock);
 	while (result != 0 && errno == EINTR);
 	return result == 0;
 }
@@ -165,7 +167,7 @@ void pgs__shared_unlock(pgs__shared *state, off_t byte)
 pid_t pgs__shared_holder(pgs__shared *state, off_t byte)
 {
 	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-	if (fcntl(state->fd, F_GETLK, &lock) != 0)
+	if (fcntl(state->fd, pgs__hooks ? F_OFD_GETLK : F_GETLK, &lock) != 0)
 		return -1;
 	return lock.l_type == F_UNLCK ? 0 : lock.l_pid > 0 ? lock.l_pid : -1;
 }

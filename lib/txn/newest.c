@@ -91,7 +91,7 @@ static void follow(pgs__newest *n, const pgs__landed *landed, uint64_t counter, 
 void pgs__newest_commit(pgs_db *db, uint64_t revision, const pgs__landed *landed, uint64_t counter, uint64_t asked_ms)
 {
 	pgs__newest *n = db->newest;
-	if (db->contents.disk)
+	if (db->contents.disk && !PGS__BUG(REQUIRED_NOT_SHARED))
 		pgs__mirror_require(db->contents.disk, revision);
 	pthread_mutex_lock(&n->lock);
 	if (landed)

@@ -339,7 +339,7 @@ bool pgs__snapshot_mirrored(pgs__snapshot *out, pgs_db *db, uint64_t after, uint
 uint64_t pgs__snapshot_mirror_revision(const pgs__snapshot *s)
 {
 	uint64_t sequence = s->db->contents.disk ? pgs__mirror_sequence(s->db->contents.disk) : 0;
-	if (s->kv_revision <= sequence)
+	if (s->kv_revision <= sequence || (sequence && PGS__BUG(MIRROR_AHEAD)))
 		return s->kv_revision;
 	return s->commit_revision <= sequence && s->epoch <= sequence ? sequence : 0;
 }

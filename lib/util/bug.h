@@ -54,7 +54,21 @@
 	X(FOLLOW_SKIPS, "a follower's watch that was lost goes on from now")                \
 	X(FOLLOW_MISSES_TRUNCATION, "a follower does not apply truncations")                \
 	X(FOLLOW_MISSES_PACKS, "a follower does not apply the pages of packs")              \
-	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")
+	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")         \
+	X(CACHE_UNVERIFIED, "contents from the cache file are not held against their ids")  \
+	X(REQUIRED_NOT_SHARED, "a commit is not announced to the machine's other processes") \
+	X(CONFIRMED_TOO_FAR, "what was confirmed is told of a mirror that is not there yet") \
+	X(MIRROR_HALF_APPLIED, "of a batch of changes half goes into the mirror")           \
+	X(MIRROR_KEEPS_DELETED, "a deletion does not reach the mirror")                     \
+	X(MIRROR_NO_TOMBSTONES, "a deleted key leaves no tombstone in the mirror")          \
+	X(MIRROR_AHEAD, "a mirror answers for snapshots later than itself")                 \
+	X(MIRROR_OVERWRITES, "a mirror answers old snapshots with what was put since")      \
+	X(MIRROR_IGNORES_HORIZON, "a mirror answers snapshots below its horizon")           \
+	X(MIRROR_LOAD_KEEPS, "loading a mirror anew keeps what the KV does not have")       \
+	X(MIRROR_DIGEST_IGNORED, "a mirror in the file is not held against its digest")     \
+	X(MIRROR_UNCHECKED, "a mirrored value is not held against its check")               \
+	X(MIRROR_LOAD_CUTS, "loading a mirror leaves out the last key of an answer")        \
+	X(TAKE_OVER_SKIPS, "who takes a mirror over does not watch what it lacks")
 
 /* Found by tests of their own (tests/CMakeLists.txt), not by the simulator. */
 #define PGS__BUGS_OF_TESTS(X)                                                                        \

@@ -12,7 +12,7 @@
 
 struct pgs__process;
 
-/* All are set. */
+/* All are set, but for step(). */
 typedef struct pgs__system {
 	uint64_t (*now_ms)(void);         /* monotonic */
 	int64_t (*unix_ms)(void);
@@ -20,9 +20,18 @@ typedef struct pgs__system {
 	void (*random_bytes)(void *out, size_t size);
 	void (*process_self)(struct pgs__process *out);
 	bool (*process_is_gone)(const struct pgs__process *process);
+	void (*step)(void);               /* see pgs__step() */
 } pgs__system;
 
 /* NULL: the system's own. Set before any other call of the library, and not while another thread is in one. */
 extern const pgs__system *pgs__hooks;
+
+/* Between two steps of a call on what processes share (lib/local_cache/): in the simulator, others may run here, and this
+ * process may be killed: what it had open is then as in a child after fork(). */
+static inline void pgs__step(void)
+{
+	if (pgs__hooks && pgs__hooks->step)
+		pgs__hooks->step();
+}
 
 #endif

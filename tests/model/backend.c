@@ -330,8 +330,7 @@ static pgs_fault_kind crash(sim_client *c, bool critical)
 	static const pgs_fault_kind kinds[] = {PGS_FAULT_STOP, PGS_FAULT_LOSE_REPLY, PGS_FAULT_DELAY, PGS_FAULT_STOP,
 		PGS_FAULT_STOP};
 	pgs_fault_kind kind = kinds[rng_below(&world.faults, critical ? 3 : 5)];
-	c->dead = true;
-	world.crashes++;
+	client_dies(c);
 	return kind;
 }
 
@@ -380,6 +379,8 @@ static pgs_fault_kind enter_call(sim_link *link, bool critical)
 		return PGS_FAULT_NONE;
 	sim_pass_baton();
 	maybe_freeze(c, critical);
+	if (c->dead)
+		return PGS_FAULT_STOP; /* its machine crashed */
 	pgs_fault_kind fate = draw_fate(c, critical);
 	if (fate != PGS_FAULT_NONE) {
 		c->faults++;
@@ -493,7 +494,7 @@ static bool is_mute(sim_watch *watch, uint32_t timeout_ms, pgs_kv_events *out)
 	bool follows = strcmp(c->doing, "follow") == 0 && !world.over && !c->dead;
 	if (follows && world.config.mute && !watch->mute)
 		watch->mute = rng_chance(&world.faults, world.config.mute, 10000);
-	if (!watch->mute)
+	if (!watch->mute || c->dead)
 		return false;
 	*out = (pgs_kv_events){.revision = watch->revision};
 	sim_sleep_us(1000 * (uint64_t)(timeout_ms < 20 ? 1 + timeout_ms : 20));
@@ -755,6 +756,11 @@ void link_deliver(sim_link *link)
 	if (count)
 		trace("late: %llu transactions of c%d.%d arrive, %llu take effect", (unsigned long long)count,
 			link->owner->index, link->life, (unsigned long long)applied);
+}
+
+void link_kill(sim_link *link)
+{
+	pgs_fault_at(link->fault, 1, PGS_FAULT_STOP);
 }
 
 void link_free(sim_link *link)

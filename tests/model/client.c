@@ -92,10 +92,15 @@ bool client_connect_store(sim_client *c)
 	o.maintenance = c->atomic ? PGS_MAINTENANCE_MANUAL : world.config.by_writers;
 	o.kv_history = world.config.kv_history;
 	c->doing = "connect";
+	if (world.config.cache && !c->atomic && rng_chance(&c->work, world.config.cache, 1000))
+		o.cache_path = machine_of(c)->path;
+	o.cache_size_bytes = o.cache_path ? SIM_CACHE_BYTES : 0;
 	c->link = link_new(c, &kv, &blob);
 	int result = pgs_open_with(&c->store, kv, blob, &o, &err);
 	if (result != PGS_OK)
 		client_expect_error(c, "opening the store", result, &err, faults);
+	else
+		machine_join(c);
 	return result == PGS_OK;
 }
 
@@ -123,6 +128,7 @@ bool client_find_db(sim_client *c, int database)
 void client_disconnect(sim_client *c)
 {
 	client_close_db(c);
+	machine_leave(c);
 	pgs_close(c->store);
 	c->store = NULL;
 	c->link = NULL;
@@ -287,6 +293,10 @@ static bool begin(sim_client *c, running *r)
 	sim_state *base = model_at(c->model, revision);
 	if (!base || base->revision != revision)
 		sim_fail("a transaction begins at revision %llu, where no commit is", NUMBER(revision));
+	if (c->dead) {
+		pgs_abort(r->t);
+		return false;
+	}
 	bool misled = o.lock && c->model->turn != c->link; /* its lock was broken, which its clock does not tell */
 	if (!misled)
 		promise_check(&promise, revision);
@@ -454,9 +464,11 @@ static void commit(running *r)
 		r->m->result = PGS_EUNKNOWN;
 		return;
 	}
+	if (result == PGS_OK && r->m->committed)
+		machine_note_ack(r->c, revision);
 	trace("commit -> %s, revision %llu%s%s", result == PGS_OK ? "ok" : pgs_error_name(result), NUMBER(revision),
 		result == PGS_OK ? "" : ": ", err.message);
-	if (result == PGS_OK && revision > r->c->acked)
+	if (result == PGS_OK && r->m->committed && revision > r->c->acked)
 		r->c->acked = revision;
 	model_returned(r->m, result, revision, err.page, r->c->faults - faults);
 	if (result == PGS_ECONFLICT && r->m->has_turn && r->m->turns_broken == r->m->db->turns_broken && !r->m->never)
@@ -614,6 +626,11 @@ static void work_on_both(sim_client *c, const side *sides)
 	}
 	if (good && rng_below(&c->work, 12)) {
 		commit_both(c, r);
+		for (int i = 0; i < 2 && !c->dead; i++) {
+			go_to(c, &sides[i]);
+			if (r[i].m->result == PGS_OK && r[i].m->committed)
+				machine_note_ack(c, r[i].m->committed);
+		}
 	} else {
 		pgs_abort(r[0].t);
 		pgs_abort(r[1].t);
@@ -958,6 +975,7 @@ static void bury(sim_client *c)
 {
 	client_disconnect(c);
 	trace("is dead");
+	c->buried = true;
 	sim_sleep_us(rng_below(&c->work, 1500000));
 	client_reborn(c);
 	trace("lives again");

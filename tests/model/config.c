@@ -202,6 +202,25 @@ static void pick_followers(sim_config *c, sim_rng *r)
 	}
 }
 
+/* Machines with cache files, which something happens to now and then; followers that keep their mirrors. */
+static void pick_cache(sim_config *c, sim_rng *r)
+{
+	if (rng_below(r, 4) || !(c->troubles & SIM_CACHE))
+		return;
+	c->cache = rng_below(r, 3) ? 1000 : 700;
+	c->cache_room = rng_below(r, 4) ? 0 : 100;
+	c->cache_step = (uint32_t[]){20, 200, 500}[rng_below(r, 3)];
+	c->cache_crash = (c->troubles & SIM_CRASHES) && rng_below(r, 2) ? 1 + c->crash / 4 : 0;
+	c->cache_freeze = (c->troubles & SIM_FREEZES) ? (uint32_t[]){0, 20, 100}[rng_below(r, 3)] : 0;
+	c->disturb = (c->troubles & SIM_DAMAGE) ? (uint32_t[]){0, 200, 1000}[rng_below(r, 3)] : 0;
+	c->fresh = c->fresh ? c->fresh : (uint32_t[]){300, 700, 950}[rng_below(r, 3)];
+	c->one_machine |= rng_below(r, 3) != 0;
+	for (uint32_t i = 0; i < SIM_CLIENTS_MAX; i++) {
+		c->weights[i][SIM_OP_FOLLOW] = (uint32_t[]){0, 20, 60, 200}[rng_below(r, 4)];
+		c->weights[i][SIM_OP_READ_FRESH] = 60;
+	}
+}
+
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps)
 {
 	sim_rng r = rng_stream(seed, STREAM_CONFIG);
@@ -238,6 +257,7 @@ void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_
 	for (uint32_t i = 0; out->databases > 1 && i < SIM_CLIENTS_MAX; i++)
 		out->weights[i][SIM_OP_MANY] = 40;
 	pick_followers(out, &r);
+	pick_cache(out, &r);
 	if (steps)
 		out->steps = steps;
 	if (out->clients > clients_max)

@@ -175,6 +175,7 @@ static const struct {
 	{SIM_ERRORS, "errors"}, {SIM_LOST_REPLIES, "lost"}, {SIM_DELAYS, "delays"}, {SIM_CRASHES, "crashes"},
 	{SIM_FREEZES, "freezes"}, {SIM_CLOCKS, "clocks"}, {SIM_LIMITS, "limits"}, {SIM_OUTAGES, "outages"},
 	{SIM_MAINTENANCE, "maintenance"}, {SIM_DROPS, "drops"},
+	{SIM_CACHE, "cache"}, {SIM_DAMAGE, "damage"},
 };
 #define TROUBLES (sizeof troubles / sizeof *troubles)
 
@@ -326,7 +327,8 @@ static void usage(void)
 	     "  --trace        all lines, as they come (one seed)\n"
 	     "  --steps N      calls per seed, instead of what the seed says\n"
 	     "  --until-step N no new operations after so many calls\n"
-	     "  --without T    errors, lost, delays, crashes, freezes, clocks, limits, outages, maintenance, drops");
+	     "  --without T    errors, lost, delays, crashes, freezes, clocks, limits, outages, maintenance, drops,\n"
+	     "                 cache, damage");
 }
 
 static bool parse_seeds(const char *text, options *o)
@@ -416,6 +418,11 @@ int main(int argc, char **argv)
 	mallopt(M_MMAP_THRESHOLD, 256 << 20); /* a seed takes and gives back the same memory as the one before */
 	mallopt(M_TRIM_THRESHOLD, 512 << 20);
 	pgs__planted_bug = o.bug;
+	if (!machines_prepare()) {
+		perror("a directory for cache files");
+		return 2;
+	}
+	atexit(machines_clean_up); /* of this process: children end by _exit() */
 	if (trace_live) {
 		o.no_shrink = true;
 		uint64_t step;

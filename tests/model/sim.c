@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "content/backend.h"
 #include "util/hooks.h"
 
 #define UNIX_START_MS 1700000000000
 #define DEAD_SLEEP_MS 60000 /* who is dead waits for nothing: let it give up soon */
 
-enum { STREAM_SCHEDULE = 1, STREAM_FAULTS, STREAM_CLIENTS = 16, STREAM_LIVES = 1000 };
+enum { STREAM_SCHEDULE = 1, STREAM_FAULTS, STREAM_MISFORTUNE = 4, STREAM_CLIENTS = 16, STREAM_LIVES = 1000 };
 
 sim world;
 
@@ -68,6 +69,7 @@ static bool hook_process_is_gone(const pgs__process *process)
 
 static const pgs__system hooks = {
 	hook_now_ms, hook_unix_ms, hook_sleep_ms, hook_random_bytes, hook_process_self, hook_process_is_gone,
+	machine_step,
 };
 
 /* --- the baton ------------------------------------------------------------------------- */
@@ -128,6 +130,8 @@ void sim_pass_baton(void)
 
 void sim_sleep_us(uint64_t us)
 {
+	if (world.current->dead && !world.current->buried)
+		return;
 	world.current->state = CLIENT_SLEEPING;
 	world.current->wake_us = world.now_us + us;
 	world.step++; /* so that waiting for ever ends */
@@ -175,24 +179,53 @@ static sim_client *pick(sim_client *last)
 	return ready[rng_below(&world.schedule, count)];
 }
 
+static void run(sim_client *c)
+{
+	world.current = c;
+	pgs__charge(c->charged);
+	bool goes_on = fiber_resume(c->fiber);
+	c->charged = pgs__charge(NULL);
+	world.current = NULL;
+	if (goes_on)
+		return;
+	fiber_free(c->fiber);
+	c->fiber = NULL;
+	c->state = CLIENT_DONE;
+}
+
 static void run_fibers(void)
 {
 	sim_client *last = NULL;
 	while (!world.failure[0]) {
+		machines_disturb();
 		sim_client *c = pick(last);
 		if (!c && wait_for_someone())
 			continue;
 		if (!c)
 			return;
-		world.current = last = c;
-		bool goes_on = fiber_resume(c->fiber);
-		world.current = NULL;
-		if (goes_on)
-			continue;
-		fiber_free(c->fiber);
-		c->fiber = NULL;
-		c->state = CLIENT_DONE;
+		last = c;
+		run(c);
 	}
+}
+
+void client_dies(sim_client *c)
+{
+	c->dead = true;
+	c->faults++;
+	world.crashes++;
+	machine_left_behind(c);
+}
+
+void sim_kill(sim_client *c)
+{
+	if (!c->fiber || c->quiet || c->dead)
+		return;
+	client_dies(c);
+	if (c->link)
+		link_kill(c->link);
+	c->state = CLIENT_READY;
+	while (c->fiber && !c->buried && !world.failure[0])
+		run(c);
 }
 
 /* --- lives and seeds --------------------------------------------------------------------- */
@@ -202,7 +235,7 @@ void client_reborn(sim_client *c)
 	const sim_config *config = &world.config;
 	sim_rng *r = &world.schedule;
 	c->life++;
-	c->dead = false;
+	c->dead = c->buried = false;
 	snprintf(c->name, sizeof c->name, c->quiet ? "audit" : "c%d.%d", c->index, c->life);
 	c->random = rng_stream(config->seed, STREAM_LIVES + (uint64_t)c->index * 1000 + (uint64_t)c->life);
 	c->process = (pgs__process){.pid = ++world.next_pid, .start = world.next_pid};
@@ -216,6 +249,12 @@ void client_reborn(sim_client *c)
 		c->rate = rate == 0 ? 700 : rate == 1 ? 1500 : 1000;
 		c->wall_offset_ms = (int64_t)wall - 10000;
 	}
+	const sim_machine *m = machine_of(c);
+	if (!config->cache)
+		return;
+	memset(c->process.boot_id, (int)(m - world.machines) << 4 | (int)(m->boot % 15 + 1), sizeof c->process.boot_id);
+	c->rate = m->rate;
+	c->mono_offset_ms = m->mono_offset_ms;
 }
 
 static bool start_client(int index, void (*body)(void *))
@@ -251,6 +290,7 @@ bool sim_run(const sim_config *config)
 	world.end_step = config->steps;
 	world.schedule = rng_stream(config->seed, STREAM_SCHEDULE);
 	world.faults = rng_stream(config->seed, STREAM_FAULTS);
+	world.misfortune = rng_stream(config->seed, STREAM_MISFORTUNE);
 	pgs__hooks = &hooks;
 	contents_reset();
 	trace_reset();
@@ -258,6 +298,7 @@ bool sim_run(const sim_config *config)
 		snprintf(world.failure, sizeof world.failure, "out of memory");
 		return false;
 	}
+	machines_start();
 	for (uint32_t i = 0; i < config->clients; i++)
 		start_client((int)i, client_main);
 	run_fibers();
@@ -269,6 +310,7 @@ bool sim_run(const sim_config *config)
 
 void sim_free(void)
 {
+	machines_stop();
 	link_free_all();
 	if (world.kv)
 		world.kv->vtable->close(world.kv);

@@ -5,6 +5,7 @@
  *     backend.c   what stands between a client and the backends         trace.c    what happened, in words
  *     client.c    what clients do                                       maintain.c what maintenance workers do
  *     model.c     what must be true: the history of each database       audit.c    checks at the end
+ *     machine.c   machines, and their cache files: shared, killed at, deleted, damaged
  *     pages.c     which pages and attributes there are
  *
  * A client is a fiber with a store handle of its own, on
@@ -30,6 +31,8 @@
 #include "util/process.h"
 
 #define SIM_CLIENTS_MAX 6
+#define SIM_MACHINES 2
+#define SIM_CACHE_BYTES ((uint64_t)4 << 20)
 #define SIM_DATABASES 2
 #define SIM_TXNS_MAX 4096 /* commits of one seed */
 
@@ -47,7 +50,9 @@ enum {
 	SIM_OUTAGES = 128,
 	SIM_MAINTENANCE = 256,
 	SIM_DROPS = 512,
-	SIM_ALL = 1023
+	SIM_CACHE = 1024,  /* machines have cache files, */
+	SIM_DAMAGE = 2048, /* to which things happen */
+	SIM_ALL = 4095
 };
 
 typedef enum sim_op {
@@ -114,6 +119,12 @@ typedef struct sim_config {
 	uint32_t turns;      /* per mille: transactions begin with the writer lock, one after the other */
 	uint32_t fresh;      /* per mille: a transaction begins on what its client has */
 	uint32_t mute;       /* per 10,000 looks of a follower: its watch says nothing any more */
+	uint32_t cache;      /* per mille: a process uses its machine's cache file; 0: there are none */
+	uint32_t cache_room; /* LMDB's pages that the disk has for it; 0: enough */
+	uint32_t cache_step; /* per mille of the steps of a call on it: others run */
+	uint32_t cache_crash; /* per 10,000 of those: the process is killed there */
+	uint32_t cache_freeze; /* per mille: it is stopped there for a while */
+	uint32_t disturb;    /* per 100,000 steps: something happens to a machine or its file */
 } sim_config;
 
 void config_from_seed(sim_config *out, uint64_t seed, uint32_t troubles, uint32_t clients_max, uint64_t steps);
@@ -186,12 +197,14 @@ typedef struct sim_txn {
 typedef enum client_state { CLIENT_READY, CLIENT_SLEEPING, CLIENT_DONE } client_state;
 
 typedef struct sim_link sim_link;
+typedef struct sim_share sim_share;
 
 typedef struct sim_client {
 	int index;
 	char name[16]; /* "c2.1": client 2, its second life */
 	int life;
 	fiber *fiber;
+	struct pgs_cost *charged; /* of a thread, which fibers are not: pgs__charge() */
 	client_state state;
 	uint64_t wake_us;
 	sim_rng work, random;
@@ -199,6 +212,7 @@ typedef struct sim_client {
 	uint64_t mono_offset_ms; /* what it began with, and what a dead one slept */
 	int64_t wall_offset_ms;
 	bool dead;               /* crashed: unwinding, unseen */
+	bool buried;             /* and that is done */
 	uint64_t faults;         /* that it has suffered */
 	uint64_t outage_end_us;
 	pgs__process process;
@@ -206,6 +220,7 @@ typedef struct sim_client {
 	pgs_store *store;
 	pgs_db *db;              /* the open database, */
 	sim_db *model;           /* and what it is in the model */
+	sim_share *share;        /* who has the same cache file open; NULL: it has none */
 	int database;            /* its number */
 	const char *doing;
 	uint64_t acked;          /* its last commit there that was acknowledged */
@@ -216,11 +231,22 @@ typedef struct sim_client {
 	bool troubled;           /* its last call had no answer */
 } sim_client;
 
+/* Processes of one machine share a clock, and a cache file. */
+typedef struct sim_machine {
+	char path[80];
+	uint64_t boot; /* how often it was started */
+	uint64_t mono_offset_ms;
+	uint32_t rate;
+	bool torn; /* the file is not what LMDB wrote, and nobody has opened it since */
+} sim_machine;
+
 typedef struct sim {
 	sim_config config;
 	uint64_t now_us, step, end_step;
 	bool over;        /* no new operations, no new faults */
-	sim_rng schedule, faults;
+	sim_rng schedule, faults, misfortune;
+	sim_machine machines[SIM_MACHINES];
+	sim_share *shares;
 	sim_client clients[SIM_CLIENTS_MAX + 1]; /* the last one is the auditor */
 	sim_client *current;
 	int favourite;
@@ -256,12 +282,44 @@ uint64_t client_now_ms(const sim_client *c);
 /* A new life for a client: new process, clocks, backends. */
 void client_reborn(sim_client *c);
 
+/* It is killed now: unwinding is all it does from here on. */
+void client_dies(sim_client *c);
+
+/* From outside all fibers: kill a client, and let it be buried. */
+void sim_kill(sim_client *c);
+
+/* --- machines (machine.c) --------------------------------------------------------------------- */
+
+/* Cache files are made in a directory of this name, which is made for them, and removed. */
+bool machines_prepare(void);
+void machines_clean_up(void);
+
+void machines_start(void); /* of a seed */
+void machines_stop(void);
+sim_machine *machine_of(const sim_client *c);
+
+/* From outside all fibers, before each turn: something may happen to a machine. */
+void machines_disturb(void);
+
+/* A client has opened its store, or is about to close it. */
+void machine_join(sim_client *c);
+void machine_leave(sim_client *c);
+void machine_left_behind(sim_client *c); /* it was killed */
+
+/* The last commit of the client's database that was acknowledged to anybody who shares its cache file with it. */
+uint64_t machine_acked(const sim_client *c);
+void machine_note_ack(sim_client *c, uint64_t revision);
+
+/* pgs__step(). */
+void machine_step(void);
+
 /* --- backends (backend.c) --------------------------------------------------------------------- */
 
 /* The way from one client's life to the backends. The links outlive their clients: what was delayed may come later. */
 sim_link *link_new(sim_client *owner, pgs_kv **kv, pgs_blob **blob);
 bool link_has_delayed(const sim_link *link);
 void link_deliver(sim_link *link);
+void link_kill(sim_link *link); /* nothing gets through any more */
 void link_free(sim_link *link);
 void link_free_all(void);
 sim_link *link_next(sim_link *link);
