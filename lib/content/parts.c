@@ -122,6 +122,7 @@ static size_t filter_part_size(const pgs__file *file, size_t at)
 	return left < FILTER_PART ? left : FILTER_PART;
 }
 
+/* NOLINTNEXTLINE(readability-non-const-parameter): the visitor writes it */
 static bool collect_filter(pgs__disk_db *disk, const pgs__file *file, uint8_t *bits)
 {
 	bool found = true;

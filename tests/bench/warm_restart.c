@@ -121,13 +121,19 @@ static void forget_cache(const restart *r)
 	}
 }
 
+/* Until the mirror has everything. */
 static void follow(restart *r)
 {
+	pgs_cache_stat stat = PGS_CACHE_STAT_INIT;
 	pgs_error err = PGS_ERROR_INIT;
 	pgs_store *store = server_store_open(r->cached_url, 600000);
 	pgs_db *db;
 	bench_must(pgs_db_open(&db, store, "bench", 5, NULL, &err), &err, "pgs_db_open");
-	bench_must(pgs_follow_step(db, 0, &err), &err, "pgs_follow_step");
+	for (int i = 0; i < 100000 && !stat.mirror_revision; i++) {
+		bench_must(pgs_follow_step(db, 0, &err), &err, "pgs_follow_step");
+		bench_must(pgs_cache_stat_get(db, &stat, &err), &err, "pgs_cache_stat_get");
+	}
+	bench_check(stat.mirror_revision > 0, "the mirror is not loaded");
 	pgs_db_close(db);
 	pgs_close(store);
 }
