@@ -298,40 +298,95 @@ static pgs_slice value_of(const walk *w, const node *n)
 	return (pgs_slice){n->flags & BIG ? page_at(w, u64(n->data)) + PAGE_HEAD : n->data, n->size};
 }
 
-/* The leaf where `key` is or would be, or 0; and whether it is the table's first, or last. */
-static uint64_t find_leaf(const walk *w, const pgs__lmdb_table *table, pgs_slice key, bool *is_first, bool *is_last)
+/* A way from the root to a leaf: the branches, which child of each was taken, and the leaf. */
+typedef struct way {
+	uint64_t branches[DEPTH_MAX], leaf;
+	size_t taken[DEPTH_MAX];
+	uint32_t depth; /* branches */
+} way;
+
+static uint64_t child_at(const walk *w, uint64_t branch, size_t index)
+{
+	node n = node_at(page_at(w, branch), index);
+	return child_of(&n);
+}
+
+static bool is_sound(const walk *w, uint64_t number, uint16_t kind)
+{
+	return number < w->pages && page_sound(w, number, kind) && node_count(page_at(w, number)) > 0;
+}
+
+/* To where `key` is or would be. False: something on it is damaged. */
+static bool find_way(const walk *w, const pgs__lmdb_table *table, pgs_slice key, way *out)
 {
 	uint64_t number = table->root;
 	bool found;
-	node n, first, last;
-	*is_first = *is_last = true;
-	for (uint32_t depth = table->depth; depth > 1; depth--) {
-		const uint8_t *page = number < w->pages && page_sound(w, number, BRANCH) ? page_at(w, number) : NULL;
-		if (!page || !search(w, page, BRANCH, key, &n, &found))
-			return 0;
-		first = node_at(page, 0);
-		last = node_at(page, node_count(page) - 1);
+	node n;
+	out->depth = 0;
+	for (uint32_t left = table->depth; left > 1; left--) {
+		if (!is_sound(w, number, BRANCH) || !search(w, page_at(w, number), BRANCH, key, &n, &found))
+			return false;
+		size_t index = 0, count = node_count(page_at(w, number));
+		while (index < count && child_at(w, number, index) != child_of(&n))
+			index++;
+		if (index == count)
+			return false;
+		out->branches[out->depth] = number;
+		out->taken[out->depth++] = index;
 		number = child_of(&n);
-		*is_first &= number == child_of(&first);
-		*is_last &= number == child_of(&last);
 	}
-	return number < w->pages && page_sound(w, number, LEAF) ? number : 0;
+	out->leaf = number;
+	return is_sound(w, number, LEAF);
 }
 
-/* What a damaged node hides is missed, as nodes fill their page. What a damaged branch hides is in another leaf than this
- * one, where the gap is at the edge then. */
+/* The leaf before, or behind, and its node that is next. MDB_NOTFOUND: there is none. */
+static int find_beside(const walk *w, const way *from, bool behind, node *out)
+{
+	uint32_t level = from->depth;
+	while (level > 0 &&
+	       from->taken[level - 1] == (behind ? node_count(page_at(w, from->branches[level - 1])) - 1 : 0))
+		level--;
+	if (level == 0)
+		return MDB_NOTFOUND;
+	size_t index = behind ? from->taken[level - 1] + 1 : from->taken[level - 1] - 1;
+	uint64_t number = child_at(w, from->branches[level - 1], index);
+	for (; level < from->depth; level++) {
+		if (!is_sound(w, number, BRANCH))
+			return MDB_CORRUPTED;
+		number = child_at(w, number, behind ? 0 : node_count(page_at(w, number)) - 1);
+	}
+	if (!is_sound(w, number, LEAF))
+		return MDB_CORRUPTED;
+	*out = node_at(page_at(w, number), behind ? 0 : node_count(page_at(w, number)) - 1);
+	return 0;
+}
+
+/* Whether the leaf's gap, which is at its edge, has its neighbour in the leaf beside it, or is at the table's edge. */
+static int prove_edge(const walk *w, const way *at, pgs_slice edge, bool behind, pgs__lmdb_check check)
+{
+	node n;
+	int rc = find_beside(w, at, behind, &n);
+	if (rc)
+		return rc == MDB_NOTFOUND ? 0 : rc;
+	pgs_slice key = {n.key, n.key_size};
+	bool right = behind ? pgs__slice_compare(key, edge) >= 0 : pgs__slice_compare(key, edge) < 0;
+	return right && check(key, value_of(w, &n)) ? 0 : MDB_CORRUPTED;
+}
+
+/* What a damaged node hides is missed, as nodes fill their page. What a damaged branch hides is not where the neighbours
+ * of the gap are. */
 int pgs__lmdb_prove_gap(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice first, pgs_slice end,
 			pgs__lmdb_check check)
 {
 	const walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
-	bool is_first, is_last, below = false, above = false;
+	bool below = false, above = false;
+	way at;
 	if (table->depth == 0)
 		return table->root == NO_ROOT ? 0 : MDB_CORRUPTED;
-	uint64_t number = find_leaf(&w, table, first, &is_first, &is_last);
-	if (number == 0)
+	if (!find_way(&w, table, first, &at))
 		return MDB_CORRUPTED;
-	for (size_t i = 0; i < node_count(page_at(&w, number)); i++) {
-		node n = node_at(page_at(&w, number), i);
+	for (size_t i = 0; i < node_count(page_at(&w, at.leaf)); i++) {
+		node n = node_at(page_at(&w, at.leaf), i);
 		pgs_slice key = {n.key, n.key_size};
 		bool is_below = pgs__slice_compare(key, first) < 0, is_above = pgs__slice_compare(key, end) >= 0;
 		if (!check(key, value_of(&w, &n)) || (!is_below && !is_above))
@@ -339,7 +394,8 @@ int pgs__lmdb_prove_gap(const pgs__cache_file *file, const pgs__lmdb_table *tabl
 		below |= is_below;
 		above |= is_above;
 	}
-	return (below && (above || is_last)) || (above && is_first) ? 0 : MDB_NOTFOUND;
+	int rc = below ? 0 : prove_edge(&w, &at, first, false, check);
+	return rc || above ? rc : prove_edge(&w, &at, end, true, check);
 }
 
 int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice key, pgs_slice *value)

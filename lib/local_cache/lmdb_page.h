@@ -40,9 +40,8 @@ int pgs__lmdb_table_open(const pgs__cache_file *file, MDB_txn *txn, const char *
 /* 0, MDB_NOTFOUND or MDB_CORRUPTED. */
 int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice key, pgs_slice *value);
 
-/* Prove that there is no key in [first, end), of a table whose records prove themselves: in the leaf where they would be,
- * all nodes are right, and those beside the gap are there. 0; MDB_NOTFOUND: it cannot be told, the gap being at the edge
- * of a leaf; MDB_CORRUPTED. */
+/* Prove that there is no key in [first, end), of a table whose records prove themselves: in the leaf where they would be
+ * all nodes are right, and those beside the gap are there, or in the next leaf. 0 or MDB_CORRUPTED. */
 typedef bool (*pgs__lmdb_check)(pgs_slice key, pgs_slice value);
 int pgs__lmdb_prove_gap(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice first, pgs_slice end,
 			pgs__lmdb_check check);

@@ -217,7 +217,7 @@ static int prove_absent(pgs__cache_file *file, MDB_txn *txn, reading *r, pgs_sli
 		rc = pgs__lmdb_prove_gap(file, &table, first, end, is_record);
 	*proved = rc == 0;
 	r->damaged |= rc == MDB_CORRUPTED;
-	return rc == MDB_CORRUPTED || rc == MDB_NOTFOUND ? 0 : rc;
+	return rc == MDB_CORRUPTED ? 0 : rc;
 }
 
 static int judge_absent(pgs__cache_file *file, MDB_txn *txn, reading *r, const pgs__mirror_key *key,

@@ -17,6 +17,7 @@
 
 static etcd_server *etcd;
 static s3_server *s3;
+static bool are_down;
 
 static const unsigned duties[] = {
 	CHAIN_FOLLOWS,
@@ -119,6 +120,12 @@ static void test_history__compacted_under_followers(void **state)
 
 /* --- away ---------------------------------------------------------------------------------------- */
 
+static void restart_servers(void)
+{
+	assert_true(etcd_restart(etcd, 0) && s3_restart(s3));
+	are_down = false;
+}
+
 /* Whoever has looked before can look on: also the one that has only what others keep in the file. */
 static void test_servers__away(void **state)
 {
@@ -128,15 +135,17 @@ static void test_servers__away(void **state)
 	chain_wait_commits(c, 50, "at first");
 	chain_pause(c);
 	chain_catch_up(c, "when nobody commits");
-	chain_sleep(c, 3000); /* what was read is in the file now */
+	chain_sleep(c, 3000);
+	chain_wait_looks(c, 20, "when nobody commits"); /* what was read is in the file by now */
 	chain_kill(c, ELSEWHERE);
 	chain_away(c);
+	are_down = true;
 	etcd_kill(etcd, 0);
 	s3_kill(s3);
 	uint64_t errors = chain_errors(c);
 	chain_wait_looks(c, 20, "without servers");
 	assert_true(chain_errors(c) > errors); /* those at the latest */
-	assert_true(etcd_restart(etcd, 0) && s3_restart(s3));
+	restart_servers();
 	chain_back(c);
 	chain_go_on(c);
 	start_all(c);
@@ -268,6 +277,15 @@ static int set_up(void **state)
 	return etcd && s3 ? scratch_set_up(state) : -1;
 }
 
+/* After a test that failed, too. */
+static int clear(void **state)
+{
+	chain_clear(state);
+	if (are_down)
+		restart_servers();
+	return 0;
+}
+
 static int tear_down(void **state)
 {
 	etcd_stop(etcd);
@@ -277,7 +295,7 @@ static int tear_down(void **state)
 
 int main(int argc, char **argv)
 {
-#define CASE(name) cmocka_unit_test_teardown(name, chain_clear)
+#define CASE(name) cmocka_unit_test_teardown(name, clear)
 	const struct CMUnitTest tests[] = {
 		CASE(test_etcd__restarted_under_followers),
 		CASE(test_history__compacted_under_followers),

@@ -100,6 +100,36 @@ static void expect_ended_well(chain *c, unsigned process, int status)
 		fail_of(c, process, text);
 }
 
+/* What a machine's processes have to see of each other's commits ends with the last of them: see pgs__mirror_require(). */
+static void forget_machine(chain *c, unsigned machine)
+{
+	for (unsigned i = 0; i < CHAIN_PROCESSES; i++)
+		if (c->lives[i].pid > 0 && c->lives[i].machine == machine)
+			return;
+	if (machine < CHAIN_MACHINES)
+		c->shared->acknowledged_on[machine] = 0;
+}
+
+static bool is_crash(int status)
+{
+	int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+	return number == SIGSEGV || number == SIGBUS || number == SIGABRT;
+}
+
+/* A process has ended, though nobody asked it to. */
+static void mind_end(chain *c, unsigned process, int status)
+{
+	unsigned duties = c->lives[process].duties;
+	if (!c->may_crash || !is_crash(status)) {
+		expect_ended_well(c, process, status);
+		fail_of(c, process, "has ended");
+	}
+	c->crashes++;
+	c->lives[process].pid = 0;
+	forget_machine(c, c->lives[process].machine);
+	chain_start(c, process, duties);
+}
+
 /* All are there, and alive. */
 static void look_after(chain *c)
 {
@@ -109,10 +139,8 @@ static void look_after(chain *c)
 		int status;
 		if (c->lives[i].pid <= 0)
 			continue;
-		if (waitpid(c->lives[i].pid, &status, WNOHANG) == c->lives[i].pid) {
-			expect_ended_well(c, i, status);
-			fail_of(c, i, "has ended");
-		}
+		if (waitpid(c->lives[i].pid, &status, WNOHANG) == c->lives[i].pid)
+			mind_end(c, i, status);
 		if (s->failure[0])
 			fail_of(c, i, "failed");
 		if (s->beat_ms + WAIT_MS < now)
@@ -135,6 +163,14 @@ static void go_on_waiting(chain *c, uint64_t began_ms, const char *what, const c
 	chain_sleep(c, TICK_MS);
 	if (pgs__now_ms() - began_ms < WAIT_MS)
 		return;
+	for (unsigned i = 0; i < CHAIN_PROCESSES; i++) {
+		const chain_process_state *p = &c->shared->processes[i];
+		if (c->lives[i].pid > 0)
+			print_message("process %u (duties %u) has seen %llu of %llu, and looked %llu times; %s\n", i,
+				      c->lives[i].duties, (unsigned long long)p->seen,
+				      (unsigned long long)c->shared->acknowledged,
+				      (unsigned long long)p->looks[PGS_LOCAL], p->last_error);
+	}
 	kill_all(c);
 	fail_msg("%s: waited for %u s for %s", when, WAIT_MS / 1000, what);
 }
@@ -164,16 +200,6 @@ void chain_start(chain *c, unsigned process, unsigned duties)
 	c->starts++;
 }
 
-/* What a machine's processes have to see of each other's commits ends with the last of them: see pgs__mirror_require(). */
-static void forget_machine(chain *c, unsigned machine)
-{
-	for (unsigned i = 0; i < CHAIN_PROCESSES; i++)
-		if (c->lives[i].pid > 0 && c->lives[i].machine == machine)
-			return;
-	if (machine < CHAIN_MACHINES)
-		c->shared->acknowledged_on[machine] = 0;
-}
-
 void chain_kill(chain *c, unsigned process)
 {
 	int status;
@@ -182,7 +208,10 @@ void chain_kill(chain *c, unsigned process)
 	kill(pid, SIGKILL);
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	c->lives[process].pid = 0;
-	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL || c->shared->processes[process].failure[0])
+	bool crashed = c->may_crash && is_crash(status);
+	c->crashes += crashed;
+	if (!WIFSIGNALED(status) || (WTERMSIG(status) != SIGKILL && !crashed) ||
+	    c->shared->processes[process].failure[0])
 		fail_of(c, process, "had ended before it was killed");
 	forget_machine(c, c->lives[process].machine);
 	c->kills++;
@@ -223,7 +252,8 @@ void chain_end(chain *c)
 		}
 		if (c->lives[i].pid <= 0)
 			continue;
-		expect_ended_well(c, i, status);
+		c->crashes += c->may_crash && is_crash(status);
+		expect_ended_well(c, i, c->may_crash && is_crash(status) ? 0 : status);
 		forget_machine(c, c->lives[i].machine);
 	}
 	c->shared->stop = false;

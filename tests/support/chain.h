@@ -55,6 +55,7 @@ typedef struct chain_process_state {
 	_Atomic uint64_t errors; /* calls that failed while something was said to be away */
 	_Atomic uint64_t old;    /* snapshots that were collected before they were read */
 	_Atomic uint64_t restarts, damaged; /* the follower's; contents in the cache that were not what they should be */
+	char last_error[sizeof ((pgs_error *)0)->message + 40];
 	char failure[600];
 } chain_process_state;
 
@@ -86,6 +87,8 @@ typedef struct chain {
 	unsigned machine; /* of processes to be started with a cache */
 	chain_life lives[CHAIN_PROCESSES];
 	unsigned kills, starts;
+	bool may_crash; /* what is done to them may end a process by a signal: it is started anew, and counted */
+	unsigned crashes;
 } chain;
 
 /* The database made, with the chain's first commit; nobody at it yet. `path`: a file of its own. Both URLs are borrowed. */

@@ -144,10 +144,12 @@ static bool passes(chain_worker *w, const char *what, int result, const pgs_erro
 	}
 	bool of_servers = result == PGS_EIO || result == PGS_ETIMEOUT || result == PGS_EBUSY || result == PGS_EUNKNOWN;
 	uint64_t until = away_ms > w->shared->away_until_ms ? away_ms : (uint64_t)w->shared->away_until_ms;
-	if (of_servers && began_ms < until)
+	if (of_servers && began_ms < until) {
 		w->state->errors++;
-	else
+		snprintf(w->state->last_error, sizeof w->state->last_error, "%.30s: %s", what, err->message);
+	} else {
 		fail(w, "%s: %s: %s", what, pgs_error_name(result), err->message);
+	}
 	return false;
 }
 
