@@ -597,6 +597,24 @@ static void test_mirror__who_follows_is_known(void **state)
 
 /* --- D1 ------------------------------------------------------------------------------------------------------ */
 
+/* Wherever in LMDB's leaves the gap is: what is not there is known not to be. */
+static void test_mirror__absence_at_the_edges_of_leaves(void **state)
+{
+	(void)state;
+	disk other;
+	disk_load(&d, 1, 10);
+	disk_open(&other, scratch_path("cache"), SIZE, 2);
+	disk_load(&other, 100, 10); /* its records are behind those of the first */
+	for (uint64_t count = 2; count < 200; count++) {
+		disk_load(&d, count, 10 + count);
+		assert_true(disk_page(&d, count - 1, 0) == count - 1);
+		assert_true(disk_page(&d, count, 0) == DISK_ABSENT);
+		assert_true(disk_page(&d, 1u << 30, 0) == DISK_ABSENT);
+		assert_true(disk_page(&other, 100, 0) == DISK_ABSENT);
+	}
+	disk_close(&other);
+}
+
 static void test_mirror__stores_and_databases_do_not_meet(void **state)
 {
 	(void)state;
@@ -642,6 +660,7 @@ int main(int argc, char **argv)
 		CASE(required_and_confirmed_only_rise_and_are_shared),
 		CASE(one_handle_follows),
 		CASE(who_follows_is_known),
+		CASE(absence_at_the_edges_of_leaves),
 		CASE(stores_and_databases_do_not_meet),
 	};
 	plant(argc, argv);
