@@ -8,7 +8,8 @@
 #include "util/error.h"
 
 #define CONFIRM_MS 1000 /* unless set */
-#define SILENT_MS 1000  /* commits known of, and no event: the watch is opened anew */
+#define SILENT_MS 1000  /* commits known of, and no event: the watch is opened anew, */
+#define SILENT_MAX_MS 64000 /* each time with twice the patience, until it has caught up */
 
 pgs__follower *pgs__follower_new(pgs_db *db)
 {
@@ -19,6 +20,7 @@ pgs__follower *pgs__follower_new(pgs_db *db)
 		return NULL;
 	}
 	f->db = db;
+	f->patience_ms = SILENT_MS;
 	f->options = (pgs_follow_options)PGS_FOLLOW_OPTIONS_INIT;
 	pgs__fetcher_init(&f->fetch, db);
 	pthread_mutex_init(&f->control, NULL);
@@ -77,8 +79,10 @@ static void offer(pgs__follower *f)
 	bool mirrored = pgs__follow_mirror_has(f, f->at.commit_revision) && pgs__follow_mirror_has(f, f->at.epoch);
 	if (asked_ms && (mirrored || (f->mirrors && PGS__BUG(CONFIRMED_TOO_FAR))))
 		pgs__mirror_confirm(f->db->contents.disk, asked_ms);
-	if (met)
+	if (met) {
 		c->asked_ms = 0;
+		f->patience_ms = SILENT_MS;
+	}
 }
 
 static int get_packs(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
@@ -169,16 +173,22 @@ static uint64_t next_question(const pgs__follower *f)
 	return f->asked_ms ? f->asked_ms + pgs__newest_pace(f->db, usual) : 0;
 }
 
-/* One question at a time: the next only after this one's answer has been applied. A watch that says nothing, though there
- * is something, is no good. */
+/* A watch that says nothing, though there is something, is no good. Or the KV has a long history to go through before it
+ * says anything, and begins again with each watch that is opened: so the next one is given more time. */
+static int open_anew(pgs__follower *f, pgs_error *err)
+{
+	pgs__follow_close_watch(f);
+	count(f, &f->stat.reconnects);
+	f->patience_ms = f->patience_ms < SILENT_MAX_MS ? 2 * f->patience_ms : SILENT_MAX_MS;
+	return open_watch(f, err);
+}
+
+/* One question at a time: the next only after this one's answer has been applied. */
 static int confirm(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 {
 	uint64_t now = pgs__now_ms();
-	if (f->claim.asked_ms && now - f->seen_ms > SILENT_MS && now - f->claim.asked_ms > SILENT_MS) {
-		pgs__follow_close_watch(f);
-		count(f, &f->stat.reconnects);
-		return open_watch(f, err);
-	}
+	if (f->claim.asked_ms && now - f->seen_ms > f->patience_ms && now - f->claim.asked_ms > f->patience_ms)
+		return open_anew(f, err);
 	if (f->claim.asked_ms || now < next_question(f))
 		return PGS_OK;
 	int result = read_now(f, deadline_ms, err);

@@ -44,6 +44,7 @@ typedef struct pgs__follower {
 	uint64_t begun;        /* `at` began here: events up to it are for the mirror alone */
 	uint64_t seen;         /* all events through it have been applied */
 	uint64_t seen_ms;      /* when it last moved */
+	uint64_t patience_ms;  /* with a watch that says nothing though there are commits */
 	uint64_t asked_ms;     /* when t and z were last read; 0: read them now */
 	pgs__claim_of_now claim;
 	bool mirrors;          /* it has the mirror's lock, and keeps it; */

@@ -469,6 +469,47 @@ static void test_follow__a_watch_that_fails_goes_on(void **state)
 	assert_true(stat.reconnects > 0);
 }
 
+#define SLOW_MS 1300 /* longer than a follower waits at first */
+
+/* A KV that has much to go through before a watch's first event. */
+static struct {
+	const pgs_kv_vtable *real;
+	uint64_t opened_ms;
+} slow;
+
+static int slow_open(pgs_kv *kv, pgs_slice key, pgs_slice range_end, uint64_t from, pgs_kv_watch **out, pgs_error *err)
+{
+	slow.opened_ms = pgs__now_ms();
+	return slow.real->watch_open(kv, key, range_end, from, out, err);
+}
+
+static int slow_next(pgs_kv_watch *watch, uint32_t timeout_ms, pgs_kv_events *out, pgs_error *err)
+{
+	uint64_t ready_ms = slow.opened_ms + SLOW_MS;
+	pgs__sleep_ms(timeout_ms, ready_ms);
+	*out = (pgs_kv_events){0};
+	return pgs__now_ms() < ready_ms ? PGS_OK : slow.real->watch_next(watch, 0, out, err);
+}
+
+static void test_follow__a_watch_that_is_slow_gets_there(void **state)
+{
+	stage *s = *state;
+	tx_fill(s->db, s, 0, 10, T(0));
+	step(s);
+	lose_watch(s);
+	tx_one(stage_other(s), s, 1, T(100));
+	pgs_kv *kv = pgs__db_backend(s->db)->kv;
+	slow.real = kv->vtable;
+	pgs_kv_vtable vtable = *slow.real;
+	vtable.watch_open = slow_open;
+	vtable.watch_next = slow_next;
+	kv->vtable = &vtable;
+	step(s);
+	kv->vtable = slow.real;
+	expect_local(s, 1, T(100));
+	assert_int_equal(stat_of(s).restarts, 0);
+}
+
 static void test_follow__a_dropped_database(void **state)
 {
 	stage *s = *state;
@@ -662,6 +703,7 @@ int main(void)
 		TEST(test_follow__starts_over_when_history_is_gone),
 		TEST(test_follow__a_commit_that_was_missed),
 		TEST(test_follow__a_watch_that_fails_goes_on),
+		TEST(test_follow__a_watch_that_is_slow_gets_there),
 		TEST(test_follow__a_dropped_database),
 		TEST(test_follow__damage_is_told),
 		TEST(test_follow__on_a_thread),
