@@ -7,6 +7,7 @@
 #include "follow/follower.h"
 #include "maintain/dropped.h"
 #include "maintenance.h"
+#include "txn/catch_up.h"
 #include "util/alloc.h"
 #include "util/clock.h"
 #include "util/error.h"
@@ -99,6 +100,7 @@ static void db_free(pgs_db *db)
 		return;
 	pgs__follow_end(db);
 	pgs__turn_close(db);
+	pgs__catch_up_end(db);
 	pgs__cache_free(db->contents.cache);
 	pgs__disk_db_detach(db->contents.disk);
 	pgs__levels_free(&db->contents.levels);

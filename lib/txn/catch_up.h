@@ -51,4 +51,7 @@ void pgs__catch_up_answers(struct pgs__commit *c, const pgs_kv_txn *txn, size_t 
 /* The commit has happened, and is required: bring the mirror to it, and its contents into the cache file. */
 void pgs__catch_up_run(struct pgs__commit *c);
 
+/* The database is closed: forget what waits. */
+void pgs__catch_up_end(pgs_db *db);
+
 #endif

@@ -58,6 +58,7 @@ struct pgs_db {
 		uint64_t pack, page;
 	} folded;
 	pgs__tip tip;
+	struct pgs__bringing *line;     /* commits that wait to bring the mirror along (catch_up.c) */
 	struct pgs__newest *newest;     /* txn/newest.h */
 	struct pgs__follower *follower; /* follow/follower.h; NULL: nobody follows */
 	pgs__turn turn;

@@ -115,13 +115,14 @@ static bool hear(pgs_db *db, uint64_t *confirmed_ms)
 }
 
 /* Under the lock, which is given back meanwhile: what another process of the machine keeps up to date may be newer, or
- * confirmed later. */
+ * confirmed later. A follower of this process is as good as that, but for what a commit has brought along just now. */
 static void look_at_mirror(pgs_db *db, uint64_t deadline_ms)
 {
 	pgs__newest *n = db->newest;
 	pgs__snapshot mirrored;
 	uint64_t confirmed_ms;
-	if (!db->contents.disk || !hear(db, &confirmed_ms) || atomic_load_explicit(&n->followed, memory_order_relaxed))
+	if (!db->contents.disk || !hear(db, &confirmed_ms) ||
+	    (atomic_load_explicit(&n->followed, memory_order_relaxed) && n->snapshot.commit_revision >= n->required))
 		return;
 	uint64_t known = later(n->snapshot.kv_revision, n->gone);
 	pthread_mutex_unlock(&n->lock);
