@@ -9,13 +9,9 @@
 
 #include <pagestore.h>
 
-#include "codec/keys.h"
 #include "support/failing_alloc.h"
-#include "support/kv_calls.h"
-#include "support/stores.h"
+#include "support/fault_pair.h"
 #include "support/testing.h"
-#include "txn/db.h"
-#include "util/alloc.h"
 
 #define NO_TRUNCATION UINT64_MAX
 #define BUSY_PAGE 5000 /* written by others meanwhile */
@@ -91,90 +87,21 @@ static uint64_t last_page(const shape *s)
 
 /* --- a run ----------------------------------------------------------------------------- */
 
-/* Beyond fault.h's kinds: from the call on, every one. */
-typedef enum plan_kind {
-	ONE_ERROR,
-	ONE_LOST,
-	ONE_DELAY,
-	STOP,
-	ALL_LOST,
-	ALL_DELAYED,
-	DELAY_THEN_STOP,
-	DELAY_THEN_ERRORS,
-	PLAN_KINDS
-} plan_kind;
-
-static const char *const plan_names[] = {"error", "lost reply", "delay", "stop", "all replies lost", "all delayed",
-					 "delay, then stop", "delay, then errors"};
-
 typedef struct run {
+	fault_pair pair;
 	const shape *shape;
 	uint32_t order;
-	plan_kind kind;
-	uint64_t at;          /* call of the fault, counted from begin; 0 = none */
 	bool deliver_first;   /* before asking what became of it */
-	server server;
-	pgs_fault *fault;
-	pgs_store *healthy_store, *faulty_store;
 	pgs_db *healthy, *faulty;
-	uint64_t call;        /* since begin */
-	bool armed;
 	size_t busy_done;
 	pgs_commit_token token;
 } run;
 
-static void commit_busy(run *r)
+static void commit_busy(fault_pair *pair)
 {
-	pgs_txn_options options = PGS_TXN_OPTIONS_INIT;
-	pgs_txn *txn;
-	options.write = true;
-	options.timeout_ms = 20; /* our own commit may hold the lock: then this one fails */
-	assert_int_equal(pgs_begin(&txn, r->healthy, &options, NULL), PGS_OK);
-	assert_int_equal(write_seed(txn, BUSY_PAGE, 256 * 7777 + ++r->busy_done), PGS_OK);
-	pgs_commit(txn, NULL, NULL, NULL);
-}
-
-static void before_call(void *ctx, uint64_t call, const char *operation)
-{
-	run *r = ctx;
-	(void)call;
-	if (!r->armed)
-		return;
-	r->call++;
-	if (r->busy_done < r->shape->busy && strcmp(operation, "txn") == 0 && r->call > 1)
-		commit_busy(r);
-	if (r->at == 0 || r->call < r->at)
-		return;
-	bool first = r->call == r->at;
-	pgs_fault_kind kind = PGS_FAULT_NONE;
-	switch (r->kind) {
-	case ONE_ERROR:
-		kind = first ? PGS_FAULT_ERROR : kind;
-		break;
-	case ONE_LOST:
-		kind = first ? PGS_FAULT_LOSE_REPLY : kind;
-		break;
-	case ONE_DELAY:
-		kind = first ? PGS_FAULT_DELAY : kind;
-		break;
-	case STOP:
-		kind = PGS_FAULT_STOP;
-		break;
-	case ALL_LOST:
-		kind = PGS_FAULT_LOSE_REPLY;
-		break;
-	case ALL_DELAYED:
-		kind = PGS_FAULT_DELAY;
-		break;
-	case DELAY_THEN_STOP:
-		kind = first ? PGS_FAULT_DELAY : PGS_FAULT_STOP;
-		break;
-	default:
-		kind = first ? PGS_FAULT_DELAY : PGS_FAULT_ERROR;
-		break;
-	}
-	if (kind != PGS_FAULT_NONE)
-		pgs_fault_at(r->fault, 1, kind);
+	run *r = (run *)pair;
+	if (r->busy_done < r->shape->busy && pair->call > 1)
+		fault_pair_commit_beside(r->healthy, BUSY_PAGE, 256 * 7777 + ++r->busy_done);
 }
 
 static void set_up_pages(run *r)
@@ -199,30 +126,22 @@ static void set_up_pages(run *r)
 
 static void open_run(run *r)
 {
-	pgs_fault_options faults = PGS_FAULT_OPTIONS_INIT;
 	pgs_db_options options = PGS_DB_OPTIONS_INIT;
-	faults.before = before_call;
-	faults.before_ctx = r;
+	r->pair.between = commit_busy;
 	options.page_size_bytes = TEST_PAGE_SIZE;
 	options.order = r->order;
 	options.cache_bytes = 1 << 20;
-	assert_int_equal(pgs_fault_new(&r->fault, &faults, NULL), PGS_OK);
-	server_start(&r->server, &r->shape->limits);
-	r->healthy_store = server_open(&r->server, NULL, NULL);
-	r->faulty_store = server_open(&r->server, r->fault, NULL);
-	r->healthy = create_db(r->healthy_store, "db", &options);
+	fault_pair_open(&r->pair, &r->shape->limits);
+	r->healthy = create_db(r->pair.healthy, "db", &options);
 	set_up_pages(r);
-	r->faulty = open_db(r->faulty_store, "db");
+	r->faulty = open_db(r->pair.faulty, "db");
 }
 
 static void close_run(run *r)
 {
 	pgs_db_close(r->healthy);
 	pgs_db_close(r->faulty);
-	pgs_close(r->healthy_store);
-	pgs_close(r->faulty_store);
-	server_stop(&r->server);
-	pgs_fault_free(r->fault);
+	fault_pair_close(&r->pair);
 }
 
 static int read_many(const shape *s, pgs_txn *txn)
@@ -274,11 +193,11 @@ static int commit_through_faults(run *r, pgs_error *err)
 	pgs_commit_options commit = PGS_COMMIT_OPTIONS_INIT;
 	pgs_txn *txn;
 	options.write = true;
-	options.timeout_ms = r->kind >= ALL_LOST ? 20 : 2000;
+	options.timeout_ms = r->pair.kind >= ALL_LOST ? 20 : 2000;
 	commit.note = "tested";
 	commit.note_size = 6;
 	commit.token = &r->token;
-	r->armed = true;
+	r->pair.armed = true;
 	int result = pgs_begin(&txn, r->faulty, &options, err);
 	if (result == PGS_OK) {
 		result = change_things(r->shape, txn);
@@ -289,7 +208,7 @@ static int commit_through_faults(run *r, pgs_error *err)
 			pgs_abort(txn);
 		}
 	}
-	r->armed = false;
+	r->pair.armed = false;
 	return result;
 }
 
@@ -340,21 +259,13 @@ static void check_state(run *r, pgs_db *db, bool happened)
 
 static void check_with_new_handle(run *r, bool happened)
 {
-	pgs_store *store = server_open(&r->server, NULL, NULL);
+	pgs_store *store = server_open(&r->pair.server, NULL, NULL);
 	pgs_db *db = open_db(store, "db");
 	pgs_error err = PGS_ERROR_INIT;
 	check_state(r, db, happened);
 	expect_code(pgs_verify(db, NULL, NULL, &err), PGS_OK, &err, "verify");
 	pgs_db_close(db);
 	pgs_close(store);
-}
-
-/* The lock of a writer that is taken to be dead, but whose process, ours, is not. */
-static void remove_lock(run *r)
-{
-	pgs__key key = pgs__key_lock(pgs__db_prefix(r->healthy), "w");
-	pgs_kv_op delete = {.kind = PGS_KV_DELETE, .key = pgs__key_slice(&key)};
-	kv_apply(r->server.kv, &delete, 1);
 }
 
 static void check_further_commit(run *r)
@@ -374,23 +285,19 @@ static bool try_fault(run *r)
 	failing_alloc_install();
 	open_run(r);
 	int result = commit_through_faults(r, &err);
-	bool reached = r->at && r->call >= r->at;
-	bool happened = result == PGS_OK;
-	pgs_fault_resume(r->fault);
-	if (!reached && result != PGS_ETIMEOUT && result != PGS_EBUSY) /* the short deadlines of some plans */
-		expect_code(result, PGS_OK, &err, "a commit without faults");
-	if (result == PGS_ENOMEM || result == PGS_ECORRUPT || result == PGS_EINVAL || result == PGS_ECONFLICT)
-		expect_code(result, PGS_EIO, &err, "a commit through faults");
+	bool reached = fault_pair_reached(&r->pair), happened = result == PGS_OK;
+	pgs_fault_resume(r->pair.fault);
+	fault_pair_expect(&r->pair, result, &err);
 	if (r->deliver_first)
-		pgs_fault_deliver(r->fault);
+		pgs_fault_deliver(r->pair.fault);
 	if (result == PGS_EUNKNOWN)
 		happened = ask_status(r);
 	check_state(r, r->healthy, happened);
-	pgs_fault_deliver(r->fault);
+	pgs_fault_deliver(r->pair.fault);
 	check_state(r, r->healthy, happened);
 	check_state(r, r->faulty, happened);
 	check_with_new_handle(r, happened);
-	remove_lock(r);
+	fault_pair_remove_lock(&r->pair, r->healthy);
 	check_further_commit(r);
 	close_run(r);
 	assert_int_equal(failing_alloc_live(), 0);
@@ -415,7 +322,7 @@ static void sweep(uint32_t order)
 	const char *only = getenv("PGS_TEST_SHAPE");
 	bool thorough = getenv("PGS_TEST_LONG") != NULL;
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-		for (plan_kind kind = 0; kind < PLAN_KINDS; kind++) {
+		for (fault_plan kind = 0; kind < FAULT_PLANS; kind++) {
 			if ((only && strcmp(only, shapes[i].name) != 0) ||
 			    (shapes[i].slow && kind >= ALL_LOST && kind != DELAY_THEN_STOP && !thorough) ||
 			    (order == PGS_ORDER_COUNTER && (shapes[i].slow || shapes[i].old_count > 100) && !thorough))
@@ -423,15 +330,14 @@ static void sweep(uint32_t order)
 			bool reached = true;
 			for (uint64_t at = 1; reached; at++)
 				for (int deliver_first = 0; deliver_first < 2; deliver_first++) {
-					run r = {.shape = &shapes[i],
+					run r = {.pair = {.kind = kind, .at = at},
+						 .shape = &shapes[i],
 						 .order = order,
-						 .kind = kind,
-						 .at = at,
 						 .deliver_first = deliver_first};
 					if (deliver_first && (kind == ONE_ERROR || kind == ONE_LOST || kind == STOP))
 						continue;
 					snprintf(where, sizeof where, "%s: %s at call %u%s", shapes[i].name,
-						 plan_names[kind], (unsigned)at,
+						 fault_plan_names[kind], (unsigned)at,
 						 deliver_first ? ", delivered before asking" : "");
 					reached = try_fault(&r);
 					runs++;
@@ -525,20 +431,20 @@ static void run_bank_with_faults(uint64_t seed, uint32_t order)
 	faults.lose_reply_per_million = 300000;
 	options.page_size_bytes = TEST_PAGE_SIZE;
 	options.order = order;
-	assert_int_equal(pgs_fault_new(&r.fault, &faults, NULL), PGS_OK);
-	server_start(&r.server, NULL);
-	r.healthy_store = server_open(&r.server, NULL, NULL);
-	r.healthy = create_db(r.healthy_store, "db", &options);
-	while (!r.faulty_store) {
+	assert_int_equal(pgs_fault_new(&r.pair.fault, &faults, NULL), PGS_OK);
+	server_start(&r.pair.server, NULL);
+	r.pair.healthy = server_open(&r.pair.server, NULL, NULL);
+	r.healthy = create_db(r.pair.healthy, "db", &options);
+	while (!r.pair.faulty) {
 		pgs_kv *kv;
 		pgs_blob *blob;
-		assert_int_equal(pgs_kv_memory_share(&kv, r.server.kv, NULL), PGS_OK);
-		assert_int_equal(pgs_blob_memory_share(&blob, r.server.blob, NULL), PGS_OK);
-		assert_int_equal(pgs_fault_wrap_kv(&kv, r.fault, kv, NULL), PGS_OK);
-		assert_int_equal(pgs_fault_wrap_blob(&blob, r.fault, blob, NULL), PGS_OK);
-		pgs_open_with(&r.faulty_store, kv, blob, NULL, NULL);
+		assert_int_equal(pgs_kv_memory_share(&kv, r.pair.server.kv, NULL), PGS_OK);
+		assert_int_equal(pgs_blob_memory_share(&blob, r.pair.server.blob, NULL), PGS_OK);
+		assert_int_equal(pgs_fault_wrap_kv(&kv, r.pair.fault, kv, NULL), PGS_OK);
+		assert_int_equal(pgs_fault_wrap_blob(&blob, r.pair.fault, blob, NULL), PGS_OK);
+		pgs_open_with(&r.pair.faulty, kv, blob, NULL, NULL);
 	}
-	while (pgs_db_open(&r.faulty, r.faulty_store, "db", 2, NULL, NULL) != PGS_OK)
+	while (pgs_db_open(&r.faulty, r.pair.faulty, "db", 2, NULL, NULL) != PGS_OK)
 		;
 	pgs_txn *txn = begin_write(r.healthy);
 	for (uint64_t i = 0; i < ACCOUNTS; i++) {

@@ -5,12 +5,9 @@
 
 #include <pagestore.h>
 
-#include "codec/keys.h"
 #include "support/failing_alloc.h"
-#include "support/kv_calls.h"
-#include "support/stores.h"
+#include "support/fault_pair.h"
 #include "support/testing.h"
-#include "txn/db.h"
 
 enum { DBS = 2, OLD = 40, READ_PAGE = 30, BUSY_PAGE = 500 };
 
@@ -29,46 +26,11 @@ static const shape shapes[] = {
 	{.name = "changelog", .limits = {24, 200000, 0, 0}, .writes = {1, 1}, .reads = {20, 36}, .busy = 4},
 };
 
-typedef enum plan_kind {
-	ONE_ERROR,
-	ONE_LOST,
-	ONE_DELAY,
-	STOP,
-	ALL_LOST,
-	ALL_DELAYED,
-	DELAY_THEN_STOP,
-	DELAY_THEN_ERRORS,
-	PLAN_KINDS
-} plan_kind;
-
-static pgs_fault_kind fault_of(plan_kind kind, bool first)
-{
-	static const struct {
-		pgs_fault_kind first, then;
-	} kinds[PLAN_KINDS] = {
-		[ONE_ERROR] = {PGS_FAULT_ERROR, PGS_FAULT_NONE},
-		[ONE_LOST] = {PGS_FAULT_LOSE_REPLY, PGS_FAULT_NONE},
-		[ONE_DELAY] = {PGS_FAULT_DELAY, PGS_FAULT_NONE},
-		[STOP] = {PGS_FAULT_STOP, PGS_FAULT_STOP},
-		[ALL_LOST] = {PGS_FAULT_LOSE_REPLY, PGS_FAULT_LOSE_REPLY},
-		[ALL_DELAYED] = {PGS_FAULT_DELAY, PGS_FAULT_DELAY},
-		[DELAY_THEN_STOP] = {PGS_FAULT_DELAY, PGS_FAULT_STOP},
-		[DELAY_THEN_ERRORS] = {PGS_FAULT_DELAY, PGS_FAULT_ERROR},
-	};
-	return first ? kinds[kind].first : kinds[kind].then;
-}
-
 typedef struct run {
+	fault_pair pair;
 	const shape *shape;
-	plan_kind kind;
-	uint64_t at;  /* call of the fault, counted from the first begin; 0 = none */
 	size_t asked; /* whose token is asked about */
-	server server;
-	pgs_fault *fault;
-	pgs_store *healthy_store, *faulty_store;
 	pgs_db *healthy[DBS], *faulty[DBS];
-	uint64_t call;
-	bool armed;
 	size_t busy_done;
 	pgs_commit_token token[DBS];
 } run;
@@ -83,48 +45,26 @@ static uint64_t new_seed(uint64_t page)
 	return (page + 1001) * 256 + 1;
 }
 
-static void commit_busy(run *r)
+static void commit_busy(fault_pair *pair)
 {
-	pgs_txn_options options = PGS_TXN_OPTIONS_INIT;
-	pgs_txn *txn;
-	options.write = true;
-	options.timeout_ms = 20; /* our own commit may hold the lock: then this one fails */
-	assert_int_equal(pgs_begin(&txn, r->healthy[1], &options, NULL), PGS_OK);
-	assert_int_equal(write_seed(txn, BUSY_PAGE, 256 * 7777 + ++r->busy_done), PGS_OK);
-	pgs_commit(txn, NULL, NULL, NULL);
-}
-
-static void before_call(void *ctx, uint64_t call, const char *operation)
-{
-	run *r = ctx;
-	(void)call;
-	if (!r->armed)
-		return;
-	r->call++;
-	if (r->busy_done < r->shape->busy && strcmp(operation, "txn") == 0 && r->call > DBS)
-		commit_busy(r);
-	if (r->at && r->call >= r->at && fault_of(r->kind, r->call == r->at) != PGS_FAULT_NONE)
-		pgs_fault_at(r->fault, 1, fault_of(r->kind, r->call == r->at));
+	run *r = (run *)pair;
+	if (r->busy_done < r->shape->busy && pair->call > DBS)
+		fault_pair_commit_beside(r->healthy[1], BUSY_PAGE, 256 * 7777 + ++r->busy_done);
 }
 
 static void open_run(run *r)
 {
 	static const char *const names[DBS] = {"a", "b"};
-	pgs_fault_options faults = PGS_FAULT_OPTIONS_INIT;
-	faults.before = before_call;
-	faults.before_ctx = r;
-	assert_int_equal(pgs_fault_new(&r->fault, &faults, NULL), PGS_OK);
-	server_start(&r->server, &r->shape->limits);
-	r->healthy_store = server_open(&r->server, NULL, NULL);
-	r->faulty_store = server_open(&r->server, r->fault, NULL);
+	r->pair.between = commit_busy;
+	fault_pair_open(&r->pair, &r->shape->limits);
 	for (size_t i = 0; i < DBS; i++) {
-		r->healthy[i] = create_db(r->healthy_store, names[i], NULL);
+		r->healthy[i] = create_db(r->pair.healthy, names[i], NULL);
 		pgs_txn *txn = begin_write(r->healthy[i]);
 		for (uint64_t page = 0; page < OLD; page++)
 			assert_int_equal(write_seed(txn, page, old_seed(page)), PGS_OK);
 		assert_int_equal(write_seed(txn, BUSY_PAGE, 256 * 7777), PGS_OK);
 		commit_ok(txn);
-		r->faulty[i] = open_db(r->faulty_store, names[i]);
+		r->faulty[i] = open_db(r->pair.faulty, names[i]);
 	}
 }
 
@@ -134,10 +74,7 @@ static void close_run(run *r)
 		pgs_db_close(r->healthy[i]);
 		pgs_db_close(r->faulty[i]);
 	}
-	pgs_close(r->healthy_store);
-	pgs_close(r->faulty_store);
-	server_stop(&r->server);
-	pgs_fault_free(r->fault);
+	fault_pair_close(&r->pair);
 }
 
 static int change_things(const shape *s, size_t db, pgs_txn *txn)
@@ -158,8 +95,8 @@ static int commit_through_faults(run *r, pgs_error *err)
 	pgs_txn *txns[DBS] = {NULL, NULL};
 	int result = PGS_OK;
 	options.write = true;
-	options.timeout_ms = r->kind >= ALL_LOST ? 20 : 2000;
-	r->armed = true;
+	options.timeout_ms = r->pair.kind >= ALL_LOST ? 20 : 2000;
+	r->pair.armed = true;
 	for (size_t i = 0; result == PGS_OK && i < DBS; i++) {
 		commit[i].token = &r->token[i];
 		result = pgs_begin(&txns[i], r->faulty[i], &options, err);
@@ -175,7 +112,7 @@ static int commit_through_faults(run *r, pgs_error *err)
 		pgs_abort(txns[0]);
 		pgs_abort(txns[1]);
 	}
-	r->armed = false;
+	r->pair.armed = false;
 	return result;
 }
 
@@ -217,13 +154,10 @@ static void check_state(run *r, pgs_db *const *dbs, bool happened)
 		assert_int_equal(pgs_verify(dbs[i], NULL, NULL, NULL), PGS_OK);
 }
 
-/* Locks of a writer that is taken to be dead, but whose process, ours, is not. */
 static void check_further_commit(run *r)
 {
 	for (size_t i = 0; i < DBS; i++) {
-		pgs__key key = pgs__key_lock(pgs__db_prefix(r->healthy[i]), "w");
-		const pgs_kv_op delete = {.kind = PGS_KV_DELETE, .key = pgs__key_slice(&key)};
-		kv_apply(r->server.kv, &delete, 1);
+		fault_pair_remove_lock(&r->pair, r->healthy[i]);
 		pgs_txn *txn = begin_write(r->faulty[i]);
 		assert_int_equal(write_seed(txn, 600, 256 * 4242), PGS_OK);
 		commit_ok(txn);
@@ -237,18 +171,15 @@ static bool try_fault(run *r)
 	failing_alloc_install();
 	open_run(r);
 	int result = commit_through_faults(r, &err);
-	bool reached = r->at && r->call >= r->at, happened = result == PGS_OK;
-	pgs_fault_resume(r->fault);
-	if (!reached && result != PGS_ETIMEOUT && result != PGS_EBUSY) /* the short deadlines of some plans */
-		expect_code(result, PGS_OK, &err, "a commit without faults");
-	if (result == PGS_ENOMEM || result == PGS_ECORRUPT || result == PGS_EINVAL || result == PGS_ECONFLICT)
-		expect_code(result, PGS_EIO, &err, "a commit through faults");
+	bool reached = fault_pair_reached(&r->pair), happened = result == PGS_OK;
+	pgs_fault_resume(r->pair.fault);
+	fault_pair_expect(&r->pair, result, &err);
 	if (r->asked)
-		pgs_fault_deliver(r->fault);
+		pgs_fault_deliver(r->pair.fault);
 	if (result == PGS_EUNKNOWN)
 		happened = ask_status(r);
 	check_state(r, r->healthy, happened);
-	pgs_fault_deliver(r->fault);
+	pgs_fault_deliver(r->pair.fault);
 	check_state(r, r->healthy, happened);
 	check_state(r, r->faulty, happened);
 	check_further_commit(r);
@@ -260,11 +191,11 @@ static bool try_fault(run *r)
 
 static void sweep(const shape *s)
 {
-	for (plan_kind kind = 0; kind < PLAN_KINDS; kind++)
+	for (fault_plan kind = 0; kind < FAULT_PLANS; kind++)
 		for (size_t asked = 0; asked < DBS; asked++) {
 			uint64_t at = 1;
 			for (bool reached = true; reached; at++) {
-				run r = {.shape = s, .kind = kind, .at = at, .asked = asked};
+				run r = {.pair = {.kind = kind, .at = at}, .shape = s, .asked = asked};
 				reached = try_fault(&r);
 			}
 			assert_true(at > 4);
@@ -283,20 +214,20 @@ static void test_commit_many_faults__given_up_at_one(void **state)
 {
 	(void)state;
 	for (size_t asked = 0; asked < DBS; asked++) {
-		run r = {.shape = &shapes[0], .kind = ALL_DELAYED, .at = 5, .asked = asked};
+		run r = {.pair = {.kind = ALL_DELAYED, .at = 5}, .shape = &shapes[0], .asked = asked};
 		pgs_error err = PGS_ERROR_INIT;
 		int status;
 		uint64_t revision;
 		failing_alloc_install();
 		open_run(&r);
-		for (r.at = 1; r.token[1].base_revision == 0; r.at++) { /* until it is the commit's own call */
-			r.call = 0;
+		for (r.pair.at = 1; r.token[1].base_revision == 0; r.pair.at++) { /* until it is the commit's own call */
+			r.pair.call = 0;
 			commit_through_faults(&r, &err);
 		}
-		pgs_fault_resume(r.fault);
+		pgs_fault_resume(r.pair.fault);
 		assert_int_equal(pgs_commit_status(r.healthy[asked], &r.token[asked], &status, &revision, &err), PGS_OK);
 		assert_int_equal(status, PGS_COMMIT_NOT_HAPPENED);
-		pgs_fault_deliver(r.fault);
+		pgs_fault_deliver(r.pair.fault);
 		check_state(&r, r.healthy, false);
 		close_run(&r);
 		failing_alloc_uninstall();
