@@ -170,7 +170,7 @@ static int run_read(pgs__cache_file *file, void *ctx)
 int pgs__cache_file_read(pgs__cache_file *file, pgs__cache_file_work work, void *ctx)
 {
 	reading r = {work, ctx};
-	pgs__step();
+	pgs__switch_point();
 	if (!pgs__cache_file_usable(file))
 		return unusable(file);
 	return note(file, pgs__cache_file_guard(file, run_read, &r));
@@ -308,12 +308,12 @@ int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadli
 		    pgs__cache_file_committed committed, void *ctx)
 {
 	writing w = {work, ctx, pages};
-	pgs__step();
+	pgs__switch_point();
 	if (!pgs__cache_file_usable(file))
 		return unusable(file);
 	if (!lock_writers(file, deadline_ms))
 		return EBUSY;
-	pgs__step();
+	pgs__switch_point();
 	int rc = pgs__cache_file_usable(file) ? make_dirty(file) : unusable(file);
 	if (!rc) {
 		have_space(file, pages);
@@ -325,7 +325,7 @@ int pgs__cache_file_write(pgs__cache_file *file, uint64_t pages, uint64_t deadli
 			rc = pgs__cache_file_guard(file, run_write, &w);
 	}
 	if (!rc)
-		pgs__step();
+		pgs__switch_point();
 	if (!rc && committed && !file->forked)
 		committed(file, ctx);
 	unlock_writers(file);

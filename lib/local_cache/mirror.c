@@ -36,40 +36,40 @@ static void raise_to(_Atomic uint64_t *word, uint64_t value)
 
 uint64_t pgs__mirror_sequence(const pgs__disk_db *db)
 {
-	pgs__step();
+	pgs__switch_point();
 	return pgs__cache_file_usable(db->file) ? atomic_load_explicit(&slot_of(db)->sequence, memory_order_acquire) : 0;
 }
 
 void pgs__mirror_confirm(pgs__disk_db *db, uint64_t at_ms)
 {
-	pgs__step();
+	pgs__switch_point();
 	if (pgs__cache_file_usable(db->file))
 		raise_to(&slot_of(db)->confirmed_ms, at_ms);
 }
 
 uint64_t pgs__mirror_confirmed(const pgs__disk_db *db)
 {
-	pgs__step();
+	pgs__switch_point();
 	return pgs__cache_file_usable(db->file) ? atomic_load(&slot_of(db)->confirmed_ms) : 0;
 }
 
 /* Also when the file has failed: those who have not noticed yet still read it. */
 void pgs__mirror_require(pgs__disk_db *db, uint64_t revision)
 {
-	pgs__step();
+	pgs__switch_point();
 	raise_to(&slot_of(db)->required, revision);
 }
 
 uint64_t pgs__mirror_required(const pgs__disk_db *db)
 {
-	pgs__step();
+	pgs__switch_point();
 	return atomic_load(&slot_of(db)->required);
 }
 
 bool pgs__mirror_follow_lock(pgs__disk_db *db)
 {
 	pgs__cache_file *f = db->file;
-	pgs__step();
+	pgs__switch_point();
 	if (!pgs__cache_file_usable(f))
 		return false;
 	pthread_mutex_lock(&f->attach_lock);

@@ -20,7 +20,7 @@ typedef struct pgs__system {
 	void (*random_bytes)(void *out, size_t size);
 	void (*process_self)(struct pgs__process *out);
 	bool (*process_is_gone)(const struct pgs__process *process);
-	void (*step)(void);               /* see pgs__step() */
+	void (*step)(void);               /* see pgs__switch_point() */
 } pgs__system;
 
 /* NULL: the system's own. Set before any other call of the library, and not while another thread is in one. */
@@ -28,7 +28,7 @@ extern const pgs__system *pgs__hooks;
 
 /* Between two steps of a call on what processes share (lib/local_cache/): in the simulator, others may run here, and this
  * process may be killed: what it had open is then as in a child after fork(). */
-static inline void pgs__step(void)
+static inline void pgs__switch_point(void)
 {
 	if (pgs__hooks && pgs__hooks->step)
 		pgs__hooks->step();

@@ -310,7 +310,7 @@ void machine_left_behind(sim_client *c); /* it was killed */
 uint64_t machine_acked(const sim_client *c);
 void machine_note_ack(sim_client *c, uint64_t revision);
 
-/* pgs__step(). */
+/* pgs__switch_point(). */
 void machine_step(void);
 
 /* --- backends (backend.c) --------------------------------------------------------------------- */
