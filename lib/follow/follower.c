@@ -77,7 +77,7 @@ static void offer(pgs__follower *f)
 	pthread_mutex_unlock(&f->lock);
 	atomic_store_explicit(&f->db->newest->followed, threaded, memory_order_relaxed);
 	bool mirrored = pgs__follow_mirror_has(f, f->at.commit_revision) && pgs__follow_mirror_has(f, f->at.epoch);
-	if (asked_ms && (mirrored || (f->mirrors && PGS__BUG(CONFIRMED_TOO_FAR))))
+	if (asked_ms && mirrored)
 		pgs__mirror_confirm(f->db->contents.disk, asked_ms);
 	if (met) {
 		c->asked_ms = 0;

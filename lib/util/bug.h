@@ -57,7 +57,6 @@
 	X(FOLLOW_KEEPS_PACKS, "a follower does not notice that packs came or went")         \
 	X(CACHE_UNVERIFIED, "contents from the cache file are not held against their ids")  \
 	X(REQUIRED_NOT_SHARED, "a commit is not announced to the machine's other processes") \
-	X(CONFIRMED_TOO_FAR, "what was confirmed is told of a mirror that is not there yet") \
 	X(MIRROR_HALF_APPLIED, "of a batch of changes half goes into the mirror")           \
 	X(MIRROR_KEEPS_DELETED, "a deletion does not reach the mirror")                     \
 	X(MIRROR_NO_TOMBSTONES, "a deleted key leaves no tombstone in the mirror")          \

@@ -42,7 +42,7 @@ static const struct {
 	const char *name, *what;
 } bugs[] = {
 #define BUG_TEXT(name, what) {#name, what},
-	PGS__BUGS(BUG_TEXT)
+	PGS__BUGS(BUG_TEXT) {"", ""}, PGS__BUGS_OF_TESTS(BUG_TEXT)
 #undef BUG_TEXT
 };
 
@@ -342,8 +342,8 @@ static bool parse_seeds(const char *text, options *o)
 
 static bool parse_bug(const char *text, options *o)
 {
-	for (int i = 0; i < PGS__BUG_COUNT; i++)
-		if (strcmp(text, bugs[i].name) == 0) {
+	for (size_t i = 0; i < sizeof bugs / sizeof *bugs; i++)
+		if (*text && strcmp(text, bugs[i].name) == 0) {
 			o->bug = (pgs__bug_name)i;
 			return true;
 		}
