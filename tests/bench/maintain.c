@@ -329,7 +329,7 @@ static double hot_ratio(kept *k, uint32_t hours, double *growth)
 static void run_hot(const bench_env *env, bench_result *out)
 {
 	static const pgs__system made_up = {made_up_now, made_up_unix, made_up_sleep,
-					    random_bytes, this_process, is_gone};
+					    random_bytes, this_process, is_gone, NULL};
 	kept k;
 	double growth;
 	pgs__hooks = &made_up;
