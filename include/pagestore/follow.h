@@ -12,7 +12,10 @@
  * A follower watches a database and applies what is committed, whole commits in
  * order: to the page cache, so that pages in use stay there as they change, and
  * to the snapshot on which transactions begin that ask for less than
- * PGS_LATEST. Without a follower those see what this process did and read.
+ * PGS_LATEST. Without a follower those see what this process did and read. With
+ * a cache file (cache= in the store's URL) one of the machine's followers also
+ * keeps the file's copy of where pages are up to date, for all its processes;
+ * when it ends another one does (docs/cache.md).
  *
  * Caveats: one follower per database of a store, whichever handle it was asked
  * for by. What it cannot do it tries again; a KV that is away, or has forgotten
@@ -53,10 +56,10 @@ typedef struct pgs_follow_options {
 
 #define PGS_FOLLOW_OPTIONS_INIT { sizeof(pgs_follow_options), 0, 0, 0 }
 
-/* Follow on a thread of its own, from now to pgs_follow_stop(), and fetch on another. They block all signals, and call
- * the logger.
- * It begins by itself when the KV is not there yet. NULL options are the defaults. Errors: EINVAL (options), EBUSY (there
- * is a follower), ENOMEM (memory, or no thread). Since 0.1. */
+/* Follow on threads of its own, one that applies and one that fetches, from now to pgs_follow_stop(). They block all
+ * signals, and call the logger. It begins by itself when the KV is not there yet. `options` are copied; NULL is the
+ * defaults. What goes wrong later is tried again, logged once, and told by pgs_follow_stat_get(). Errors: EINVAL
+ * (options), EBUSY (there is a follower), ENOMEM (memory, or no thread). Since 0.1. */
 int pgs_follow_start(pgs_db *db, const pgs_follow_options *options, pgs_error *err);
 
 /* End the follower: it has ended when this returns, which takes as long as the call it is in. No error if there is none.

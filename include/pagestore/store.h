@@ -119,15 +119,17 @@ enum {
  *                          processes and stores of one machine may share it. What is
  *                          in it is proved before it is used; losing it, or anything
  *                          that happens to it, costs time alone. PATH-lock and
- *                          PATH-state are beside it. Not on a network file system
+ *                          PATH-state are beside it; all three are their owner's
+ *                          alone (0600). Not on a network file system
  *   cache_size=BYTES       what it may grow to (suffixes K M G; 4M at least; default
  *                          1G). The first of those who have it open decides
  *
  * *out is NULL on failure; else the caller closes it with pgs_close().
  * `options` may be NULL. A cache that cannot be used is no failure, but logged,
- * unless its path or size is wrong. Errors: EINVAL (bad URL or option), ENOTFOUND (no such
- * directory, or `must_exist`), EREADONLY, EIO, ENOSPC, ECORRUPT, EVERSION,
- * ETIMEOUT, EAUTH, ENOMEM. Since 0.1. */
+ * unless its path, its size or the rights there are wrong (EINVAL, ENOTFOUND,
+ * EREADONLY). Errors: EINVAL (bad URL or option), ENOTFOUND (no such directory,
+ * or `must_exist`), EREADONLY, EIO, ENOSPC, ECORRUPT, EVERSION, ETIMEOUT, EAUTH,
+ * ENOMEM. Since 0.1. */
 int pgs_open(pgs_store **out, const char *url, const pgs_store_options *options, pgs_error *err);
 
 /* Open a store on backends of the caller's: see pagestore/backends.h for those
