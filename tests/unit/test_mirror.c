@@ -519,13 +519,10 @@ static void test_mirror__contents_of_dropped_databases_go_first(void **state)
 	pgs__disk_db_dropped(other.cache, disk_prefix);
 	assert_int_equal(pgs__mirror_sequence(other.db), 0);
 	assert_int_equal(state_of(&other).keys, 0);
-	disk_close(&other);
-	while (disk_stat(&d).evictions < COUNT)
-		evict(&d, disk_stat(&d).evictions + 1);
+	evict(&d, COUNT);
 	assert_true(disk_stat(&d).evictions > COUNT || disk_has(&d, 3, NULL));
-	disk_open(&other, scratch_path("cache"), SIZE, 2);
 	for (uint64_t i = 0; i < COUNT; i++)
-		assert_false(disk_has(&other, i, NULL));
+		assert_false(disk_has(&other, i, NULL)); /* by the number that it had */
 	disk_close(&other);
 	assert_int_equal(state_of(&d).sequence, 20);
 }
