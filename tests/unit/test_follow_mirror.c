@@ -514,6 +514,35 @@ static void test_mirror__follows_while_it_is_loaded(void **state)
 	pgs_abort(asked);
 }
 
+/* Each time one more page where the load has found nothing before. */
+static void commit_in_the_gap(stage *s, const char *operation)
+{
+	if (s->db->follower && s->db->follower->load && strcmp(operation, "txn") == 0 && s->calls[1] < 30)
+		tx_one(other(s), s, 1 + s->calls[1]++, PAGE_THIN(7));
+}
+
+static void test_mirror__follows_while_a_gap_is_loaded(void **state)
+{
+	stage *s = *state;
+	const uint64_t far = 1ull << 30;
+	tx_one(other(s), s, 0, PAGE_THIN(0));
+	tx_one(other(s), s, far, PAGE_THIN(1));
+	s->before = commit_in_the_gap;
+	step(s->db);
+	s->before = NULL;
+	step(s->db);
+	const uint64_t count = s->calls[1];
+	assert_true(count > 5);
+	pgs__cache_forget(s->db->contents.cache, UINT64_MAX / 2);
+	s->before = count_call;
+	pgs_txn *t = at(s->db, PGS_LOCAL, 0);
+	for (uint64_t i = 0; i < count; i++)
+		tx_expect(t, s, 1 + i, PAGE_THIN(7));
+	tx_expect(t, s, far, PAGE_THIN(1));
+	pgs_abort(t);
+	assert_int_equal(s->calls[0], 0);
+}
+
 /* Broken off at any request, and begun again by another. */
 static void test_mirror__a_load_that_is_broken_off(void **state)
 {
@@ -658,6 +687,7 @@ int main(int argc, char **argv)
 		TEST(test_mirror__loads_what_is_large),
 		TEST(test_mirror__is_confirmed_for_what_readers_see),
 		TEST(test_mirror__follows_while_it_is_loaded),
+		TEST(test_mirror__follows_while_a_gap_is_loaded),
 		TEST(test_mirror__a_load_that_is_broken_off),
 		TEST(test_mirror__a_load_survives_failures),
 		TEST(test_mirror__is_proved_again_when_the_watch_was_lost),
