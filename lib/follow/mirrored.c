@@ -178,7 +178,8 @@ static void tend(pgs__follower *f, uint64_t deadline_ms)
 /* One step of loading. The KV, or the file, may not be there for a moment: a load that has come far waits for it. */
 static int load(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 {
-	int result = pgs__mirror_load_step(f, deadline_ms, err);
+	pgs_error local = PGS_ERROR_INIT; /* the caller may not want any */
+	int result = pgs__mirror_load_step(f, deadline_ms, &local);
 	if (result == PGS_OK) {
 		f->load_failures = 0;
 		f->too_large_ms = f->load ? f->too_large_ms : 0;
@@ -186,12 +187,12 @@ static int load(pgs__follower *f, uint64_t deadline_ms, pgs_error *err)
 	}
 	if (result == PGS_EOLDREV) {
 		pgs__mirror_load_stop(f);
-		return result;
+		return pgs__error(err, result, "%s", local.message);
 	}
 	if (result != PGS_ELIMIT && pgs__deadline_passed(deadline_ms))
 		return PGS_OK; /* it says nothing */
 	if (result == PGS_ELIMIT || ++f->load_failures >= LOAD_FAILURES)
-		failed(f, result, err, deadline_ms);
+		failed(f, result, &local, deadline_ms);
 	else
 		f->mirror_ms = pgs__now_ms() + LOAD_PAUSE_MS;
 	return PGS_OK;
