@@ -164,7 +164,8 @@ static void take_deleted(void *ctx, size_t index, pgs__mirror_answer answer, con
 static bool look_at_range(bringing *b, pgs_slice first, pgs_slice end, size_t limit, pgs__mirror_visitor visit)
 {
 	uint64_t sequence = 0;
-	bool known = pgs__mirror_range(b->db->contents.disk, 0, first, end, limit, visit, b, &sequence, NULL) == PGS_OK && sequence;
+	bool known = pgs__mirror_range(b->db->contents.disk, 0, first, end, limit, visit, b, &sequence, NULL) == PGS_OK &&
+		     sequence != 0;
 	b->torn |= known && sequence != b->sequence;
 	return known;
 }
@@ -190,7 +191,8 @@ static bool look_at_mirror(bringing *b)
 	b->torn = false;
 	b->packs = 0;
 	b->change_count = 0;
-	return pgs__mirror_get(b->db->contents.disk, 0, b->put_keys, b->put_count, take_held, b, &b->sequence, NULL) == PGS_OK &&
+	return pgs__mirror_get(b->db->contents.disk, 0, b->put_keys, b->put_count, take_held, b, &b->sequence, NULL) ==
+		       PGS_OK &&
 	       b->sequence && b->sequence < b->revision &&
 	       look_at_range(b, pgs__key_slice(&first), pgs__key_slice(&end), 1, take_pack) && look_at_deletes(b);
 }
@@ -325,16 +327,18 @@ static bool read_entries(theirs *o)
 static bool take_theirs(theirs *o, size_t which, const pgs_kv_result *result)
 {
 	bringing *b = o->b;
-	bool pages = o->ops[which].range_end.size > 0;
-	if (pages && result->count != o->revisions[which])
-		return false; /* a page that was written, and is not there */
-	if (!pages && which >= READ_REST && result->count == 0)
-		add_change(b, &(pgs__mirror_change){.pair = {.key = o->ops[which].key, .mod_revision = o->revisions[which]},
-						    .deleted = true});
+	const pgs__mirror_change gone = {.pair = {.key = o->ops[which].key, .mod_revision = o->revisions[which]},
+					 .deleted = true};
 	for (size_t i = 0; i < result->count; i++)
 		if (result->pairs[i].mod_revision > b->sequence)
 			add_change(b, &(pgs__mirror_change){.pair = result->pairs[i]});
-	return pages || which >= READ_REST || result->count == 1;
+	if (o->ops[which].range_end.size) /* pages that were written are there */
+		return result->count == o->revisions[which];
+	if (which < READ_REST)
+		return result->count == 1;
+	if (result->count == 0)
+		add_change(b, &gone);
+	return true;
 }
 
 /* Read it, and bring the mirror to P. */
@@ -406,8 +410,8 @@ static bool apply_own(bringing *b)
 	for (size_t i = 0; i < b->put_count; i++)
 		if (i != PUT_Z || b->structural)
 			add_put(b, &b->puts[i]);
-	return !b->full && pgs__mirror_apply(b->db->contents.disk, b->sequence, b->revision, horizon, b->changes, b->change_count,
-					     b->deadline_ms, NULL, NULL) == PGS_OK;
+	return !b->full && pgs__mirror_apply(b->db->contents.disk, b->sequence, b->revision, horizon, b->changes,
+					     b->change_count, b->deadline_ms, NULL, NULL) == PGS_OK;
 }
 
 /* --- all together -------------------------------------------------------------------------------------------- */
