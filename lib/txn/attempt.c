@@ -414,8 +414,10 @@ static void part_succeeded(const part *p, const pgs_kv_txn *txn)
 	c->kept = c->keeps;
 	if (!c->keeps)
 		c->lock.held = 0; /* it was deleted with it */
-	else if (pgs__got(txn, p->first_op + !c->alone) && !PGS__BUG(LOCK_KEPT_FOR_EVER))
+	else if (pgs__got(txn, p->first_op + !c->alone) && !PGS__BUG(LOCK_KEPT_FOR_EVER)) {
+		c->lock.worth_keeping = false; /* however long it takes from here to the commit's end */
 		pgs__turn_wanted(c->t->db);
+	}
 }
 
 static void succeeded(attempt *a, const pgs_kv_txn *txn)
