@@ -133,7 +133,7 @@ static void test_url__options_have_names_values_and_limits(void **state)
 		{"map=1000", "1M to 65536G"},
 		{"map=65537G", "1M to 65536G"},
 		{"map=18446744073709551617M", "1M to 65536G"},
-		{"mode=fast", "'mode': sync, map and blob"},
+		{"mode=fast", "'mode': sync, map, blob, cache"},
 		{"sync=off&", "unknown option ''"},
 		{"=off", "unknown option ''"},
 	};
@@ -158,8 +158,8 @@ static void test_url__other_schemes_are_refused(void **state)
 	expect_refused("DIR:/x", PGS_EINVAL, "no scheme");
 	expect_refused("dir:", PGS_EINVAL, "empty path");
 	expect_refused("dir:?sync=off", PGS_EINVAL, "empty path");
-	expect_refused("mem:x", PGS_EINVAL, "nothing is allowed");
-	expect_refused("mem:?sync=off", PGS_EINVAL, "nothing is allowed");
+	expect_refused("mem:x", PGS_EINVAL, "nothing but cache= and cache_size= is allowed");
+	expect_refused("mem:?sync=off", PGS_EINVAL, "nothing but cache= and cache_size= is allowed");
 	expect_refused("s3://bucket", PGS_EINVAL, "s3: holds blobs alone");
 }
 
