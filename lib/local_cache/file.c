@@ -267,7 +267,7 @@ int pgs__cache_file_checkpoint(pgs__cache_file *file, uint64_t deadline_ms)
 /* --- writing ------------------------------------------------------------------------------ */
 
 typedef struct writing {
-	pgs__cache_file_work work; /* NULL: making room is all */
+	pgs__cache_file_work work;
 	void *ctx;
 	uint64_t pages;
 } writing;
@@ -280,7 +280,7 @@ static int run_write(pgs__cache_file *file, void *ctx)
 	if (rc)
 		return rc;
 	rc = pgs__queue_make_room(file, txn, w->pages);
-	if (!rc && w->work)
+	if (!rc)
 		rc = w->work(file, txn, w->ctx);
 	if (!rc)
 		return mdb_txn_commit(txn);
@@ -293,10 +293,19 @@ static bool is_full(int rc)
 	return rc == MDB_MAP_FULL || rc == MDB_TXN_FULL || rc == ENOSPC || rc == EDQUOT;
 }
 
-/* Freed pages are there for the transaction after next: so room is made, and then it is tried again. */
+static int change_something(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	pgs__queues q;
+	(void)ctx;
+	int rc = pgs__queues_read(file, txn, &q);
+	return rc ? rc : pgs__queues_write(file, txn, &q);
+}
+
+/* Freed pages are there for the transaction after next: so room is made, and then it is tried again. A transaction that
+ * changes nothing is none to LMDB. */
 static int make_room(pgs__cache_file *file, uint64_t pages)
 {
-	writing w = {.pages = pages};
+	writing w = {.work = change_something, .pages = pages};
 	int dead, rc = 0;
 	mdb_reader_check(file->mdb, &dead);
 	for (int i = 0; i < 2 && !rc; i++)

@@ -8,7 +8,7 @@
  *             'q'                                  the queues (queue.h)
  *             't' mirror's number                  nothing: a mirror that was given up, to be cleared
  *             'u' database's number                nothing: its contents are nobody's, and go first (queue.h)
- *     pages   database's number, page id           u32 time, Unix s, and bit 31: put ahead, not known to be used   content
+ *     pages   content.h
  *     queue   queue.h
  *     mirror  mirror's number, KV key's tail       mirror_record.h
  *     dead    mirror's number, u64 revision, tail  nothing: a tombstone of that revision
@@ -31,7 +31,7 @@
 #include "local_cache/shared.h"
 #include "util/cursor.h"
 
-#define PGS__CACHE_FORMAT 2
+#define PGS__CACHE_FORMAT 3
 #define PGS__CACHE_KEY_MAX 511 /* LMDB's */
 
 /* Contents that wait to be written. */

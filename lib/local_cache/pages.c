@@ -26,15 +26,16 @@ typedef struct getting {
 	pgs__disk_visitor visit;
 	void *ctx;
 	uint64_t hits, bytes;
+	uint8_t *whole; /* where contents of several pieces are put together */
 } getting;
 
 /* A content was read: if it was put ahead, for the first time? */
-static void note_hit(pgs__cache_file *file, const uint8_t *key, pgs_slice value)
+static void note_hit(pgs__cache_file *file, const uint8_t *key, uint32_t head, size_t size)
 {
-	if (!pgs__content_hit(file, key) || !(pgs__load_u32be(value.data) & PGS__CONTENT_AHEAD))
+	if (!pgs__content_hit(file, key) || !(head & PGS__CONTENT_AHEAD))
 		return;
 	pgs__cache_count(file, PGS__COUNT_AHEAD_USED, 1);
-	pgs__cache_count(file, PGS__COUNT_AHEAD_USED_BYTES, value.size - PGS__CONTENT_HEAD);
+	pgs__cache_count(file, PGS__COUNT_AHEAD_USED_BYTES, size);
 }
 
 static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
@@ -44,17 +45,15 @@ static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	int rc = pgs__lmdb_table_open(file, txn, "pages", &table);
 	for (size_t i = 0; !rc && i < g->count; i++) {
 		uint8_t key[PGS__CONTENT_KEY_SIZE];
-		pgs_slice value;
+		pgs_slice stored;
+		uint32_t head;
 		pgs__content_key(key, g->db->number, &g->ids[i]);
-		rc = pgs__lmdb_get(file, &table, (pgs_slice){key, sizeof key}, &value);
-		if (!rc && value.size <= PGS__CONTENT_HEAD)
-			rc = MDB_CORRUPTED;
+		rc = pgs__content_get(file, &table, key, &head, &stored, &g->whole);
 		if (!rc) {
-			note_hit(file, key, value);
+			note_hit(file, key, head, stored.size);
 			g->hits++;
-			g->bytes += value.size - PGS__CONTENT_HEAD;
-			g->visit(g->ctx, i, (pgs_slice){(const uint8_t *)value.data + PGS__CONTENT_HEAD,
-							value.size - PGS__CONTENT_HEAD});
+			g->bytes += stored.size;
+			g->visit(g->ctx, i, stored);
 		}
 		rc = rc == MDB_NOTFOUND ? 0 : rc;
 	}
@@ -63,8 +62,9 @@ static int get_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 
 int pgs__disk_get(pgs__disk_db *db, const pgs__page_id *ids, size_t n, pgs__disk_visitor visit, void *ctx)
 {
-	getting g = {db, ids, n, visit, ctx, 0, 0};
+	getting g = {db, ids, n, visit, ctx, 0, 0, NULL};
 	int rc = pgs__cache_file_read(db->file, get_all, &g);
+	pgs__free(g.whole);
 	pgs__cache_count(db->file, PGS__COUNT_HITS, g.hits);
 	pgs__cache_count(db->file, PGS__COUNT_MISSES, n - g.hits);
 	pgs__cache_count(db->file, PGS__COUNT_HIT_BYTES, g.bytes);
@@ -119,12 +119,13 @@ static bool next_waiting(pgs_slice all, size_t *at, waiting_content *out)
 /* LMDB's pages that a content takes, about. */
 static uint64_t pages_of(const pgs__cache_file *file, size_t size)
 {
-	return 1 + size / file->page_size;
+	return 1 + size / file->page_size; /* the rest is in a leaf, or a page of its own */
 }
 
 typedef struct putting {
 	pgs_slice all;
 	size_t from, to;
+	size_t count; /* of contents from `from` to `to` */
 	uint64_t pages;
 	uint64_t puts, bytes;
 } putting;
@@ -138,20 +139,15 @@ static int insert(pgs__cache_file *file, MDB_txn *txn, pgs__queues *q, const wai
 	*there = rc == 0;
 	if (rc != MDB_NOTFOUND)
 		return rc;
-	rc = pgs__lmdb_before_change(file, txn, file->pages, &k);
+	rc = pgs__queue_recall(file, txn, c->key, &ghost);
+	uint32_t head = (now & ~PGS__CONTENT_AHEAD) | (c->ahead ? PGS__CONTENT_AHEAD : 0);
 	if (!rc)
-		rc = pgs__queue_recall(file, txn, c->key, &ghost);
+		rc = pgs__content_put(file, txn, c->key, head, c->stored);
 	if (rc)
 		return rc;
-	uint32_t size = (uint32_t)(PGS__CONTENT_HEAD + c->stored.size);
-	v = (MDB_val){size, NULL};
-	rc = mdb_put(txn, file->pages, &k, &v, MDB_RESERVE);
-	if (rc)
-		return rc;
-	pgs__store_u32be(v.mv_data, (now & ~PGS__CONTENT_AHEAD) | (c->ahead ? PGS__CONTENT_AHEAD : 0));
-	memcpy((uint8_t *)v.mv_data + PGS__CONTENT_HEAD, c->stored.data, c->stored.size);
 	pgs__content_not_hit(file, c->key);
-	return pgs__queue_push(file, txn, q, ghost ? PGS__QUEUE_MAIN : PGS__QUEUE_SMALL, c->key, size);
+	return pgs__queue_push(file, txn, q, ghost ? PGS__QUEUE_MAIN : PGS__QUEUE_SMALL, c->key,
+			       (uint32_t)(PGS__CONTENT_HEAD + c->stored.size));
 }
 
 static int put_some(pgs__cache_file *file, MDB_txn *txn, void *ctx)
@@ -177,8 +173,9 @@ static void choose(const pgs__cache_file *file, putting *p)
 	waiting_content c;
 	uint64_t most = pgs__queue_batch(file);
 	p->to = p->from;
+	p->count = 0;
 	p->pages = 0;
-	for (size_t at = p->from; next_waiting(p->all, &at, &c); p->to = at) {
+	for (size_t at = p->from; next_waiting(p->all, &at, &c); p->to = at, p->count++) {
 		uint64_t more = pages_of(file, c.stored.size);
 		if (p->pages && p->pages + more > most)
 			return;
@@ -223,6 +220,7 @@ static int flush(pgs__cache_file *file, uint64_t deadline_ms)
 		pgs__cache_count(file, PGS__COUNT_PUTS, p.puts);
 		pgs__cache_count(file, PGS__COUNT_PUT_BYTES, p.bytes);
 		p.from = p.to;
+		taken.count -= p.count;
 	}
 	if (rc == EBUSY) {
 		put_back(file, &taken, p.from);
@@ -333,10 +331,7 @@ pgs__disk_ahead pgs__disk_ahead_get(const pgs__disk_db *db)
 
 static int remove_one(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
-	MDB_val k = pgs__val(ctx, PGS__CONTENT_KEY_SIZE);
-	int rc = pgs__lmdb_before_change(file, txn, file->pages, &k);
-	if (!rc)
-		rc = mdb_del(txn, file->pages, &k, NULL);
+	int rc = pgs__content_remove(file, txn, ctx);
 	return rc == MDB_NOTFOUND ? PGS__CACHE_NOTHING_TO_DO : rc;
 }
 

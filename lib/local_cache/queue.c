@@ -14,14 +14,8 @@
 #define RESERVE_SHARE 8 /* of the file is kept free: freed pages are there two transactions later */
 #define RESERVE_MAX ((uint64_t)4096)
 #define BATCH_SHARE 8   /* of the reserve, for one transaction's contents; as many again are its tables */
-#define PATIENCE 1024   /* contents that may be spared in a row */
-#define STEPS_MIN 32    /* of one eviction, at least */
-
-void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const pgs__page_id *id)
-{
-	pgs__store_u32be(out, number);
-	memcpy(out + 4, id->bytes, PGS__ID_SIZE);
-}
+#define PATIENCE 1024   /* contents that one transaction may spare */
+#define CHANGES_MIN 32  /* contents that it may remove or write anew, at least */
 
 /* --- hits ------------------------------------------------------------------------------- */
 
@@ -209,20 +203,18 @@ typedef struct eviction {
 	MDB_cursor *cursor;
 	bool disowned;     /* there may be contents of `number`, which are nobody's */
 	uint8_t number[4];
-	uint64_t spared;   /* contents that went on, since one went */
+	uint64_t spared;   /* contents that went on, */
+	uint64_t changed;  /* and that went, or were written anew */
 } eviction;
 
 static int remove_content(eviction *e, const uint8_t *key)
 {
-	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE);
-	int rc = pgs__lmdb_before_change(e->file, e->txn, e->file->pages, &k);
-	if (!rc)
-		rc = mdb_del(e->txn, e->file->pages, &k, NULL);
+	int rc = pgs__content_remove(e->file, e->txn, key);
+	e->changed++;
 	if (rc)
 		return rc;
 	pgs__content_not_hit(e->file, key);
 	pgs__cache_count(e->file, PGS__COUNT_EVICTIONS, 1);
-	e->spared = 0;
 	return 0;
 }
 
@@ -255,9 +247,10 @@ static bool spare(eviction *e, const uint8_t *key, bool all)
 }
 
 /* What was put ahead stays because it was used: from now on it is like any other. */
-static int note_used(eviction *e, const uint8_t *key, MDB_val content)
+static int note_used(eviction *e, const uint8_t *key, MDB_val content) /* its first piece */
 {
 	MDB_val k = pgs__val(key, PGS__CONTENT_KEY_SIZE), v = {content.mv_size, NULL};
+	e->changed++;
 	int rc = pgs__lmdb_before_change(e->file, e->txn, e->file->pages, &k);
 	if (!rc)
 		rc = mdb_put(e->txn, e->file->pages, &k, &v, MDB_RESERVE);
@@ -295,7 +288,7 @@ static int take(eviction *e, pgs__queue_kind kind)
 		return rc ? rc : pgs__queue_push(e->file, e->txn, &e->q, PGS__QUEUE_MAIN, entry, size);
 	}
 	if (ahead)
-		note_wasted(e, entry, (uint32_t)v.mv_size - PGS__CONTENT_HEAD);
+		note_wasted(e, entry, size - PGS__CONTENT_HEAD);
 	rc = remove_content(e, entry);
 	return !rc && kind == PGS__QUEUE_SMALL ? make_ghost(e, entry) : rc;
 }
@@ -345,7 +338,7 @@ static int take_disowned(eviction *e)
 	if (rc)
 		return rc;
 	rc = pgs__cache_cursor_get(e->file, cursor, &key, &value, MDB_SET_RANGE);
-	bool found = !rc && key.mv_size == sizeof content && memcmp(key.mv_data, e->number, 4) == 0;
+	bool found = !rc && key.mv_size >= sizeof content && memcmp(key.mv_data, e->number, 4) == 0;
 	if (found)
 		memcpy(content, key.mv_data, sizeof content);
 	mdb_cursor_close(cursor);
@@ -389,8 +382,10 @@ int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages)
 		rc = pgs__queues_read(file, txn, &e.q);
 	if (!rc)
 		rc = mdb_cursor_open(txn, file->queue, &e.cursor);
-	/* What is deleted is copied first: too much of it at once would not fit either. */
-	for (uint64_t i = 0; !rc && used + keep > room && i < STEPS_MIN + pgs__queue_reserve(file) / 4; i++) {
+	/* What is deleted is copied first: too much of it at once would not fit either. To spare a content, or to find that it
+	 * is gone, takes little: were that counted with the rest, nothing would go while all that is there is in use. */
+	uint64_t most = CHANGES_MIN + pgs__queue_reserve(file) / 4;
+	for (uint64_t i = 0; !rc && used + keep > room && e.changed < most && i < PATIENCE + most; i++) {
 		rc = evict_one(&e);
 		if (!rc)
 			rc = pgs__cache_file_used(file, txn, &used);

@@ -22,11 +22,7 @@
 #ifndef PGS_LOCAL_CACHE_QUEUE_H
 #define PGS_LOCAL_CACHE_QUEUE_H
 
-#include "local_cache/file.h"
-
-#define PGS__CONTENT_KEY_SIZE (4 + PGS__ID_SIZE) /* database's number, page id */
-#define PGS__CONTENT_HEAD 4                      /* u32 time, and */
-#define PGS__CONTENT_AHEAD 0x80000000u           /* put before anybody asked for it, and nobody has, as far as is known */
+#include "local_cache/content.h"
 
 typedef enum pgs__queue_kind {
 	PGS__QUEUE_SMALL,
@@ -62,8 +58,6 @@ int pgs__queue_make_room(pgs__cache_file *file, MDB_txn *txn, uint64_t pages);
 /* Pages that are kept free, and those that one transaction should write at most. */
 uint64_t pgs__queue_reserve(const pgs__cache_file *file);
 uint64_t pgs__queue_batch(const pgs__cache_file *file);
-
-void pgs__content_key(uint8_t out[PGS__CONTENT_KEY_SIZE], uint32_t number, const pgs__page_id *id);
 
 /* Forget that a content was a ghost; *was. */
 int pgs__queue_recall(pgs__cache_file *file, MDB_txn *txn, const uint8_t key[PGS__CONTENT_KEY_SIZE], bool *was);

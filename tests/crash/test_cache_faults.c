@@ -324,6 +324,7 @@ static void use_in_peace(world *w)
 	w->stat = (pgs_cache_stat)PGS_CACHE_STAT_INIT;
 	expect_code(use(w, &err), PGS_OK, &err, "the same without failures");
 	assert_true(w->stat.usable);
+	assert_int_equal(w->stat.errors, 0);
 	assert_true(w->stat.hits + w->stat.puts > 0 && w->stat.page_count > 0 && w->stat.mirror_revision > 0);
 }
 
