@@ -16,7 +16,10 @@
  *  D2 Nothing here is believed: a content is proved by its id, by whoever asked for it; a mirrored value by a check
  *     over its key, its revision and itself; that nothing is missing by a digest over all of a database's mirror, held
  *     against the mirror before its first use; and from then on, that a key is absent, by the checks of all that is in the
- *     leaf where it would be, and of its neighbours.
+ *     leaf where it would be, and of its neighbours. That a record is not an old one, which checks as well as the new one,
+ *     nor missed because the way led to another leaf: all pages on the way to it are in use, as LMDB's lists of free pages
+ *     say, and the leaf's keys are those for which the branches lead there (lmdb_page.h). Who finds otherwise has found
+ *     the file broken (D5).
  *  D3 LMDB's map is the size bound, and the file never grows past it.
  *  D4 Without being synced at each commit, LMDB's file is only whole as long as the kernel lives. So before it is first
  *     written, PATH-state says so, durably; a file that says so and is of another boot is started over. A checkpoint

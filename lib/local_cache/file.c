@@ -176,6 +176,12 @@ int pgs__cache_file_read(pgs__cache_file *file, pgs__cache_file_work work, void 
 	return note(file, pgs__cache_file_guard(file, run_read, &r));
 }
 
+int pgs__cache_file_read_within(pgs__cache_file *file, pgs__cache_file_work work, void *ctx)
+{
+	reading r = {work, ctx};
+	return run_read(file, &r);
+}
+
 /* --- the turn to write ------------------------------------------------------------------ */
 
 static bool lock_here(pgs__cache_file *file, uint64_t deadline_ms)

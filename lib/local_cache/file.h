@@ -58,6 +58,7 @@ typedef struct pgs__cache_file {
 	_Atomic bool trapped;       /* LMDB was left by a jump: its environment cannot be closed */
 	_Atomic bool failed;
 
+	_Atomic uint64_t in_use[1024]; /* u32 transaction, u32 page: not free there (lmdb_page.c) */
 	pthread_mutex_t write_lock; /* writers of this process; then PGS__LOCK_WRITE, for those of others */
 	pthread_mutex_t pool_lock;
 	MDB_txn *pool[16]; /* read transactions, reset */
@@ -92,6 +93,9 @@ typedef int (*pgs__cache_file_work)(pgs__cache_file *file, MDB_txn *txn, void *c
 
 /* In a read transaction. */
 int pgs__cache_file_read(pgs__cache_file *file, pgs__cache_file_work work, void *ctx);
+
+/* The same within the work of a write transaction: what was committed last. */
+int pgs__cache_file_read_within(pgs__cache_file *file, pgs__cache_file_work work, void *ctx);
 
 /* In a write transaction, after room for `pages` pages was made. EBUSY: others kept the file past the deadline (0: it is
  * to be had at once or not). `committed` (may be NULL) is called before others may write. */

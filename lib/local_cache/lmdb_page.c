@@ -3,6 +3,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "util/bug.h"
+
 #define PAGE_HEAD 16
 #define NODE_HEAD 8
 #define TABLE_SIZE 48
@@ -272,8 +274,8 @@ static bool node_if_sound(const walk *w, const uint8_t *page, size_t index, uint
 }
 
 /* The last node of a page whose key is not above `key`; of a branch, whose first node has no key, there is always one.
- * *found: it is that very key. False: the page is damaged. */
-static bool search(const walk *w, const uint8_t *page, uint16_t kind, pgs_slice key, node *out, bool *found)
+ * *found: it is that very key. *index: of the node, if there is one. False: the page is damaged. */
+static bool search(const walk *w, const uint8_t *page, uint16_t kind, pgs_slice key, node *out, size_t *index, bool *found)
 {
 	size_t first = kind == BRANCH ? 1 : 0, low = first, high = node_count(page);
 	*found = false;
@@ -283,6 +285,7 @@ static bool search(const walk *w, const uint8_t *page, uint16_t kind, pgs_slice 
 			return false;
 		int order = pgs__slice_compare((pgs_slice){out->key, out->key_size}, key);
 		*found = order == 0;
+		*index = middle;
 		if (order < 0)
 			low = middle + 1;
 		else
@@ -290,7 +293,8 @@ static bool search(const walk *w, const uint8_t *page, uint16_t kind, pgs_slice 
 	}
 	if (*found || kind == LEAF)
 		return true;
-	return node_count(page) > 0 && node_if_sound(w, page, low - 1, kind, out);
+	*index = low - 1;
+	return node_count(page) > 0 && node_if_sound(w, page, *index, kind, out);
 }
 
 static pgs_slice value_of(const walk *w, const node *n)
@@ -320,16 +324,12 @@ static bool is_sound(const walk *w, uint64_t number, uint16_t kind)
 static bool find_way(const walk *w, const pgs__lmdb_table *table, pgs_slice key, way *out)
 {
 	uint64_t number = table->root;
+	size_t index;
 	bool found;
 	node n;
 	out->depth = 0;
 	for (uint32_t left = table->depth; left > 1; left--) {
-		if (!is_sound(w, number, BRANCH) || !search(w, page_at(w, number), BRANCH, key, &n, &found))
-			return false;
-		size_t index = 0, count = node_count(page_at(w, number));
-		while (index < count && child_at(w, number, index) != child_of(&n))
-			index++;
-		if (index == count)
+		if (!is_sound(w, number, BRANCH) || !search(w, page_at(w, number), BRANCH, key, &n, &index, &found))
 			return false;
 		out->branches[out->depth] = number;
 		out->taken[out->depth++] = index;
@@ -403,11 +403,12 @@ int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs
 	const walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
 	uint64_t number = table->root;
 	bool found = false;
+	size_t index;
 	node n = {0};
 	for (uint32_t depth = table->depth; depth > 0; depth--) {
 		uint16_t kind = depth > 1 ? BRANCH : LEAF;
 		const uint8_t *page = page_if_sound(&w, number, kind);
-		if (!page || !search(&w, page, kind, key, &n, &found))
+		if (!page || !search(&w, page, kind, key, &n, &index, &found))
 			return MDB_CORRUPTED;
 		number = child_of(&n);
 	}
@@ -417,4 +418,120 @@ int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs
 		return MDB_CORRUPTED;
 	*value = value_of(&w, &n);
 	return 0;
+}
+
+/* --- pages that are the tree's ------------------------------------------------------------ */
+
+/* Whether a list of free pages, which fall, has this one. False also in *sound: it is not such a list. */
+static bool is_listed(MDB_val list, uint64_t number, bool *sound)
+{
+	const uint8_t *at = list.mv_data;
+	uint64_t low = 1, high = list.mv_size >= 8 ? u64(at) + 1 : 0;
+	*sound = list.mv_size >= 8 && u64(at) <= list.mv_size / 8 - 1;
+	while (*sound && low < high) {
+		uint64_t middle = low + (high - low) / 2, found = u64(at + 8 * middle);
+		if (found == number)
+			return true;
+		if (found > number)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return false;
+}
+
+/* What was a page of the tree once, and is not any more, is in the lists of free pages until it is written anew. What was
+ * found out of a page is kept for the transaction, and others of the same state of the file. */
+static int prove_in_use(pgs__cache_file *file, MDB_txn *txn, uint64_t number)
+{
+	uint64_t known = (uint64_t)mdb_txn_id(txn) << 32 | (number & UINT32_MAX);
+	_Atomic uint64_t *kept = &file->in_use[number % (sizeof file->in_use / sizeof *file->in_use)];
+	MDB_cursor *cursor;
+	MDB_val key, list;
+	if (atomic_load_explicit(kept, memory_order_relaxed) == known || PGS__BUG(FREE_PAGES_READ))
+		return 0;
+	int rc = mdb_cursor_open(txn, 0, &cursor);
+	if (rc)
+		return rc;
+	rc = pgs__cache_cursor_get(file, cursor, &key, &list, MDB_FIRST);
+	while (!rc) {
+		bool sound, found = is_listed(list, number, &sound);
+		rc = found || !sound ? MDB_CORRUPTED : pgs__cache_cursor_get(file, cursor, &key, &list, MDB_NEXT);
+	}
+	mdb_cursor_close(cursor);
+	if (rc == MDB_NOTFOUND)
+		atomic_store_explicit(kept, known, memory_order_relaxed);
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* Of a branch's child, between which keys its own are. */
+static bool bound_child(const walk *w, const uint8_t *branch, size_t index, const node *n, pgs__lmdb_leaf *leaf)
+{
+	node next;
+	if (index > 0)
+		leaf->low = (pgs_slice){n->key, n->key_size};
+	if (index + 1 == node_count(branch))
+		return true;
+	if (!node_if_sound(w, branch, index + 1, BRANCH, &next))
+		return false;
+	leaf->high = (pgs_slice){next.key, next.key_size};
+	leaf->bounded = true;
+	return true;
+}
+
+/* It is no other leaf of the tree. */
+static bool is_within(const walk *w, const uint8_t *page, const pgs__lmdb_leaf *leaf)
+{
+	node first, last;
+	if (node_count(page) == 0 || !node_if_sound(w, page, 0, LEAF, &first) ||
+	    !node_if_sound(w, page, node_count(page) - 1, LEAF, &last))
+		return false;
+	return (pgs__slice_compare((pgs_slice){first.key, first.key_size}, leaf->low) >= 0 &&
+		(!leaf->bounded || pgs__slice_compare((pgs_slice){last.key, last.key_size}, leaf->high) < 0)) ||
+	       PGS__BUG(FREE_PAGES_READ);
+}
+
+int pgs__lmdb_get_proved(pgs__cache_file *file, MDB_txn *txn, const pgs__lmdb_table *table, pgs_slice key,
+			 pgs__lmdb_leaf *leaf, pgs_slice *value)
+{
+	const walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
+	bool found = false;
+	size_t index;
+	node n = {0};
+	*leaf = (pgs__lmdb_leaf){.number = table->root, .low = {"", 0}};
+	for (uint32_t depth = table->depth; depth > 0; depth--) {
+		uint16_t kind = depth > 1 ? BRANCH : LEAF;
+		const uint8_t *page = page_if_sound(&w, leaf->number, kind);
+		int rc = page ? prove_in_use(file, txn, leaf->number) : MDB_CORRUPTED;
+		if (rc)
+			return rc;
+		if (!search(&w, page, kind, key, &n, &index, &found) ||
+		    !(kind == BRANCH ? bound_child(&w, page, index, &n, leaf) : is_within(&w, page, leaf)))
+			return MDB_CORRUPTED;
+		if (kind == BRANCH)
+			leaf->number = child_of(&n);
+	}
+	if (!found)
+		return MDB_NOTFOUND;
+	if (n.flags & BIG && !big_sound(&w, &n))
+		return MDB_CORRUPTED;
+	*value = value_of(&w, &n);
+	return n.flags & BIG ? prove_in_use(file, txn, u64(n.data)) : 0;
+}
+
+int pgs__lmdb_prove_next(pgs__cache_file *file, MDB_txn *txn, const pgs__lmdb_table *table, pgs__lmdb_leaf *leaf,
+			 const MDB_val *next)
+{
+	pgs__lmdb_leaf found;
+	pgs_slice value;
+	if (!next)
+		return leaf->bounded && !PGS__BUG(FREE_PAGES_READ) ? MDB_CORRUPTED : 0;
+	uint64_t number = (uint64_t)((uintptr_t)next->mv_data - (uintptr_t)file->map) / file->page_size;
+	if (number == leaf->number)
+		return 0;
+	int rc = pgs__lmdb_get_proved(file, txn, table, pgs__val_slice(*next), &found, &value);
+	bool right = !rc && found.number == number && leaf->bounded && pgs__slice_equal(leaf->high, found.low) &&
+		     pgs__lmdb_leaf_sound(file, next->mv_data);
+	*leaf = found;
+	return rc && rc != MDB_NOTFOUND ? rc : right || PGS__BUG(FREE_PAGES_READ) ? 0 : MDB_CORRUPTED;
 }

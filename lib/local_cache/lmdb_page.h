@@ -40,6 +40,24 @@ int pgs__lmdb_table_open(const pgs__cache_file *file, MDB_txn *txn, const char *
 /* 0, MDB_NOTFOUND or MDB_CORRUPTED. */
 int pgs__lmdb_get(const pgs__cache_file *file, const pgs__lmdb_table *table, pgs_slice key, pgs_slice *value);
 
+/* A leaf: its keys are in [low, high), or from low on. */
+typedef struct pgs__lmdb_leaf {
+	uint64_t number;
+	bool bounded;
+	pgs_slice low, high; /* the map's */
+} pgs__lmdb_leaf;
+
+/* The same, and the way there is one of this state of the file: no page on it is one that LMDB holds free, an old one
+ * that a damaged number leads to, nor is the leaf another of the table's. *leaf: where the key is or would be, unless it
+ * is MDB_CORRUPTED. */
+int pgs__lmdb_get_proved(pgs__cache_file *file, MDB_txn *txn, const pgs__lmdb_table *table, pgs_slice key,
+			 pgs__lmdb_leaf *leaf, pgs_slice *value);
+
+/* A cursor came from a key in `leaf` to the next one (NULL: there is none): *leaf is where that is, and there is no leaf
+ * in between. 0 or MDB_CORRUPTED. */
+int pgs__lmdb_prove_next(pgs__cache_file *file, MDB_txn *txn, const pgs__lmdb_table *table, pgs__lmdb_leaf *leaf,
+			 const MDB_val *next);
+
 /* Prove that there is no key in [first, end), of a table whose records prove themselves: in the leaf where they would be
  * all nodes are right, and those beside the gap are there, or in the next leaf. 0 or MDB_CORRUPTED. */
 typedef bool (*pgs__lmdb_check)(pgs_slice key, pgs_slice value);

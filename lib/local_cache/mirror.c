@@ -1,5 +1,4 @@
 /* Reading the mirror; the words about it that processes share. */
-#include "local_cache/lmdb_page.h"
 #include "local_cache/mirror_record.h"
 
 #include <string.h>
@@ -156,6 +155,7 @@ typedef struct reading {
 	pgs__mirror_visitor visit;
 	void *ctx;
 	pgs__mirror_head head;
+	pgs__lmdb_table table;
 	bool damaged, unknown;
 } reading;
 
@@ -198,7 +198,7 @@ static int begin(pgs__cache_file *file, MDB_txn *txn, reading *r, bool *known)
 		r->at = r->head.sequence;
 	*known = r->head.sequence != 0 && (r->at <= r->head.sequence || PGS__BUG(MIRROR_AHEAD)) &&
 		 (r->at >= r->head.horizon || PGS__BUG(MIRROR_IGNORES_HORIZON));
-	return 0;
+	return *known ? pgs__lmdb_table_open(file, txn, "mirror", &r->table) : 0;
 }
 
 static bool is_record(pgs_slice key, pgs_slice value)
@@ -209,25 +209,21 @@ static bool is_record(pgs_slice key, pgs_slice value)
 
 /* Nothing was found in [first, end): *proved, if that is not because of damage that the mirror has met since it was held
  * against its digest. */
-static int prove_absent(pgs__cache_file *file, MDB_txn *txn, reading *r, pgs_slice first, pgs_slice end, bool *proved)
+static int prove_absent(pgs__cache_file *file, reading *r, pgs_slice first, pgs_slice end, bool *proved)
 {
-	pgs__lmdb_table table;
-	int rc = pgs__lmdb_table_open(file, txn, "mirror", &table);
-	if (!rc)
-		rc = pgs__lmdb_prove_gap(file, &table, first, end, is_record);
+	int rc = pgs__lmdb_prove_gap(file, &r->table, first, end, is_record);
 	*proved = rc == 0;
 	r->damaged |= rc == MDB_CORRUPTED;
 	return rc == MDB_CORRUPTED ? 0 : rc;
 }
 
-static int judge_absent(pgs__cache_file *file, MDB_txn *txn, reading *r, const pgs__mirror_key *key,
-			pgs__mirror_answer *answer)
+static int judge_absent(pgs__cache_file *file, reading *r, const pgs__mirror_key *key, pgs__mirror_answer *answer)
 {
 	uint8_t after[PGS__CACHE_KEY_MAX + 1];
 	bool proved;
 	memcpy(after, key->bytes, key->size);
 	after[key->size] = 0;
-	int rc = prove_absent(file, txn, r, (pgs_slice){key->bytes, key->size}, (pgs_slice){after, key->size + 1}, &proved);
+	int rc = prove_absent(file, r, (pgs_slice){key->bytes, key->size}, (pgs_slice){after, key->size + 1}, &proved);
 	*answer = proved ? PGS__MIRROR_ABSENT : PGS__MIRROR_UNKNOWN;
 	return rc;
 }
@@ -240,10 +236,10 @@ static int get_one(pgs__cache_file *file, MDB_txn *txn, reading *r, size_t index
 	pgs_kv_pair pair;
 	int rc = MDB_BAD_VALSIZE;
 	if (pgs__mirror_key_of(&key, r->db, r->head.number, r->keys[index]))
-		rc = pgs__mirror_record_get(file, txn, &key, &record);
+		rc = pgs__mirror_record_find(file, txn, &r->table, &key, &record);
 	r->damaged |= rc == PGS__CACHE_BAD_RECORD;
 	if (rc == MDB_NOTFOUND)
-		rc = judge_absent(file, txn, r, &key, &answer);
+		rc = judge_absent(file, r, &key, &answer);
 	else if (!rc)
 		answer = answer_of(r, r->keys[index], &record);
 	if (rc && rc != PGS__CACHE_BAD_RECORD && rc != MDB_BAD_VALSIZE)
@@ -320,12 +316,12 @@ static void end_key(pgs__mirror_key *out, const reading *r)
 }
 
 /* In a range in which nothing was found so far, but tombstones: there is nothing from *from to `key`; *from moves past it. */
-static int prove_empty(pgs__cache_file *file, MDB_txn *txn, reading *r, pgs__mirror_key *from, pgs_slice key)
+static int prove_empty(pgs__cache_file *file, reading *r, pgs__mirror_key *from, pgs_slice key)
 {
 	bool proved = true;
 	int rc = 0;
 	if (pgs__slice_compare((pgs_slice){from->bytes, from->size}, key) < 0)
-		rc = prove_absent(file, txn, r, (pgs_slice){from->bytes, from->size}, key, &proved);
+		rc = prove_absent(file, r, (pgs_slice){from->bytes, from->size}, key, &proved);
 	r->unknown |= !proved || key.size >= sizeof from->bytes;
 	if (r->unknown)
 		return rc;
@@ -335,12 +331,25 @@ static int prove_empty(pgs__cache_file *file, MDB_txn *txn, reading *r, pgs__mir
 	return rc;
 }
 
+/* LMDB's cursor, from one leaf to the next one of this state of the file. */
+static int range_next(pgs__cache_file *file, MDB_cursor *cursor, reading *r, pgs__lmdb_leaf *leaf, MDB_val *key,
+		      MDB_val *value, MDB_cursor_op op)
+{
+	int rc = pgs__cache_cursor_get(file, cursor, key, value, op);
+	if (rc && rc != MDB_NOTFOUND)
+		return rc;
+	int wrong = pgs__lmdb_prove_next(file, mdb_cursor_txn(cursor), &r->table, leaf, rc ? NULL : key);
+	return wrong ? wrong : rc;
+}
+
 static int range_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 {
 	reading *r = ctx;
 	pgs__mirror_key first, end;
 	MDB_cursor *cursor;
 	MDB_val key, value;
+	pgs__lmdb_leaf leaf;
+	pgs_slice start;
 	bool known = false;
 	size_t index = 0;
 	int rc = begin(file, txn, r, &known);
@@ -348,21 +357,25 @@ static int range_all(pgs__cache_file *file, MDB_txn *txn, void *ctx)
 	if (rc || r->unknown)
 		return rc;
 	end_key(&end, r);
-	rc = mdb_cursor_open(txn, file->mirror, &cursor);
+	rc = pgs__lmdb_get_proved(file, txn, &r->table, (pgs_slice){first.bytes, first.size}, &leaf, &start);
+	if (!rc || rc == MDB_NOTFOUND)
+		rc = mdb_cursor_open(txn, file->mirror, &cursor);
 	if (rc)
 		return rc;
 	key = pgs__val(first.bytes, first.size);
-	rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_SET_RANGE);
+	rc = range_next(file, cursor, r, &leaf, &key, &value, MDB_SET_RANGE);
 	while (!rc && !r->unknown && (r->count == 0 || index < r->count) &&
 	       pgs__slice_compare(pgs__val_slice(key), (pgs_slice){end.bytes, end.size}) < 0) {
-		rc = index == 0 ? prove_empty(file, txn, r, &first, pgs__val_slice(key)) : 0;
+		rc = index == 0 ? prove_empty(file, r, &first, pgs__val_slice(key)) : 0;
 		r->unknown |= !range_one(r, key, value, &index);
 		if (!rc)
-			rc = pgs__cache_cursor_get(file, cursor, &key, &value, MDB_NEXT);
+			rc = range_next(file, cursor, r, &leaf, &key, &value, MDB_NEXT);
 	}
 	mdb_cursor_close(cursor);
+	if (!rc && !r->unknown && !is_record(pgs__val_slice(key), pgs__val_slice(value))) /* is it past the end? */
+		r->damaged = r->unknown = true;
 	if ((!rc || rc == MDB_NOTFOUND) && index == 0 && !r->unknown)
-		rc = prove_empty(file, txn, r, &first, (pgs_slice){end.bytes, end.size});
+		rc = prove_empty(file, r, &first, (pgs_slice){end.bytes, end.size});
 	return rc == MDB_NOTFOUND ? 0 : rc;
 }
 

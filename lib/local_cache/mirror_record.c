@@ -176,10 +176,42 @@ bool pgs__mirror_record_decode(MDB_val key, MDB_val value, pgs__mirror_record *o
 	return (pgs__read_u32(&r) == (uint32_t)out->hash || PGS__BUG(MIRROR_UNCHECKED)) && !r.failed;
 }
 
+int pgs__mirror_record_find(pgs__cache_file *file, MDB_txn *txn, const pgs__lmdb_table *table,
+			    const pgs__mirror_key *key, pgs__mirror_record *out)
+{
+	pgs_slice k = {key->bytes, key->size}, value;
+	pgs__lmdb_leaf leaf;
+	int rc = pgs__lmdb_get_proved(file, txn, table, k, &leaf, &value);
+	if (rc)
+		return rc;
+	return pgs__mirror_record_decode(pgs__val(k.data, k.size), pgs__val(value.data, value.size), out)
+		       ? 0 : PGS__CACHE_BAD_RECORD;
+}
+
+static int prove_way(pgs__cache_file *file, MDB_txn *txn, void *ctx)
+{
+	const pgs__mirror_key *key = ctx;
+	pgs__lmdb_table table;
+	pgs__lmdb_leaf leaf;
+	pgs_slice value;
+	int rc = pgs__lmdb_table_open(file, txn, "mirror", &table);
+	if (!rc)
+		rc = pgs__lmdb_get_proved(file, txn, &table, (pgs_slice){key->bytes, key->size}, &leaf, &value);
+	return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+int pgs__mirror_before_change(pgs__cache_file *file, const pgs__mirror_key *key)
+{
+	pgs__mirror_key copy = *key;
+	return pgs__cache_file_read_within(file, prove_way, &copy);
+}
+
 int pgs__mirror_record_get(pgs__cache_file *file, MDB_txn *txn, const pgs__mirror_key *key, pgs__mirror_record *out)
 {
 	MDB_val k = pgs__val(key->bytes, key->size), v;
-	int rc = pgs__cache_get(file, txn, file->mirror, &k, &v);
+	int rc = pgs__mirror_before_change(file, key);
+	if (!rc)
+		rc = pgs__cache_get(file, txn, file->mirror, &k, &v);
 	if (rc)
 		return rc;
 	k = pgs__val(key->bytes, key->size);

@@ -14,6 +14,7 @@
 
 #include "local_cache/mirror.h"
 #include "local_cache/database.h"
+#include "local_cache/lmdb_page.h"
 
 typedef struct pgs__mirror_head {
 	uint32_t number; /* 0 = there is no mirror yet */
@@ -48,7 +49,15 @@ typedef struct pgs__mirror_record {
 	uint64_t hash;   /* its part of the digest */
 } pgs__mirror_record;
 
-/* MDB_NOTFOUND; PGS__CACHE_BAD_RECORD: it is not what was put there. */
+/* In a read transaction. MDB_NOTFOUND; PGS__CACHE_BAD_RECORD: it is not what was put there. */
+int pgs__mirror_record_find(pgs__cache_file *file, MDB_txn *txn, const pgs__lmdb_table *table,
+			    const pgs__mirror_key *key, pgs__mirror_record *out);
+
+/* Before a record is changed: LMDB's way to it, as it was committed last, is right. An old leaf that is changed would be
+ * a new one, and what is free would be free twice. */
+int pgs__mirror_before_change(pgs__cache_file *file, const pgs__mirror_key *key);
+
+/* A record that is about to be changed, in a write transaction. */
 int pgs__mirror_record_get(pgs__cache_file *file, MDB_txn *txn, const pgs__mirror_key *key, pgs__mirror_record *out);
 bool pgs__mirror_record_decode(MDB_val key, MDB_val value, pgs__mirror_record *out);
 /* in->hash is filled. */

@@ -359,6 +359,13 @@ static int supersede_tail(pgs__cache_file *file, MDB_txn *txn, const pgs__disk_d
 	return supersede(file, txn, db, (pgs_slice){whole, PGS__PREFIX_SIZE + key.mv_size - 4}, old, NULL);
 }
 
+static int before_delete(pgs__cache_file *file, MDB_val key)
+{
+	pgs__mirror_key copy = {.size = key.mv_size};
+	memcpy(copy.bytes, key.mv_data, key.mv_size);
+	return pgs__mirror_before_change(file, &copy);
+}
+
 /* Delete what is in the range and not in the KV, tombstones too. */
 static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 {
@@ -385,7 +392,9 @@ static int load_delete(pgs__cache_file *file, MDB_txn *txn, writing *w)
 		}
 		if (!is_listed(w, &at, key) && !PGS__BUG(MIRROR_LOAD_KEEPS)) {
 			account(&w->head, &r, key.mv_size, false);
-			rc = r.dead ? 0 : supersede_tail(file, txn, w->db, key, r.value);
+			rc = before_delete(file, key);
+			if (!rc && !r.dead)
+				rc = supersede_tail(file, txn, w->db, key, r.value);
 			if (!rc)
 				rc = mdb_cursor_del(cursor, 0);
 		}

@@ -82,6 +82,7 @@
 	X(CATCH_UP_MISSES_FLOOR, "a commit brings the mirror past a floor")                 \
 	X(CATCH_UP_UNCOUNTED, "a commit takes the others' entries that it finds for all of them") \
 	X(CATCH_UP_IGNORES_EPOCH, "a commit brings the mirror past others' packs")          \
+	X(FREE_PAGES_READ, "pages that a damaged branch leads to are not held against the list of free ones, and their place") \
 	X(DISOWNED_KEPT, "contents of dropped databases are evicted as any others")
 
 typedef enum pgs__bug_name {
