@@ -494,7 +494,8 @@ static bool is_within(const walk *w, const uint8_t *page, const pgs__lmdb_leaf *
 int pgs__lmdb_get_proved(pgs__cache_file *file, MDB_txn *txn, const pgs__lmdb_table *table, pgs_slice key,
 			 pgs__lmdb_leaf *leaf, pgs_slice *value)
 {
-	const walk w = {.map = file->map, .page_size = file->page_size, .pages = file->map_pages};
+	const walk w = {.map = file->map, .page_size = file->page_size,
+			.pages = file->state.words->size_bytes / file->page_size};
 	bool found = false;
 	size_t index;
 	node n = {0};
