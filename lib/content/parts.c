@@ -1,4 +1,4 @@
-/* Tables and filters of sorted files in the cache file, and fetching them: see parts.h. */
+/* Parts of sorted files and index files in the cache file, and fetching them: see parts.h. */
 #include "content/parts.h"
 
 #include <string.h>
@@ -10,23 +10,29 @@
 #include "util/bug.h"
 #include "util/error.h"
 
-#define FILTER_PART ((size_t)32 << 10)
+#define PART ((size_t)32 << 10) /* of a filter, or an index file */
 #define READ_SLICES ((size_t)1792) /* of one read ahead: about 4 MiB, whole parts */
 
 _Static_assert(READ_SLICES % PGS__PART_SLICES == 0, "whole parts are read");
 _Static_assert(PGS__PART_SLICES * PGS__SLICE_BYTES <= PGS_PAGE_SIZE_MAX, "a part is kept as a content is");
 
-/* What part `number` of a file's table ('t') or filter ('f') is called. Names of files are never used again. */
-static pgs__page_id part_id(const pgs__file *file, char kind, size_t number)
+/* What part `number` of a file's table ('t') or filter ('f') is called, or that of an index file which begins at byte
+ * `number` ('i'). Names of files are never used again. */
+static pgs__page_id name_part(const char *blob_name, char kind, uint64_t number)
 {
 	pgs__page_id id;
 	XXH128_canonical_t canonical;
-	XXH128_hash_t hash = XXH3_128bits_withSeed(file->blob_name, strlen(file->blob_name),
-						   (uint64_t)kind << 56 | (uint64_t)number);
+	XXH128_hash_t hash = XXH3_128bits_withSeed(blob_name, strlen(blob_name),
+						   (uint64_t)kind << 56 | number);
 	_Static_assert(sizeof canonical.digest == PGS__ID_SIZE, "a name is as long as an id");
 	XXH128_canonicalFromHash(&canonical, hash);
 	memcpy(id.bytes, canonical.digest, PGS__ID_SIZE);
 	return id;
+}
+
+static pgs__page_id part_id(const pgs__file *file, char kind, size_t number)
+{
+	return name_part(file->blob_name, kind, number);
 }
 
 /* --- slices ----------------------------------------------------------------------------- */
@@ -94,6 +100,23 @@ void pgs__parts_put_slices(pgs__disk_db *disk, const pgs__file *file, size_t fir
 	}
 }
 
+/* --- parts that are copied --------------------------------------------------------------- */
+
+typedef struct whole_part {
+	uint8_t *out;
+	size_t size;
+	bool found;
+} whole_part;
+
+static void take_whole(void *ctx, size_t index, pgs_slice stored)
+{
+	whole_part *p = ctx;
+	(void)index;
+	p->found = stored.size == p->size;
+	if (p->found)
+		memcpy(p->out, stored.data, p->size);
+}
+
 /* --- filters ------------------------------------------------------------------------------ */
 
 static size_t filter_bytes(const pgs__file *file)
@@ -101,35 +124,20 @@ static size_t filter_bytes(const pgs__file *file)
 	return (size_t)file->index.filter_size + PGS__FILTER_CHECK_SIZE;
 }
 
-typedef struct filter_part {
-	uint8_t *out;
-	size_t size;
-	bool found;
-} filter_part;
-
-static void take_filter_part(void *ctx, size_t index, pgs_slice stored)
-{
-	filter_part *p = ctx;
-	(void)index;
-	p->found = stored.size == p->size;
-	if (p->found)
-		memcpy(p->out, stored.data, p->size);
-}
-
 static size_t filter_part_size(const pgs__file *file, size_t at)
 {
 	size_t left = filter_bytes(file) - at;
-	return left < FILTER_PART ? left : FILTER_PART;
+	return left < PART ? left : PART;
 }
 
 /* NOLINTNEXTLINE(readability-non-const-parameter): the visitor writes it */
 static bool collect_filter(pgs__disk_db *disk, const pgs__file *file, uint8_t *bits)
 {
 	bool found = true;
-	for (size_t at = 0; found && at < filter_bytes(file); at += FILTER_PART) {
-		pgs__page_id id = part_id(file, 'f', at / FILTER_PART);
-		filter_part p = {bits + at, filter_part_size(file, at), false};
-		pgs__disk_get(disk, &id, 1, take_filter_part, &p);
+	for (size_t at = 0; found && at < filter_bytes(file); at += PART) {
+		pgs__page_id id = part_id(file, 'f', at / PART);
+		whole_part p = {bits + at, filter_part_size(file, at), false};
+		pgs__disk_get(disk, &id, 1, take_whole, &p);
 		found = p.found;
 	}
 	return found;
@@ -137,8 +145,8 @@ static bool collect_filter(pgs__disk_db *disk, const pgs__file *file, uint8_t *b
 
 static void drop_filter(pgs__disk_db *disk, const pgs__file *file)
 {
-	for (size_t at = 0; at < filter_bytes(file); at += FILTER_PART) {
-		pgs__page_id id = part_id(file, 'f', at / FILTER_PART);
+	for (size_t at = 0; at < filter_bytes(file); at += PART) {
+		pgs__page_id id = part_id(file, 'f', at / PART);
 		pgs__disk_drop(disk, &id);
 	}
 }
@@ -158,9 +166,46 @@ uint8_t *pgs__parts_get_filter(pgs__disk_db *disk, const pgs__file *file)
 void pgs__parts_put_filter(pgs__disk_db *disk, const pgs__file *file, const uint8_t *bits, bool ahead,
 			   uint64_t deadline_ms)
 {
-	for (size_t at = 0; disk && at < filter_bytes(file); at += FILTER_PART) {
-		pgs__page_id id = part_id(file, 'f', at / FILTER_PART);
+	for (size_t at = 0; disk && at < filter_bytes(file); at += PART) {
+		pgs__page_id id = part_id(file, 'f', at / PART);
 		put(disk, &id, (pgs_slice){bits + at, filter_part_size(file, at)}, ahead, deadline_ms);
+	}
+}
+
+/* --- index files ---------------------------------------------------------------------------- */
+
+static size_t index_part_size(size_t size, size_t at)
+{
+	return size - at < PART ? size - at : PART;
+}
+
+/* NOLINTNEXTLINE(readability-non-const-parameter): the visitor writes it */
+bool pgs__parts_get_index(pgs__disk_db *disk, const char *blob_name, uint64_t offset, void *out, size_t size)
+{
+	bool found = disk != NULL;
+	for (size_t at = 0; found && at < size; at += PART) {
+		pgs__page_id id = name_part(blob_name, 'i', offset + at);
+		whole_part p = {(uint8_t *)out + at, index_part_size(size, at), false};
+		pgs__disk_get(disk, &id, 1, take_whole, &p);
+		found = p.found;
+	}
+	return found;
+}
+
+void pgs__parts_put_index(pgs__disk_db *disk, const char *blob_name, uint64_t offset, pgs_slice bytes)
+{
+	for (size_t at = 0; disk && at < bytes.size; at += PART) {
+		pgs__page_id id = name_part(blob_name, 'i', offset + at);
+		const pgs_slice stored = {(const uint8_t *)bytes.data + at, index_part_size(bytes.size, at)};
+		pgs__disk_put(disk, &id, stored);
+	}
+}
+
+void pgs__parts_drop_index(pgs__disk_db *disk, const char *blob_name, uint64_t offset, size_t size)
+{
+	for (size_t at = 0; disk && at < size; at += PART) {
+		pgs__page_id id = name_part(blob_name, 'i', offset + at);
+		pgs__disk_drop(disk, &id);
 	}
 }
 
@@ -174,8 +219,8 @@ static bool is_there(pgs__disk_db *disk, const pgs__file *file, size_t first, si
 	size_t count = 0;
 	for (size_t i = first; i < end; i += PGS__PART_SLICES)
 		ids[count++] = part_id(file, 't', i / PGS__PART_SLICES);
-	for (size_t at = 0; filter && at < filter_bytes(file); at += FILTER_PART)
-		ids[count++] = part_id(file, 'f', at / FILTER_PART);
+	for (size_t at = 0; filter && at < filter_bytes(file); at += PART)
+		ids[count++] = part_id(file, 'f', at / PART);
 	if (!disk || pgs__disk_look(disk, ids, count, there) != PGS_OK)
 		return false;
 	for (size_t i = 0; i < count; i++)

@@ -1,8 +1,10 @@
 /* Tables and filters of sorted files in the machine's cache file, in parts: eight slices of a table; 32 KiB of a filter.
+ * And what was read of index files (txn/index_file.h).
  *
  * A part is kept as contents are, under a name made of the file's, what it is and where it begins. So it is the
  * database's alone, and evicted by the same queues. It is not believed: a slice is held against its fence, a filter
- * against its check; parts that fail are dropped and counted, and read from the blob.
+ * against its check, an index file's header, table and blocks against theirs; parts that fail are dropped and counted, and
+ * read from the blob.
  */
 #ifndef PGS_CONTENT_PARTS_H
 #define PGS_CONTENT_PARTS_H
@@ -23,6 +25,11 @@ void pgs__parts_put_slices(pgs__disk_db *disk, const pgs__file *file, size_t fir
 uint8_t *pgs__parts_get_filter(pgs__disk_db *disk, const pgs__file *file);
 void pgs__parts_put_filter(pgs__disk_db *disk, const pgs__file *file, const uint8_t *bits, bool ahead,
 			   uint64_t deadline_ms);
+
+/* Bytes of an index file, from `offset`: what one check covers, asked for as it was put. Not checked here. */
+bool pgs__parts_get_index(pgs__disk_db *disk, const char *blob_name, uint64_t offset, void *out, size_t size);
+void pgs__parts_put_index(pgs__disk_db *disk, const char *blob_name, uint64_t offset, pgs_slice bytes);
+void pgs__parts_drop_index(pgs__disk_db *disk, const char *blob_name, uint64_t offset, size_t size);
 
 /* Read the file's table and filter, where the l/ value does not have them, before somebody needs them; what the cache
  * file has is not read again. The filter is kept in memory too; so is the table, if there is no cache file. *at: how far

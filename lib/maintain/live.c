@@ -112,7 +112,7 @@ static int add_from_file(pgs__live *live, named *n, const pgs__snapshot_file *fi
 	if (!n->file.table || n->file_first != file->first) {
 		pgs__index_file_close(&n->file);
 		n->file_first = file->first;
-		result = pgs__index_file_open(&n->file, w->db, file->name, pgs__worker_deadline(w), w->err);
+		result = pgs__index_file_open(&n->file, w->db, file->name, false, pgs__worker_deadline(w), w->err);
 		if (result != PGS_OK)
 			return result;
 	}

@@ -128,7 +128,7 @@ static int check_index(index_use *u)
 	pgs__verify *v = u->v;
 	pgs__index_file file;
 	pgs_error e = PGS_ERROR_INIT;
-	int result = pgs__index_file_open(&file, v->db, u->name, pgs__verify_deadline(v), &e);
+	int result = pgs__index_file_open(&file, v->db, u->name, false, pgs__verify_deadline(v), &e);
 	if (result != PGS_OK)
 		return unreadable(u, result, &e);
 	v->total += file.pointer_count;

@@ -3,7 +3,9 @@
 
 #include <string.h>
 
+#include "content/parts.h"
 #include "util/alloc.h"
+#include "util/bug.h"
 #include "util/error.h"
 
 #define READ_MAX (256u << 10) /* bytes of blocks read at once */
@@ -35,18 +37,52 @@ static pgs__index_block block_at(const pgs__index_file *file, size_t index)
 
 /* --- opening ----------------------------------------------------------------- */
 
-static int read_table(pgs__index_file *file, const pgs_db *db, uint64_t deadline_ms, pgs_error *err)
+static int read_header(const pgs__index_file *file, const pgs__backend *backend, pgs__index_header *out,
+		       uint64_t deadline_ms, pgs_error *err)
 {
-	const pgs__backend *backend = pgs__db_backend(db);
 	uint8_t bytes[PGS__INDEX_HEADER_SIZE];
-	pgs__index_header header;
+	if (pgs__parts_get_index(file->disk, file->blob_name, 0, bytes, sizeof bytes)) {
+		if (pgs__index_header_decode(bytes, out) == PGS_OK)
+			return PGS_OK;
+		pgs__parts_drop_index(file->disk, file->blob_name, 0, sizeof bytes);
+	}
 	int result = read_blob(file, backend, 0, bytes, sizeof bytes, deadline_ms, err);
 	if (result != PGS_OK)
 		return result;
-	result = pgs__index_header_decode(bytes, &header);
+	result = pgs__index_header_decode(bytes, out);
 	if (result != PGS_OK)
 		return pgs__error(err, result, "header of index file %s is damaged or of a newer version",
 				  file->blob_name);
+	pgs__parts_put_index(file->disk, file->blob_name, 0, (pgs_slice){bytes, sizeof bytes});
+	return PGS_OK;
+}
+
+static int read_table(const pgs__index_file *file, const pgs__backend *backend, const pgs__index_header *header,
+		      uint64_t deadline_ms, pgs_error *err)
+{
+	const uint64_t offset = PGS__INDEX_HEADER_SIZE;
+	if (pgs__parts_get_index(file->disk, file->blob_name, offset, file->table, file->table_size)) {
+		if (pgs__index_table_check(table_of(file), header) == PGS_OK)
+			return PGS_OK;
+		pgs__parts_drop_index(file->disk, file->blob_name, offset, file->table_size);
+	}
+	int result = PGS_OK;
+	if (file->table_size)
+		result = read_blob(file, backend, offset, file->table, file->table_size, deadline_ms, err);
+	if (result == PGS_OK && pgs__index_table_check(table_of(file), header) != PGS_OK)
+		result = pgs__error(err, PGS_ECORRUPT, "table of index file %s is damaged", file->blob_name);
+	if (result == PGS_OK)
+		pgs__parts_put_index(file->disk, file->blob_name, offset, table_of(file));
+	return result;
+}
+
+static int read_file(pgs__index_file *file, const pgs_db *db, uint64_t deadline_ms, pgs_error *err)
+{
+	const pgs__backend *backend = pgs__db_backend(db);
+	pgs__index_header header;
+	int result = read_header(file, backend, &header, deadline_ms, err);
+	if (result != PGS_OK)
+		return result;
 	if (header.page_size != db->contents.page_size)
 		return pgs__error(err, PGS_ECORRUPT, "index file %s is of pages of %u bytes, the database of %u",
 				  file->blob_name, header.page_size, db->contents.page_size);
@@ -56,24 +92,20 @@ static int read_table(pgs__index_file *file, const pgs_db *db, uint64_t deadline
 	file->table = pgs__malloc(file->table_size ? file->table_size : 1);
 	if (!file->table)
 		return pgs__error_nomem(err, "index file");
-	if (file->table_size)
-		result = read_blob(file, backend, PGS__INDEX_HEADER_SIZE, file->table, file->table_size, deadline_ms,
-				   err);
-	if (result == PGS_OK && pgs__index_table_check(table_of(file), &header) != PGS_OK)
-		result = pgs__error(err, PGS_ECORRUPT, "table of index file %s is damaged", file->blob_name);
-	return result;
+	return read_table(file, backend, &header, deadline_ms, err);
 }
 
-int pgs__index_file_open(pgs__index_file *out, const pgs_db *db, pgs_slice name, uint64_t deadline_ms, pgs_error *err)
+int pgs__index_file_open(pgs__index_file *out, const pgs_db *db, pgs_slice name, bool cached, uint64_t deadline_ms,
+			 pgs_error *err)
 {
 	char text[PGS__FILE_NAME_MAX + 1];
-	*out = (pgs__index_file){0};
+	*out = (pgs__index_file){.disk = cached ? db->contents.disk : NULL};
 	if (!pgs__file_name_ok(name))
 		return pgs__error(err, PGS_ECORRUPT, "database %s: the name of an index file is malformed", db->name);
 	memcpy(text, name.data, name.size);
 	text[name.size] = '\0';
 	pgs__blob_name(out->blob_name, pgs__db_prefix(db), text);
-	int result = read_table(out, db, deadline_ms, err);
+	int result = read_file(out, db, deadline_ms, err);
 	if (result != PGS_OK)
 		pgs__index_file_close(out);
 	return result;
@@ -92,22 +124,51 @@ static int damaged_block(const pgs__index_file *file, size_t index, pgs_error *e
 	return pgs__error(err, PGS_ECORRUPT, "block %zu of index file %s is damaged", index, file->blob_name);
 }
 
-/* Read blocks [first, end), neighbours in the file, and check them. The bytes are the caller's to free. */
-static int read_blocks(const pgs__index_file *file, const pgs__backend *backend, size_t first, size_t end,
-		       uint8_t **bytes, size_t *size, uint64_t deadline_ms, pgs_error *err)
+/* Blocks [first, end) from the cache file: false unless all are there, and good. */
+static bool local_blocks(const pgs__index_file *file, size_t first, size_t end, uint8_t *bytes)
 {
-	pgs__index_block from = block_at(file, first), last = block_at(file, end - 1);
-	*size = (size_t)(last.offset + last.length - from.offset);
-	*bytes = pgs__malloc(*size);
-	if (!*bytes)
-		return pgs__error_nomem(err, "index blocks");
-	int result = read_blob(file, backend, from.offset, *bytes, *size, deadline_ms, err);
+	for (size_t i = first; i < end; i++) {
+		pgs__index_block row = block_at(file, i);
+		if (!pgs__parts_get_index(file->disk, file->blob_name, row.offset, bytes, row.length))
+			return false;
+		if (pgs__index_block_check((pgs_slice){bytes, row.length}, &row) != PGS_OK && !PGS__BUG(PARTS_BELIEVED)) {
+			pgs__parts_drop_index(file->disk, file->blob_name, row.offset, row.length);
+			return false;
+		}
+		bytes += row.length;
+	}
+	return true;
+}
+
+/* The same from the blob. `disk`, if not NULL, is given what is good. */
+static int stored_blocks(const pgs__index_file *file, const pgs__backend *backend, pgs__disk_db *disk, size_t first,
+			 size_t end, uint8_t *bytes, size_t size, uint64_t deadline_ms, pgs_error *err)
+{
+	int result = read_blob(file, backend, block_at(file, first).offset, bytes, size, deadline_ms, err);
 	for (size_t i = first; result == PGS_OK && i < end; i++) {
 		pgs__index_block row = block_at(file, i);
-		pgs_slice block = {*bytes + (row.offset - from.offset), row.length};
+		pgs_slice block = {bytes, row.length};
 		if (pgs__index_block_check(block, &row) != PGS_OK)
 			result = damaged_block(file, i, err);
+		else
+			pgs__parts_put_index(disk, file->blob_name, row.offset, block);
+		bytes += row.length;
 	}
+	return result;
+}
+
+/* Read blocks [first, end), neighbours in the file, and check them. The bytes are the caller's to free. */
+static int read_blocks(const pgs__index_file *file, const pgs__backend *backend, pgs__disk_db *disk, size_t first,
+		       size_t end, uint8_t **bytes, uint64_t deadline_ms, pgs_error *err)
+{
+	pgs__index_block from = block_at(file, first), last = block_at(file, end - 1);
+	size_t size = (size_t)(last.offset + last.length - from.offset);
+	*bytes = pgs__malloc(size);
+	if (!*bytes)
+		return pgs__error_nomem(err, "index blocks");
+	if (disk && local_blocks(file, first, end, *bytes))
+		return PGS_OK;
+	int result = stored_blocks(file, backend, disk, first, end, *bytes, size, deadline_ms, err);
 	if (result != PGS_OK) {
 		pgs__free(*bytes);
 		*bytes = NULL;
@@ -135,7 +196,6 @@ static size_t expected_end(const pgs__index_file *file, size_t first, const pgs_
 static int keep_block(const pgs__index_file *file, const pgs__backend *backend, size_t index,
 		      pgs__index_block_kept *kept, uint64_t deadline_ms, pgs_error *err)
 {
-	size_t size;
 	if (kept->bytes && index >= kept->first && index < kept->end)
 		return PGS_OK;
 	pgs__free(kept->bytes);
@@ -143,7 +203,7 @@ static int keep_block(const pgs__index_file *file, const pgs__backend *backend, 
 	kept->at = false;
 	kept->first = index;
 	kept->end = expected_end(file, index, kept);
-	return read_blocks(file, backend, kept->first, kept->end, &kept->bytes, &size, deadline_ms, err);
+	return read_blocks(file, backend, file->disk, kept->first, kept->end, &kept->bytes, deadline_ms, err);
 }
 
 /* Go to the first entry of block `index` at or after `page_no`: kept->at tells whether there is one. */
@@ -231,7 +291,6 @@ void pgs__index_cursor_close(pgs__index_cursor *cursor)
 static int read_ahead(pgs__index_cursor *c, uint64_t deadline_ms, pgs_error *err)
 {
 	uint64_t from = block_at(c->file, c->block).offset;
-	size_t size;
 	c->read_end = c->block + 1;
 	for (; c->read_end < block_count(c->file); c->read_end++) {
 		pgs__index_block next = block_at(c->file, c->read_end);
@@ -240,8 +299,7 @@ static int read_ahead(pgs__index_cursor *c, uint64_t deadline_ms, pgs_error *err
 	}
 	pgs__free(c->bytes);
 	c->at = 0;
-	int result = read_blocks(c->file, c->backend, c->block, c->read_end, &c->bytes, &size, deadline_ms,
-				 err);
+	int result = read_blocks(c->file, c->backend, NULL, c->block, c->read_end, &c->bytes, deadline_ms, err);
 	if (result != PGS_OK)
 		c->read_end = c->block; /* called again, it is read again */
 	return result;

@@ -14,12 +14,15 @@ typedef struct pgs__index_file {
 	uint64_t pointer_count, file_size;
 	uint8_t *table;
 	size_t table_size;
+	pgs__disk_db *disk; /* the machine's cache file, where finding looks first, or NULL */
 } pgs__index_file;
 
-/* Open the database's file `name`, reading header and table. PGS_OK (close it); PGS_ENOTFOUND when there is no such
+/* Open the database's file `name`, reading header and table; `cached`: from the machine's cache file (content/parts.h),
+ * if it has them, and blocks too as pages are looked for. Walks read the blob. PGS_OK (close it); PGS_ENOTFOUND when there is no such
  * blob, with a message: the caller knows whether that is damage. Errors: the blob store's, ECORRUPT (also: another page
  * size), EVERSION, ENOMEM. *out is zeroed on failure. */
-int pgs__index_file_open(pgs__index_file *out, const pgs_db *db, pgs_slice name, uint64_t deadline_ms, pgs_error *err);
+int pgs__index_file_open(pgs__index_file *out, const pgs_db *db, pgs_slice name, bool cached, uint64_t deadline_ms,
+			 pgs_error *err);
 void pgs__index_file_close(pgs__index_file *file); /* also when zeroed */
 
 /* The blocks that were read last, and the entry found last: neighbours are not looked for from a block's start. Start

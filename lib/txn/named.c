@@ -149,7 +149,7 @@ static int open_file(const pgs__snapshot *s, size_t index, uint64_t deadline_ms,
 	file *f = &s->named->files[index];
 	if (f->open)
 		return PGS_OK;
-	int result = pgs__index_file_open(&f->index, s->db, f->info.name, deadline_ms, err);
+	int result = pgs__index_file_open(&f->index, s->db, f->info.name, true, deadline_ms, err);
 	if (result != PGS_OK)
 		return result;
 	if (f->index.file_size != f->info.file_size || f->index.pointer_count != f->info.pointer_count) {

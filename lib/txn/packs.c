@@ -84,7 +84,7 @@ static int pack_load(pack **out, const pgs_db *db, const pgs_kv_pair *pair, uint
 			pgs__error(err, result, "the pack of revision %llu is damaged or of a newer version",
 				   (unsigned long long)p->revision);
 		else if (p->decoded.in_file)
-			result = pgs__index_file_open(&p->file, db, p->decoded.file_name, deadline_ms, err);
+			result = pgs__index_file_open(&p->file, db, p->decoded.file_name, true, deadline_ms, err);
 	}
 	if (result != PGS_OK) {
 		pack_release(p);

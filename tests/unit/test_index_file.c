@@ -8,10 +8,16 @@
 
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "local_cache/disk_cache.h"
 #include "support/failing_alloc.h"
+#include "support/planted.h"
 #include "support/stores.h"
 #include "txn/index_file.h"
 #include "util/alloc.h"
+#include "util/clock.h"
 
 #define NAME "i-0000000000000001-018bcfe5687b7abc8def0123456789ab"
 #define COUNT 3000
@@ -84,7 +90,7 @@ static int teardown(void **state)
 
 static int open_file(fixture *f, pgs__index_file *file, pgs_error *err)
 {
-	return pgs__index_file_open(file, f->db, (pgs_slice){NAME, sizeof NAME - 1}, 0, err);
+	return pgs__index_file_open(file, f->db, (pgs_slice){NAME, sizeof NAME - 1}, true, 0, err);
 }
 
 /* Walk [first, end) and count; every entry must be the next one there is. */
@@ -214,9 +220,9 @@ static void test_open__missing_or_of_another_page_size(void **state)
 	pgs__index_file file;
 	pgs_error err = PGS_ERROR_INIT;
 	pgs__index_writer w = {0};
-	assert_int_equal(pgs__index_file_open(&file, f->db, (pgs_slice){"i-none", 6}, 0, &err), PGS_ENOTFOUND);
+	assert_int_equal(pgs__index_file_open(&file, f->db, (pgs_slice){"i-none", 6}, false, 0, &err), PGS_ENOTFOUND);
 	assert_non_null(strstr(err.message, "i-none is missing"));
-	assert_int_equal(pgs__index_file_open(&file, f->db, (pgs_slice){"../x", 4}, 0, &err), PGS_ECORRUPT);
+	assert_int_equal(pgs__index_file_open(&file, f->db, (pgs_slice){"../x", 4}, false, 0, &err), PGS_ECORRUPT);
 	pgs__buffer_free(&f->file);
 	put_pointer(&w, 0);
 	assert_int_equal(pgs__index_finish(&w, 512, &f->file), PGS_OK);
@@ -311,10 +317,222 @@ static void test_reading__every_allocation_may_fail(void **state)
 	failing_alloc_uninstall();
 }
 
+/* --- in the machine's cache file -------------------------------------------------------------- */
+
+static struct machine {
+	char dir[64], path[80];
+	pgs__disk_cache *cache;
+} machine;
+
+static void attach(fixture *f)
+{
+	const pgs__disk_cache_options o = {.path = machine.path, .size_bytes = 64 << 20};
+	pgs_error err = PGS_ERROR_INIT;
+	expect_code(pgs__disk_cache_open(&machine.cache, &o, &err), PGS_OK, &err, "pgs__disk_cache_open");
+	expect_code(pgs__disk_db_attach(&f->db->contents.disk, machine.cache, pgs__db_prefix(f->db), TEST_PAGE_SIZE, &err),
+		    PGS_OK, &err, "pgs__disk_db_attach");
+}
+
+static void detach(fixture *f)
+{
+	pgs__disk_db_detach(f->db->contents.disk);
+	f->db->contents.disk = NULL;
+	pgs__disk_cache_close(machine.cache);
+}
+
+static int setup_cached(void **state)
+{
+	setup(state);
+	make_folder(machine.dir);
+	snprintf(machine.path, sizeof machine.path, "%s/cache", machine.dir);
+	attach(*state);
+	return 0;
+}
+
+static int teardown_cached(void **state)
+{
+	detach(*state);
+	remove_folder(machine.dir);
+	return teardown(state);
+}
+
+static uint64_t bad(void)
+{
+	pgs__disk_stat stat;
+	assert_int_equal(pgs__disk_stat_get(machine.cache, &stat, NULL), PGS_OK);
+	return stat.bad;
+}
+
+/* Open the file and find pages in every block, also several blocks together; returns how often the store was asked. */
+static uint64_t find_all(fixture *f)
+{
+	static uint64_t pages[COUNT];
+	uint64_t before = pgs_fault_calls(f->fault);
+	for (unsigned together = 0; together < 2; together++) {
+		pgs__index_block_kept kept = {.expected = pages, .expected_count = together ? COUNT : 0};
+		pgs__index_file file;
+		pgs_slice pointer;
+		bool found;
+		assert_int_equal(open_file(f, &file, NULL), PGS_OK);
+		for (uint64_t i = 0; i < COUNT; i++) {
+			pages[i] = i * STEP;
+			assert_int_equal(pgs__index_file_find(&file, pgs__db_backend(f->db), i * STEP, &kept, &found,
+							      &pointer, 0, NULL),
+					 PGS_OK);
+			assert_true(found && pointer.size > i * STEP % 3000);
+		}
+		pgs__free(kept.bytes);
+		pgs__index_file_close(&file);
+	}
+	assert_int_equal(pgs__disk_flush(machine.cache, pgs__now_ms() + 5000, NULL), PGS_OK);
+	return pgs_fault_calls(f->fault) - before;
+}
+
+/* The next process asks the store for nothing: header, table and blocks are there, blocks past 64 KiB too. */
+static void test_cached__a_restart_reads_no_blob(void **state)
+{
+	fixture *f = *state;
+	uint64_t count;
+	assert_true(find_all(f) > 10);
+	detach(f);
+	attach(f);
+	assert_int_equal(find_all(f), 0);
+	assert_int_equal(bad(), 0);
+	pgs__index_file file;
+	uint64_t before = pgs_fault_calls(f->fault);
+	assert_int_equal(open_file(f, &file, NULL), PGS_OK);
+	assert_int_equal(walk(f, &file, 0, UINT64_MAX, &count, NULL), PGS_OK); /* maintenance reads what is stored */
+	assert_true(pgs_fault_calls(f->fault) > before);
+	pgs__index_file_close(&file);
+}
+
+/* Damage `size` bytes of the index file, wherever they are in the cache file. */
+static unsigned flip(const uint8_t *what, size_t size)
+{
+	unsigned flipped = 0;
+	int fd = open(machine.path, O_RDWR);
+	off_t length = lseek(fd, 0, SEEK_END);
+	uint8_t *bytes = malloc((size_t)length), *at = bytes;
+	assert_int_equal(pread(fd, bytes, (size_t)length, 0), length);
+	while ((at = memmem(at, (size_t)(bytes + length - at), what, size))) {
+		uint8_t byte = at[size / 2] ^ 0x10;
+		assert_int_equal(pwrite(fd, &byte, 1, at - bytes + (off_t)(size / 2)), 1);
+		at += size;
+		flipped++;
+	}
+	free(bytes);
+	close(fd);
+	return flipped;
+}
+
+/* Dropped, counted, read again; never believed. */
+static void test_cached__damage_is_read_again(void **state)
+{
+	fixture *f = *state;
+	pgs__index_file file;
+	assert_int_equal(open_file(f, &file, NULL), PGS_OK);
+	size_t blocks = file.table_size / PGS__INDEX_BLOCK_SIZE;
+	uint64_t offsets[128];
+	size_t sizes[128] = {PGS__INDEX_HEADER_SIZE, file.table_size}, count = 2;
+	offsets[0] = 0;
+	offsets[1] = PGS__INDEX_HEADER_SIZE;
+	assert_true(blocks > 3 && blocks <= 126);
+	for (size_t i = 0; i < blocks; i++, count++) {
+		pgs__index_block row;
+		pgs__index_block_decode((pgs_slice){file.table, file.table_size}, i, &row);
+		offsets[count] = row.offset;
+		sizes[count] = 16; /* of page number and sizes of its first entries */
+	}
+	pgs__index_file_close(&file);
+	find_all(f);
+	for (size_t i = 0; i < count; i += i < 4 ? 1 : 9) {
+		detach(f);
+		assert_true(flip(f->file.data + offsets[i], sizes[i]) >= 1);
+		attach(f);
+		assert_true(find_all(f) >= 1);
+		assert_true(bad() > 0); /* of this process */
+		assert_int_equal(find_all(f), 0);
+	}
+}
+
+#define PACKED 6000
+
+static uint64_t seed_of(uint64_t page_no)
+{
+	return 256 * (page_no + 1);
+}
+
+/* A process with that cache file, which counts requests of blobs. */
+static uint64_t read_packed(server *at, const char *cache)
+{
+	pgs_store_options options = PGS_STORE_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	pgs_fault *fault;
+	pgs_store *store;
+	pgs_txn *t;
+	pgs_kv *kv;
+	pgs_blob *blob;
+	options.cache_path = cache;
+	options.maintenance = PGS_MAINTENANCE_MANUAL;
+	assert_int_equal(pgs_fault_new(&fault, NULL, NULL), PGS_OK);
+	assert_int_equal(pgs_kv_memory_share(&kv, at->kv, NULL), PGS_OK);
+	assert_int_equal(pgs_blob_memory_share(&blob, at->blob, NULL), PGS_OK);
+	assert_int_equal(pgs_fault_wrap_blob(&blob, fault, blob, NULL), PGS_OK);
+	expect_code(pgs_open_with(&store, kv, blob, &options, &err), PGS_OK, &err, "pgs_open_with");
+	uint64_t opened = pgs_fault_calls(fault);
+	pgs_db *db = open_db(store, "packed");
+	assert_int_equal(pgs_begin(&t, db, NULL, NULL), PGS_OK);
+	for (uint64_t i = 0; i < PACKED; i += 100)
+		assert_int_equal(read_seed(t, i, seed_of(i)), PGS_OK);
+	uint64_t calls = pgs_fault_calls(fault) - opened;
+	pgs_abort(t);
+	pgs_db_close(db);
+	pgs_close(store);
+	pgs_fault_free(fault);
+	return calls;
+}
+
+static int found_index_file(void *ctx, const char *name, uint64_t size)
+{
+	(void)size;
+	*(bool *)ctx |= strstr(name, "/i-") != NULL;
+	return PGS_OK;
+}
+
+/* Of a commit that nobody has folded yet. */
+static void test_cached__a_pack_s_file(void **state)
+{
+	(void)state;
+	const pgs_kv_limits limits = {128, 128 << 10, 0, 0};
+	pgs_store_options options = PGS_STORE_OPTIONS_INIT;
+	pgs_error err = PGS_ERROR_INIT;
+	bool in_file = false;
+	server at;
+	pgs_store *store;
+	make_folder(machine.dir);
+	snprintf(machine.path, sizeof machine.path, "%s/cache", machine.dir);
+	server_start(&at, &limits);
+	options.maintenance = PGS_MAINTENANCE_MANUAL;
+	store = server_open(&at, NULL, &options);
+	pgs_db *db = create_db(store, "packed", NULL);
+	write_pages(db, 0, PACKED, seed_of);
+	assert_int_equal(at.blob->vtable->list(at.blob, "", found_index_file, &in_file, 0, &err), PGS_OK);
+	assert_true(in_file);
+	assert_true(read_packed(&at, machine.path) > 0);
+	assert_int_equal(read_packed(&at, machine.path), 0);
+	pgs_db_close(db);
+	pgs_close(store);
+	server_stop(&at);
+	remove_folder(machine.dir);
+}
+
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
-int main(void)
+#define CACHED(name) cmocka_unit_test_setup_teardown(name, setup_cached, teardown_cached)
+
+int main(int argc, char **argv)
 {
+	plant(argc, argv);
 	const struct CMUnitTest tests[] = {
 		CASE(test_cursor__walks_any_range),
 		CASE(test_cursor__reads_blocks_together_within_bounds),
@@ -323,7 +541,10 @@ int main(void)
 		CASE(test_open__missing_or_of_another_page_size),
 		CASE(test_open__damage_anywhere_is_found),
 		CASE(test_cursor__goes_on_after_an_error),
+		CACHED(test_cached__a_restart_reads_no_blob),
+		CACHED(test_cached__damage_is_read_again),
+		cmocka_unit_test(test_cached__a_pack_s_file),
 		cmocka_unit_test(test_reading__every_allocation_may_fail),
 	};
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return planted_result(cmocka_run_group_tests(tests, NULL, NULL));
 }
