@@ -155,7 +155,7 @@ static void shard_init(pgs__cache *cache, uint32_t index)
 	shard *s = &cache->shards[index];
 	uint32_t buckets = cache->bucket_mask + 1;
 	pthread_mutex_init(&s->lock, NULL);
-	s->data = cache->pages.data + (size_t)index * cache->capacity * cache->page_size;
+	s->data = cache->pages.data + (size_t)index * cache->page_size;
 	s->entries = (entry *)(void *)(cache->tables.data + index * tables_size(cache));
 	s->frames = (frame *)(void *)(s->entries + cache->capacity);
 	s->frame_buckets = (uint32_t *)(void *)(s->frames + cache->capacity);
@@ -254,9 +254,11 @@ static uint32_t *entry_bucket(pgs__cache *cache, shard *s, uint64_t page_no)
 	return &s->entry_buckets[(mix(page_no) >> 8) & cache->bucket_mask];
 }
 
+/* The shards' frames take turns in the block: what has not been used yet is one stretch at its end, and each huge page
+ * that is touched, which the kernel clears first, is filled by all. */
 static uint8_t *frame_data(pgs__cache *cache, shard *s, uint32_t index)
 {
-	return s->data + (size_t)index * cache->page_size;
+	return s->data + ((size_t)index * cache->shard_count << cache->page_shift);
 }
 
 static uint32_t frame_find(pgs__cache *cache, shard *s, const pgs__page_id *id)
@@ -339,7 +341,7 @@ void pgs__cache_unpin(pgs__cache *cache, const void *data)
 	if (!pgs__cache_owns(cache, data))
 		return;
 	uint32_t number = (uint32_t)((size_t)((const uint8_t *)data - cache->pages.data) >> cache->page_shift);
-	frame *f = &cache->shards[number / cache->capacity].frames[number % cache->capacity];
+	frame *f = &cache->shards[number & (cache->shard_count - 1)].frames[number / cache->shard_count];
 	/* Release: our reads of the page come before the frame's next content. */
 	atomic_fetch_sub_explicit(&f->pins, 1, memory_order_release);
 }
