@@ -63,7 +63,6 @@
 	X(MIRROR_AHEAD, "a mirror answers for snapshots later than itself")                 \
 	X(MIRROR_OVERWRITES, "a mirror answers old snapshots with what was put since")      \
 	X(MIRROR_IGNORES_HORIZON, "a mirror answers snapshots below its horizon")           \
-	X(MIRROR_LOAD_KEEPS, "loading a mirror anew keeps what the KV does not have")       \
 	X(MIRROR_DIGEST_IGNORED, "a mirror in the file is not held against its digest")     \
 	X(MIRROR_UNCHECKED, "a mirrored value is not held against its check")               \
 	X(MIRROR_LOAD_CUTS, "loading a mirror leaves out the last key of an answer")        \
@@ -72,6 +71,7 @@
 /* Found by tests of their own (tests/CMakeLists.txt), not by the simulator. */
 #define PGS__BUGS_OF_TESTS(X)                                                                        \
 	X(MIRROR_MISSES_ATTRS, "the mirror is not told of changed attributes")              \
+	X(MIRROR_LOAD_KEEPS, "loading a mirror anew keeps what the KV does not have")       \
 	X(MIRROR_LOAD_MISSES, "what is committed while the mirror is loaded is not applied") \
 	X(MIRROR_UNPROVED, "a mirror that is found is not held against the KV")             \
 	X(MIRROR_PROVED_BY_REVISION, "it is held against the KV by its revisions alone")    \
