@@ -208,7 +208,7 @@ static void take_stored(stored_attr *a, const pgs_kv_pair *pair)
 	if (!pair)
 		return;
 	a->revision = pair->mod_revision;
-	if (pair->value.size <= sizeof a->value) /* else it is damaged: nothing has no seal */
+	if (pair->value.size && pair->value.size <= sizeof a->value) /* else it is damaged: nothing has no seal */
 		memcpy(a->value, pair->value.data, a->size = pair->value.size);
 }
 
