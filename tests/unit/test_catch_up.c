@@ -234,7 +234,7 @@ static void test_catch_up__side_by_side_in_one_process(void **state)
 	stage *s = *state;
 	bool stays = false;
 	begin_with(s, 40);
-	for (int i = 0; i < 4 && !stays; i++) {
+	for (int i = 0; i < 25 && !stays; i++) {
 		stays = stays_with(s);
 		machine_follow(stage_other(s));
 	}
