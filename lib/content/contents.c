@@ -410,10 +410,11 @@ static int run(pgs__fetch *f)
 	return settle(f, unread, &why);
 }
 
-static int fetch(pgs__fetch *f, pgs__want *wants, pgs_error *err)
+static int fetch(const pgs__fetch *what, pgs__want *wants, pgs_error *err)
 {
-	pgs__contents *contents = f->contents;
+	pgs__contents *contents = what->contents;
 	pgs_error local = PGS_ERROR_INIT;
+	pgs__fetch own = *what, *f = &own;
 	if (f->count == 0)
 		return PGS_OK;
 	f->err = &local;
@@ -443,21 +444,21 @@ static int fetch(pgs__fetch *f, pgs__want *wants, pgs_error *err)
 int pgs__contents_fetch(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
 			pgs_error *err)
 {
-	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .keeps = contents->disk};
+	const pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .keeps = contents->disk};
 	return fetch(&f, wants, err);
 }
 
 int pgs__contents_fetch_stored(pgs__contents *contents, pgs__want *wants, size_t count, uint64_t deadline_ms,
 			       pgs_error *err)
 {
-	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms};
+	const pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms};
 	return fetch(&f, wants, err);
 }
 
 int pgs__contents_fetch_ahead(pgs__contents *contents, pgs__want *wants, size_t count, bool recent,
 			      pgs__content_visitor visit, void *ctx, uint64_t deadline_ms, pgs_error *err)
 {
-	pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .recent = recent,
-			.keeps = contents->disk, .visit = visit, .visit_ctx = ctx};
+	const pgs__fetch f = {.contents = contents, .count = count, .deadline_ms = deadline_ms, .recent = recent,
+			      .keeps = contents->disk, .visit = visit, .visit_ctx = ctx};
 	return fetch(&f, wants, err);
 }

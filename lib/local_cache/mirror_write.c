@@ -150,8 +150,9 @@ static int apply_one(pgs__cache_file *file, MDB_txn *txn, writing *w, const pgs_
 				: 0;
 	if (!rc && there)
 		account(&w->head, &old, key.size, false);
+	MDB_val k = pgs__val(key.bytes, key.size);
 	if (!rc && c->deleted && PGS__BUG(MIRROR_NO_TOMBSTONES))
-		return there ? mdb_del(txn, file->mirror, &(MDB_val){key.size, key.bytes}, NULL) : 0;
+		return there ? mdb_del(txn, file->mirror, &k, NULL) : 0;
 	if (!rc)
 		rc = put_record(file, txn, w, &key, &fresh);
 	return !rc && c->deleted ? put_dead(file, txn, fresh.mod_revision, &key) : rc;
