@@ -265,10 +265,10 @@ static void test_cache__at_a_path_that_is_no_good(void **state)
 	char path[320];
 	(void)state;
 	expect_refusal(scratch_path("no/such/folder"), PGS_ENOTFOUND, "No such file or directory");
-	expect_refusal(scratch_root(), PGS_EINVAL, "not a file");
+	expect_refusal(scratch_root(), PGS_EINVAL, "that of a directory");
 	snprintf(path, sizeof path, "%s", scratch_path("notes.txt"));
 	scratch_write(path, "somebody's", 10);
-	expect_refusal(path, PGS_EINVAL, "not a cache");
+	expect_refusal(path, PGS_EINVAL, "no cache of ours");
 	expect_refusal("/sys/cache", PGS_EREADONLY, "-state");
 	char content[20] = "";
 	FILE *file = fopen(path, "r");
