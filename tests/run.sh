@@ -3,7 +3,7 @@
 #
 #   sh tests/run.sh [--quick | --long] [--only STAGE]… [-h]
 #
-#   --quick        what takes some 17 minutes on two cores (the default)
+#   --quick        what takes some 22 minutes on two cores (the default)
 #   --long         sets PGS_TEST_LONG=1 for the tests (the simulator: 20,000 seeds), runs those that start real
 #                  servers (etcd, S3) under all sanitizers, too, and fuzzes each target for a minute
 #   --only STAGE   only this stage, and the builds it needs; may be repeated
