@@ -6,11 +6,20 @@
 #include "format.h"
 #include "report.h"
 
+/* Whether it was the cache that could not be opened, not the store: the URL, which the message may repeat, does not tell. */
+static bool is_of_cache(const cli *c, const char *message)
+{
+	static const char opening[] = "opening ";
+	size_t prefix = strlen(opening), url = strlen(c->url);
+	if (strncmp(message, opening, prefix) == 0 && strncmp(message + prefix, c->url, url) == 0)
+		message += prefix + url;
+	return strstr(message, "the cache") || strstr(message, "cache=") || strstr(message, "cache_size=");
+}
+
 /* What to do, where the reason alone does not say it; NULL: the advice for its class does. */
 static const char *hint_for(const cli *c, const pgs_error *err, cli_access access)
 {
-	const char *message = err->message;
-	if (strstr(message, "the cache") || strstr(message, "cache=") || strstr(message, "cache_size=")) /* not of the store */
+	if (is_of_cache(c, err->message))
 		return "cache=PATH names a file of this machine's, and cache_size=BYTES what it may grow to (4M at least):\n"
 		       "  ...?cache=/var/cache/shop/pages&cache_size=10G";
 	switch (err->code) {

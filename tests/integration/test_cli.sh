@@ -193,6 +193,8 @@ test_missing_store() {
 	fails 1 'store' log db
 	fails 1 'store' drop db
 	check "looking makes no store" '[ ! -e store ]'
+	"$tool" -s "$url&cache=$work/pages" list >out 2>err
+	check "a cache in the URL is not taken for what is missing" '[ $? -eq 1 ] && grep -q "make a new store" err'
 	"$tool" -s "dir:$work/no/such/store" create db >out 2>err
 	check "a store in no directory fails" '[ $? -eq 1 ] && grep -q "no/such" err'
 	"$tool" -s "nonsense:" create db >out 2>err
@@ -681,6 +683,13 @@ test_interrupt() {
 
 test_follow() {
 	plain=$url cached="$url&cache=$work/cache&cache_size=8M"
+	url="$plain&cache=$work"
+	fails 1 "a directory" list
+	check "with what to do about a cache" 'grep -q "cache_size=BYTES" err'
+	url="$plain&cache=$work/cache&cache_size=3"
+	fails 1 "at least" list
+	check "with what a size may be" 'grep -q "cache_size=BYTES" err'
+	url=$plain
 	ok follow first --count 2
 	check "follow shows where it is" 'grep -q "revision.*behind.*lag" out && [ $(grep -cE "^ *[0-9]+ +0 +[0-9.]+ m?s " out) -eq 2 ]'
 	check "and that it has no cache file" 'grep -q "without a cache file" out && grep -q "cache=PATH" out'
